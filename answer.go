@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// userError is a mistake of who sent the request. Its text says what to do.
+type userError string
+
+func (e userError) Error() string { return string(e) }
+
+var errNotConfigured = errors.New("not configured")
+
+// answer turns every error into what Vault should make of it, in one place: a
+// user's mistake and a rejection are a 400, other failures of Fuuffy have statuses
+// of their own, and the rest is a fault of ours, a 500.
+func answer(req *logical.Request, err error) (*logical.Response, error) {
+	mistake, isMistake := errors.AsType[userError](err)
+	upstream, isUpstream := errors.AsType[*upstreamError](err)
+	switch {
+	case isMistake:
+		return logical.ErrorResponse("%s", mistake.Error()), nil
+	case isUpstream:
+		return answerUpstream(req, upstream, err)
+	case errors.Is(err, errNotConfigured):
+		return logical.ErrorResponse("this mount has no Fuuffy credentials yet: vault write %sconfig client_id=… client_secret=-", req.MountPoint), nil
+	// Vault forwards the request to the active node if the error is just this.
+	// Storage errors lose their type on the way to a plugin.
+	case errors.Is(err, errForward), strings.Contains(err.Error(), logical.ErrReadOnly.Error()):
+		return nil, logical.ErrReadOnly
+	}
+	return nil, err
+}
+
+// answerUpstream tells the reader why there is no token, and what to do.
+func answerUpstream(req *logical.Request, upstream *upstreamError, err error) (*logical.Response, error) {
+	next := ""
+	heldOff, isHeldOff := errors.AsType[*heldOffError](err)
+	if isHeldOff {
+		next = " Fuuffy is asked again from " + heldOff.next.UTC().Format(time.RFC3339) + " on."
+	}
+	switch upstream.failure {
+	case rejected:
+		return logical.ErrorResponse("Fuuffy rejected the request for an access token: %s.%s\n%s", upstream, next, rejectionHelp(req.MountPoint)), nil
+	case rateLimited:
+		if next == "" {
+			next = fmt.Sprintf(" It asks to wait %s.", max(upstream.retryAfter, time.Second))
+		}
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("Fuuffy's rate limit is used up: %s.%s", upstream, next))
+	case malformed:
+		return nil, logical.CodedError(heldOffStatus(isHeldOff, http.StatusBadGateway),
+			fmt.Sprintf("Fuuffy's answer has no valid access token: %s.%s", upstream, next))
+	}
+	status := http.StatusBadGateway
+	if upstream.timeout {
+		status = http.StatusGatewayTimeout
+	}
+	return nil, logical.CodedError(heldOffStatus(isHeldOff, status), fmt.Sprintf("Fuuffy can't be reached: %s.%s%s", upstream, next, connectionHelp(upstream, req.MountPoint)))
+}
+
+// heldOffStatus is 503 where Fuuffy was not even asked.
+func heldOffStatus(isHeldOff bool, otherwise int) int {
+	if isHeldOff {
+		return http.StatusServiceUnavailable
+	}
+	return otherwise
+}
+
+func rejectionHelp(mount string) string {
+	return fmt.Sprintf(`Usual causes: a mistyped or incomplete client_id or client_secret, credentials of the other environment, `+
+		`an account without permission, or revoked credentials. Compare them with the Fuuffy dashboard and write the right ones: `+
+		`vault write %sconfig client_id=… client_secret=- (and environment=testing for test credentials). If they are right, ask Fuuffy's support.`, mount)
+}
+
+// connectionHelp explains the transport errors that do not pass by themselves.
+func connectionHelp(upstream *upstreamError, mount string) string {
+	text := upstream.Error()
+	switch {
+	case strings.Contains(text, "certificate signed by unknown authority"):
+		return fmt.Sprintf("\nThe server's certificate is from an authority this machine doesn't know. If that is meant to be, name it: vault write %sconfig ca_cert=@ca.pem client_id=… client_secret=-", mount)
+	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "certificate is not valid for"):
+		return "\nThe certificate is for another host: check base_url, and proxies on the way."
+	case strings.Contains(text, "no such host"):
+		return "\nThe name can't be resolved on the Vault server: check base_url and the server's DNS."
+	}
+	return ""
+}
+
+// refuseUnknown refuses fields that the path does not have: a mistyped option
+// must not pass as one that was left out.
+func refuseUnknown(req *logical.Request, d *framework.FieldData) error {
+	var unknown []string
+	for field := range req.Data {
+		if _, ok := d.Schema[field]; !ok {
+			unknown = append(unknown, printable(field))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	known := make([]string, 0, len(d.Schema))
+	for field := range d.Schema {
+		known = append(known, field)
+	}
+	slices.Sort(known)
+	return userError(fmt.Sprintf("unknown field %s; nothing was changed. This path takes: %s", strings.Join(unknown, ", "), strings.Join(known, ", ")))
+}

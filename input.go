@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// maxTextLength bounds, in bytes, each text that is not a PEM bundle.
+const maxTextLength = 4096
+
+// secretFields are never quoted, not even to who sent them: Vault's audit log
+// keeps error texts in the clear.
+var secretFields = []string{"client_secret", "rejected_token"}
+
+// text reads a text field into target if the write names it. Surrounding white
+// space, which a paste or a file brings along, is taken off with a warning.
+func (c *configChange) text(d *framework.FieldData, field string, target *string) (given bool, err error) {
+	raw, ok := d.GetOk(field)
+	if !ok {
+		return false, nil
+	}
+	value := strings.TrimSpace(raw.(string))
+	if value != raw {
+		c.warn(fmt.Sprintf("%s had white space around it, which was taken off", field))
+	}
+	if err := checkText(field, value); err != nil {
+		return true, err
+	}
+	*target = value
+	return true, nil
+}
+
+// checkText refuses what can't be seen in a text and is there by mistake. It does
+// not quote the value, which may be a secret.
+func checkText(field, value string) error {
+	if len(value) > maxTextLength {
+		return userError(fmt.Sprintf("%s is longer than %d bytes", field, maxTextLength))
+	}
+	if !utf8.ValidString(value) {
+		return userError(fmt.Sprintf("%s is not valid UTF-8 text: copy it again", field))
+	}
+	position := 0
+	for _, r := range value {
+		position++
+		if !unicode.IsGraphic(r) || unicode.IsSpace(r) {
+			return userError(fmt.Sprintf("%s has white space or an invisible character inside (character %d): copy it again", field, position))
+		}
+	}
+	return nil
+}
+
+// checkBaseURL accepts an https address of a host, with a port and a path at most.
+// It does not quote the address, which may have a password in it.
+func checkBaseURL(address string) error {
+	if address == "" {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return userError("base_url is not a URL: write it like https://gateway.example.com/v1")
+	}
+	port, portErr := strconv.ParseUint(u.Port(), 10, 16)
+	switch {
+	case u.Scheme != "https":
+		return userError("base_url must begin with https:// : Fuuffy serves nothing else, and the client secret must not travel in the clear")
+	case u.User != nil:
+		return userError("base_url must not have a user name or password in it")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(address, "#"):
+		return userError("base_url must not have a query or fragment: end it before the ? or #")
+	case u.Hostname() == "":
+		return userError("base_url has no host: write it like https://gateway.example.com/v1")
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII || r == '%' }):
+		return userError("base_url must name its host in ASCII letters, without a zone (write an international name in its xn-- form)")
+	case strings.HasSuffix(u.Host, ":"), u.Port() != "" && (portErr != nil || port == 0):
+		return userError("base_url has no valid port: leave it out or write one from 1 to 65535")
+	case strings.Contains(u.EscapedPath(), "%"), strings.Contains(u.Path+"/", "/../"), strings.Contains(u.Path+"/", "/./"), strings.Contains(u.Path, "//"):
+		return userError("base_url must have a plain path: no %, no empty, . or .. segment")
+	}
+	return nil
+}
+
+// checkCACert accepts a bundle of certificates and nothing else: a private key
+// pasted along would be stored and shown.
+func checkCACert(bundle string) error {
+	if bundle == "" {
+		return nil
+	}
+	rest := []byte(bundle)
+	for len(strings.TrimSpace(string(rest))) > 0 {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		switch {
+		case block == nil:
+			return userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
+		case block.Type != "CERTIFICATE":
+			return userError("ca_cert must have only CERTIFICATE blocks in it: take out what else is there, above all private keys")
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return userError("ca_cert has a damaged certificate in it: copy the file again")
+		}
+	}
+	return nil
+}
+
+// checkSecretTypes refuses a secret that is not a text before the framework does:
+// its own error would quote the value.
+func checkSecretTypes(req *logical.Request) error {
+	for _, field := range secretFields {
+		switch req.Data[field].(type) {
+		case nil, string:
+		default:
+			return userError(field + " must be a string")
+		}
+	}
+	return nil
+}

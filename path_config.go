@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const operationPrefix = "fuuffy"
+
+func (b *backend) pathConfig() *framework.Path {
+	written := map[int][]framework.Response{http.StatusNoContent: {{Description: "The configuration is saved."}}}
+	return &framework.Path{
+		Pattern:        configKey,
+		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configuration"},
+		Fields:         configFields,
+		ExistenceCheck: b.configExists,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			// The storage is the primary's, and each write asks Fuuffy first: both
+			// belong on the node that can finish the job.
+			logical.CreateOperation: &framework.PathOperation{
+				Callback:                    b.writeConfig,
+				Summary:                     "Configure the engine.",
+				Responses:                   written,
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.writeConfig,
+				Summary:                     "Change what is named of the configuration.",
+				Responses:                   written,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:  b.readConfig,
+				Summary:   "Read the configuration, without the client secret.",
+				Responses: map[int][]framework.Response{http.StatusOK: {{Description: "The configuration.", Fields: configResponseFields()}}},
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                    b.deleteConfig,
+				Summary:                     "Delete the configuration, the credentials and the cached token.",
+				Responses:                   map[int][]framework.Response{http.StatusNoContent: {{Description: "Everything is deleted."}}},
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+		},
+		HelpSynopsis:    strings.TrimSpace(configSynopsis),
+		HelpDescription: strings.TrimSpace(configDescription),
+	}
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
+	stored, err := loadConfig(ctx, req.Storage)
+	return stored != nil, err
+}
+
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := refuseUnknown(req, d); err != nil {
+		return answer(req, err)
+	}
+	stored, err := loadConfig(ctx, req.Storage)
+	if err != nil {
+		return answer(req, err)
+	}
+	change, err := proposeChange(stored, d, b.cache.wallClock())
+	if err != nil {
+		return answer(req, err)
+	}
+	live, err := b.build(&change.config)
+	if err != nil {
+		return answer(req, err)
+	}
+	var proof *accessToken
+	if change.credentials {
+		if d.Get("verify_connection").(bool) {
+			t, err := b.ask(ctx, live)
+			if err != nil {
+				live.client.close()
+				return notSaved(req, err)
+			}
+			proof = &t
+		} else {
+			change.warn("the credentials were saved without being tried (verify_connection=false)")
+		}
+	}
+	if err := b.commitConfig(ctx, req.Storage, stored, live, proof); err != nil {
+		return answer(req, err)
+	}
+	return change.response(), nil
+}
+
+// notSaved says first what matters most about credentials that Fuuffy did not take.
+func notSaved(req *logical.Request, err error) (*logical.Response, error) {
+	const prefix = "Nothing was saved: the new settings were tried first, and got no access token. "
+	resp, err := answer(req, err)
+	if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
+		return nil, logical.CodedError(coded.Code(), prefix+coded.Error())
+	}
+	if resp.IsError() {
+		return logical.ErrorResponse("%s%s", prefix, resp.Error()), err
+	}
+	return resp, err
+}
+
+// commitConfig saves a change and puts it in force. based is what the change was
+// made from, nil for none: if it is no longer what is stored, nothing is saved.
+func (b *backend) commitConfig(ctx context.Context, storage logical.Storage, based *storedConfig, live *liveConfig, proof *accessToken) error {
+	b.changes.Lock()
+	defer b.changes.Unlock()
+	stored, err := loadConfig(ctx, storage)
+	if err != nil {
+		return err
+	}
+	if (stored == nil) != (based == nil) || stored != nil && stored.Revision != based.Revision {
+		return userError("the configuration was changed by somebody else meanwhile, and nothing was saved: read it, and repeat the write if it is still right")
+	}
+	if err := saveConfig(ctx, storage, &live.storedConfig); err != nil {
+		b.forget(false) // It may have been saved all the same: storage knows.
+		return err
+	}
+	for !b.enforce(live, b.cache.currentGeneration()) {
+	}
+	switch {
+	case proof != nil && b.cache.offer(live.generation, *proof):
+		b.cache.save(ctx, live.generation, *proof, b.newTokenRequest(storage, live))
+	case based != nil && based.Current.ID != live.Current.ID:
+		// A leftover would not be served again anyway: it is of other credentials.
+		if err := b.eraseToken(ctx, storage); err != nil {
+			b.Logger().Warn("could not remove the token of the former credentials", "error", err)
+		}
+	}
+	return nil
+}
+
+func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	stored, err := loadConfig(ctx, req.Storage)
+	if err != nil {
+		return answer(req, err)
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	data := map[string]any{
+		"client_id":      stored.Current.ClientID,
+		"environment":    stored.Endpoint.Environment,
+		"base_url":       stored.Endpoint.BaseURL,
+		"ca_cert":        stored.Endpoint.CACert,
+		"stale_if_error": stored.StaleIfError,
+	}
+	for _, f := range durationFields {
+		data[f.name] = int64(*f.in(stored) / time.Second)
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	b.changes.Lock()
+	defer b.changes.Unlock()
+	if err := req.Storage.Delete(ctx, configKey); err != nil {
+		return answer(req, fmt.Errorf("delete config: %w", err))
+	}
+	b.forget(true)
+	if err := b.eraseToken(ctx, req.Storage); err != nil {
+		return answer(req, err)
+	}
+	return nil, nil
+}
+
+const configSynopsis = `
+Configure the credentials, the connection and the policy of this mount.
+`
+
+const configDescription = `
+One mount serves one client of one Fuuffy environment. Copy client_id and
+client_secret from the Fuuffy dashboard; the secret is best read from standard
+input, so that it is on no command line:
+
+    vault write fuuffy/config client_id=… client_secret=-
+
+The credentials are tried with a token request before anything is saved. The
+secret is never shown again. A later write changes just what it names; one that
+changes environment, base_url or ca_cert must bring client_secret along, since it
+decides where the secret is sent. Deleting the configuration deletes the
+credentials and the cached token too.
+`

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (b *backend) pathToken() *framework.Path {
+	answers := map[int][]framework.Response{http.StatusOK: {{Description: "The access token.", Fields: tokenResponseFields}}}
+	return &framework.Path{
+		Pattern:      tokenKey,
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"},
+		Fields: map[string]*framework.FieldSchema{
+			"rejected_token": {
+				Type:         framework.TypeString,
+				Description:  "The access token that the API refused with a 401. It is replaced only if it is still the cached one. Without it, whichever is cached is replaced.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Rejected token", Sensitive: true},
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:  b.readToken,
+				Summary:   "Read the cached access token.",
+				Responses: answers,
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.replaceToken,
+				Summary:      "Report an access token that the API refused, and get the current one.",
+				Responses:    answers,
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "replace"},
+				// The standby's idea of the current token may be older than the report.
+				ForwardPerformanceStandby: true,
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                  b.deleteToken,
+				Summary:                   "Clear the cached access token.",
+				Responses:                 map[int][]framework.Response{http.StatusNoContent: {{Description: "The token is cleared."}}},
+				ForwardPerformanceStandby: true,
+			},
+		},
+		HelpSynopsis:    strings.TrimSpace(tokenSynopsis),
+		HelpDescription: strings.TrimSpace(tokenDescription),
+	}
+}
+
+var tokenResponseFields = map[string]*framework.FieldSchema{
+	"access_token": {
+		Type: framework.TypeString, Required: true, Description: "For the Authorization header of requests to Fuuffy.",
+		DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+	},
+	"token_type":          {Type: framework.TypeString, Required: true, Description: "Always Bearer."},
+	"expires_at":          {Type: framework.TypeTime, Required: true, Description: "When Fuuffy will refuse the token."},
+	"last_vault_rotation": {Type: framework.TypeTime, Required: true, Description: "When the engine got the token."},
+	"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Seconds from when the engine got the token to when it is no longer served."},
+	"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until there is a newer token to fetch, spread at random over readers."},
+	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
+}
+
+func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	if b.live.Load() != nil {
+		if r, ok := b.cache.warm(); ok {
+			return tokenResponse(r), nil
+		}
+	}
+	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
+		if !b.mayAskFuuffy() && b.cache.due() {
+			return reading{}, errForward
+		}
+		return b.cache.get(ctx, live.generation, b.newTokenRequest(req.Storage, live))
+	})
+}
+
+func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := refuseUnknown(req, d); err != nil {
+		return answer(req, err)
+	}
+	dead := strings.TrimSpace(d.Get("rejected_token").(string))
+	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
+		return b.cache.replace(ctx, live.generation, dead, b.newTokenRequest(req.Storage, live))
+	})
+}
+
+func (b *backend) deleteToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	b.forget(true)
+	if err := b.eraseToken(ctx, req.Storage); err != nil {
+		return answer(req, err)
+	}
+	return nil, nil
+}
+
+// eraseToken removes the stored token. The cache must have forgotten it before.
+func (b *backend) eraseToken(ctx context.Context, storage logical.Storage) error {
+	err := b.cache.erase(func() error { return storage.Delete(ctx, tokenKey) })
+	if err != nil {
+		return fmt.Errorf("delete the stored token: %w", err)
+	}
+	return nil
+}
+
+// serveToken reads with the configuration in force, and again if that changed
+// under it.
+func (b *backend) serveToken(ctx context.Context, req *logical.Request, read func(*liveConfig) (reading, error)) (*logical.Response, error) {
+	for {
+		live, err := b.config(ctx, req.Storage)
+		if err != nil {
+			return answer(req, err)
+		}
+		r, err := read(live)
+		if errors.Is(err, errSuperseded) {
+			continue
+		}
+		if err != nil {
+			return answer(req, err)
+		}
+		return tokenResponse(r), nil
+	}
+}
+
+func tokenResponse(r reading) *logical.Response {
+	t := r.token
+	resp := &logical.Response{Data: map[string]any{
+		"access_token":        t.Value,
+		"token_type":          "Bearer",
+		"expires_at":          t.ExpiresAt.UTC().Format(time.RFC3339),
+		"last_vault_rotation": t.IssuedAt.UTC().Format(time.RFC3339),
+		"rotation_period":     int64(t.servedUntil / time.Second),
+		"ttl":                 int64(r.ttl / time.Second),
+		"environment":         t.Environment,
+	}}
+	switch {
+	case r.tooYoung:
+		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.replaceAge()))
+	case r.stale:
+		resp.AddWarning(fmt.Sprintf("Fuuffy gives no new token, so this one is served although it expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.failure))
+	case r.failure != nil:
+		resp.AddWarning(fmt.Sprintf("Fuuffy gives no newer token; this one is served until %s: %s", t.IssuedAt.Add(t.servedUntil).UTC().Format(time.RFC3339), r.failure))
+	}
+	return resp
+}
+
+const tokenSynopsis = `
+Read the cached Fuuffy access token.
+`
+
+const tokenDescription = `
+Read it to get an access token for the Authorization header of requests to the
+Fuuffy API. It has at least five minutes to live (token_expiry_buffer), and Fuuffy
+is asked for one only if there is none worth serving. Read it again after "ttl"
+seconds, as Vault Agent and the Vault Secrets Operator do by themselves: by then
+there is a newer one. There is no lease to renew or revoke.
+
+If the API refuses the token with a 401, report it and retry once with the answer:
+
+    vault write fuuffy/token rejected_token=-
+
+It is replaced only if it is still the cached one, so that many applications that
+report it at once cost one request.
+
+Delete it to clear the cache; the next read asks Fuuffy for another.
+`

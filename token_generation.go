@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+)
+
+// verdict is what a change of the configuration means for the held token.
+type verdict int
+
+const (
+	// keepToken: it belongs to the credentials in force.
+	keepToken verdict = iota
+	// replaceToken: it belongs to credentials that were rotated; served until there
+	// is one of the new.
+	replaceToken
+	// dropToken: it is not served again.
+	dropToken
+)
+
+// renew begins a generation with the policy and the credentials in force now. It
+// refuses, by returning false, if generation from is over: whoever read the
+// configuration then must read it again.
+func (c *tokenCache) renew(from uint64, p policy, judge func(accessToken) verdict) (uint64, bool) {
+	now := c.clock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != from {
+		return 0, false
+	}
+	c.begin()
+	c.policy = p
+	if old := c.held.Load(); old != nil {
+		c.held.Store(c.judged(old, judge(old.accessToken), now))
+	}
+	return c.generation, true
+}
+
+// judged returns the held token under the policy in force, nil if it is dropped.
+func (c *tokenCache) judged(old *heldToken, v verdict, now instant) *heldToken {
+	if v == dropToken {
+		return nil
+	}
+	t := hold(old.accessToken, c.policy, now, c.random())
+	t.issuedMono = old.issuedMono
+	t.superseded = v == replaceToken
+	t.used.Store(old.used.Load())
+	return t
+}
+
+// supersede ends the generation without knowing the next one's configuration.
+// The held token goes on being served unless it is dropped.
+func (c *tokenCache) supersede(drop bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begin()
+	if drop {
+		c.held.Store(nil)
+	}
+}
+
+// begin counts a new generation. What the old one had under way is called off, and
+// what it learned about Fuuffy may not hold any more. c.mu is held.
+func (c *tokenCache) begin() {
+	c.generation++
+	c.holdOff = holdOff{}
+	if c.flight != nil {
+		c.flight.cancel()
+		c.flight = nil
+	}
+}
+
+// offer publishes a token that was not got by a flight, if it is worth serving
+// longer than the one held. It returns whether it did.
+func (c *tokenCache) offer(generation uint64, token accessToken) bool {
+	now := c.clock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := hold(token, c.policy, now, c.random())
+	if c.generation != generation || t.state(now) > inWindow {
+		return false
+	}
+	if old := c.held.Load(); old != nil && !old.superseded && !old.ExpiresAt.Before(t.ExpiresAt) {
+		return false
+	}
+	c.held.Store(t)
+	return true
+}
+
+// usable tells whether a token would be served.
+func (c *tokenCache) usable(token accessToken) bool {
+	now := c.clock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !token.IssuedAt.After(now.wall.Add(maxClockSkew)) && hold(token, c.policy, now, 0).state(now) <= inWindow
+}
+
+// save keeps the token for after a restart, unless its generation is over. It is
+// served from memory all the same if that fails.
+func (c *tokenCache) save(ctx context.Context, generation uint64, t accessToken, source tokenSource) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	if c.currentGeneration() != generation {
+		return
+	}
+	if err := source.save(ctx, t); err != nil {
+		c.log.Warn("could not save the access token; it is served from memory and lost on a restart", "error", err)
+	}
+}
+
+// erase runs remove when no save is under way. Saves of a generation that ended
+// before are not begun any more.
+func (c *tokenCache) erase(remove func() error) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	return remove()
+}
+
+func (c *tokenCache) currentGeneration() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
+}
+
+// close lets no flight start any more and waits for those under way, which end
+// with life.
+func (c *tokenCache) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.flights.Wait()
+}

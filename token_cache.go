@@ -114,15 +114,18 @@ func (c *tokenCache) get(ctx context.Context, generation uint64, source tokenSou
 	c.mu.Lock()
 	t := c.held.Load()
 	if t != nil && t.state(now) <= inWindow {
-		var err error
+		var failure error
 		if t.state(now) == inWindow {
-			_, err = c.takeOff(generation, source, now)
+			_, failure = c.takeOff(generation, source, now)
+			if failure == nil && c.holdOff.cause != nil {
+				failure = c.holdOff.cause // One more attempt is under way.
+			}
 		}
 		c.mu.Unlock()
-		if errors.Is(err, errSuperseded) {
-			return reading{}, err
+		if errors.Is(failure, errSuperseded) {
+			return reading{}, failure
 		}
-		return c.serve(t, now, err), nil
+		return c.serve(t, now, failure), nil
 	}
 	f, err := c.takeOff(generation, source, now)
 	stale := t != nil && c.policy.staleIfError

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+const (
+	testClientID = "shop-1"
+	// testSecret needs URL-encoding and is easy to search for in logs.
+	testSecret = "planted+secret&=/%é"
+)
+
+// mount is a backend with the storage, the sandbox and the log behind it.
+type mount struct {
+	t       *testing.T
+	b       *backend
+	storage *testStorage
+	sandbox *fuuffytest.Sandbox
+	system  *logical.StaticSystemView
+	log     *lockedBuffer
+}
+
+// newMount returns an engine that is not configured, whose connections end in a
+// sandbox in the same process: it works in virtual time too.
+func newMount(t *testing.T) *mount {
+	t.Helper()
+	m := &mount{
+		t:       t,
+		storage: &testStorage{Storage: &logical.InmemStorage{}},
+		sandbox: fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1}),
+		system:  logical.TestSystemView(),
+		log:     &lockedBuffer{},
+	}
+	m.sandbox.CreateClient(testClientID, testSecret)
+	m.start()
+	return m
+}
+
+// newConfiguredMount returns an engine that was configured but not read yet.
+func newConfiguredMount(t *testing.T, settings ...any) *mount {
+	t.Helper()
+	m := newMount(t)
+	m.configure(append([]any{"verify_connection", false}, settings...)...)
+	return m
+}
+
+// start makes a backend on the mount's storage, as Vault does on an unseal.
+func (m *mount) start() {
+	m.t.Helper()
+	raw, err := Factory(m.t.Context(), &logical.BackendConfig{
+		StorageView: m.storage,
+		System:      m.system,
+		Logger:      hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
+	})
+	require.NoError(m.t, err)
+	b := raw.(*backend)
+	b.newTransport = func(string) (http.RoundTripper, error) { return m.sandbox.RoundTripper(), nil }
+	m.b = b
+	m.t.Cleanup(func() { b.Cleanup(context.Background()) })
+	require.NoError(m.t, b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}))
+}
+
+// restart makes a new backend on the same storage.
+func (m *mount) restart() {
+	m.t.Helper()
+	m.b.Cleanup(context.Background())
+	m.start()
+}
+
+// handle sends a request as it comes, and holds a good answer to its schema.
+func (m *mount) handle(ctx context.Context, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.t.Helper()
+	resp, err := m.b.HandleRequest(ctx, &logical.Request{
+		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: "fuuffy/",
+	})
+	if err == nil && !resp.IsError() && operation != logical.RollbackOperation {
+		route := m.b.Route(path)
+		require.NotNil(m.t, route, path)
+		schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, route, operation), resp, true)
+	}
+	return resp, err
+}
+
+// do sends a request that must succeed.
+func (m *mount) do(operation logical.Operation, path string, data map[string]any) *logical.Response {
+	m.t.Helper()
+	resp, err := m.handle(m.t.Context(), operation, path, data)
+	require.NoError(m.t, err)
+	require.False(m.t, resp.IsError(), "%v", resp.Error())
+	return resp
+}
+
+// refused sends a request that must be answered with an error, and returns its
+// HTTP status and its text.
+func (m *mount) refused(operation logical.Operation, path string, data map[string]any) (int, string) {
+	m.t.Helper()
+	resp, err := m.handle(m.t.Context(), operation, path, data)
+	return refusal(m.t, resp, err)
+}
+
+func refusal(t testing.TB, resp *logical.Response, err error) (int, string) {
+	t.Helper()
+	if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
+		return coded.Code(), coded.Error()
+	}
+	if err != nil {
+		return http.StatusInternalServerError, err.Error()
+	}
+	require.True(t, resp.IsError(), "expected an error, got %v", resp)
+	return http.StatusBadRequest, resp.Error().Error()
+}
+
+// pairs makes a map of "key", value, "key", value.
+func pairs(keysAndValues ...any) map[string]any {
+	data := make(map[string]any, len(keysAndValues)/2)
+	for i := 0; i < len(keysAndValues); i += 2 {
+		data[keysAndValues[i].(string)] = keysAndValues[i+1]
+	}
+	return data
+}
+
+// configure writes working credentials and what else is named.
+func (m *mount) configure(settings ...any) *logical.Response {
+	m.t.Helper()
+	data := pairs("client_id", testClientID, "client_secret", testSecret)
+	for field, value := range pairs(settings...) {
+		data[field] = value
+	}
+	return m.do(logical.CreateOperation, "config", data)
+}
+
+func (m *mount) read() *logical.Response {
+	m.t.Helper()
+	return m.do(logical.ReadOperation, "token", nil)
+}
+
+func (m *mount) readToken() string {
+	m.t.Helper()
+	return m.read().Data["access_token"].(string)
+}
+
+func (m *mount) readConfig() map[string]any {
+	m.t.Helper()
+	resp := m.do(logical.ReadOperation, "config", nil)
+	require.NotNil(m.t, resp)
+	return resp.Data
+}
+
+// tick is Vault's minute.
+func (m *mount) tick() {
+	m.t.Helper()
+	_, err := m.handle(m.t.Context(), logical.RollbackOperation, "", nil)
+	require.NoError(m.t, err)
+}
+
+// requests is how many token requests reached Fuuffy.
+func (m *mount) requests() int { return m.sandbox.Stats().TokenRequests }
+
+// skewWallClock sets the wall clock forward by what skew returns; the monotonic
+// one goes on as it was.
+func (m *mount) skewWallClock(skew func() time.Duration) {
+	m.b.cache.clock = func() instant {
+		now := systemClock()
+		now.wall = now.wall.Add(skew())
+		return now
+	}
+}
+
+func (m *mount) setReplicationState(state consts.ReplicationState) { m.system.ReplicationStateVal = state }
+
+// lockedBuffer is a log that many goroutines write.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *lockedBuffer) count(text string) int { return strings.Count(l.String(), text) }
+
+// testStorage counts its operations and fails those that fail picks.
+type testStorage struct {
+	logical.Storage
+
+	mu         sync.Mutex
+	operations int
+	fail       func(operation, key string) error
+}
+
+func (s *testStorage) before(operation, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.operations++
+	if s.fail == nil {
+		return nil
+	}
+	return s.fail(operation, key)
+}
+
+func (s *testStorage) failing(fail func(operation, key string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = fail
+}
+
+func (s *testStorage) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.operations
+}
+
+func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := s.before("get", key); err != nil {
+		return nil, err
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *testStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.before("put", entry.Key); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *testStorage) Delete(ctx context.Context, key string) error {
+	if err := s.before("delete", key); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+// failAll fails every operation of one kind on one key.
+func failAll(operation, key string) func(string, string) error {
+	return func(o, k string) error {
+		if o == operation && k == key {
+			return errors.New("storage is broken")
+		}
+		return nil
+	}
+}

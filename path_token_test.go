@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+func TestTokenReadShape(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		asked := time.Now()
+		resp := m.read()
+
+		assert.Nil(t, resp.Secret, "a token has no lease")
+		assert.Empty(t, resp.Warnings)
+		assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+		assert.Equal(t, "Bearer", resp.Data["token_type"])
+		assert.Equal(t, asked.UTC().Format(time.RFC3339), resp.Data["last_vault_rotation"])
+		assert.Equal(t, asked.Add(time.Hour).UTC().Format(time.RFC3339), resp.Data["expires_at"])
+		assert.EqualValues(t, 55*60, resp.Data["rotation_period"])
+		assert.Equal(t, "production", resp.Data["environment"])
+		assert.Len(t, resp.Data, 7)
+
+		ttl := resp.Data["ttl"].(int64)
+		assert.GreaterOrEqual(t, ttl, int64(51*60), "not before the replacement")
+		assert.Less(t, ttl, int64(55*60), "not after the token is served")
+	})
+}
+
+func TestTokenReadBeforeConfig(t *testing.T) {
+	m := newMount(t)
+	status, text := m.refused(logical.ReadOperation, "token", nil)
+	assert.Equal(t, http.StatusBadRequest, status)
+	assert.Contains(t, text, "vault write fuuffy/config client_id=")
+}
+
+// A warm read touches no storage and asks Fuuffy nothing, and only its ttl differs.
+func TestWarmRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		first := m.read()
+		storage, requests := m.storage.count(), m.requests()
+		ttls := map[int64]bool{}
+		for range 100 {
+			again := m.read()
+			ttls[again.Data["ttl"].(int64)] = true
+			again.Data["ttl"] = first.Data["ttl"]
+			require.Equal(t, first.Data, again.Data)
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, storage, m.storage.count(), "storage operations")
+		assert.Equal(t, requests, m.requests(), "token requests")
+		assert.Greater(t, len(ttls), 50, "ttl is spread over readers")
+	})
+}
+
+// A thousand readers of a cold mount cost one request, and share its failure too.
+func TestColdReadersShareOneRequest(t *testing.T) {
+	for name, fault := range map[string]*fuuffytest.Fault{
+		"success":  nil,
+		"rejected": {Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				if fault != nil {
+					m.sandbox.SetFault(*fault)
+				}
+				release := m.sandbox.Hold()
+				answers := make(chan string, 1000)
+				for range cap(answers) {
+					go func() {
+						resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+						if err == nil && !resp.IsError() {
+							answers <- resp.Data["access_token"].(string)
+							return
+						}
+						_, text := refusal(t, resp, err)
+						answers <- text
+					}()
+				}
+				synctest.Wait()
+				require.Empty(t, answers, "all wait")
+				release()
+				first := <-answers
+				for range cap(answers) - 1 {
+					require.Equal(t, first, <-answers)
+				}
+				assert.Equal(t, fault == nil, m.sandbox.TokenAlive(first))
+				assert.Equal(t, 1, m.requests())
+			})
+		})
+	}
+}
+
+func TestReaderThatGivesUpDoesNotDisturbTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		release := m.sandbox.Hold()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := m.handle(ctx, logical.ReadOperation, "token", nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(began))
+
+		release()
+		synctest.Wait()
+		assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+		assert.Equal(t, 1, m.requests(), "the request went on for the next reader")
+	})
+}
+
+// The window: the old token is served at once while one request runs.
+func TestReadInTheWindowRefreshesInTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		old := m.readToken()
+		time.Sleep(51 * time.Minute)
+		release := m.sandbox.Hold()
+		for range 10 {
+			require.Equal(t, old, m.readToken())
+			synctest.Wait()
+		}
+		release()
+		synctest.Wait()
+		assert.NotEqual(t, old, m.readToken())
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+func TestPeriodicRefreshesATokenInUseOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		for range 180 {
+			time.Sleep(time.Minute)
+			m.tick()
+			synctest.Wait()
+		}
+		assert.Equal(t, 2, m.requests(), "the second token was never read and lapsed")
+	})
+}
+
+func TestReplaceToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		dead := m.readToken()
+		time.Sleep(10 * time.Minute)
+		m.sandbox.RevokeToken(dead)
+
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				resp, err := m.handle(t.Context(), logical.UpdateOperation, "token", pairs("rejected_token", dead+"\n"))
+				if assert.NoError(t, err) && assert.False(t, resp.IsError()) {
+					assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+				}
+			})
+		}
+		wg.Wait()
+		assert.Equal(t, 2, m.requests(), "one replacement for all")
+
+		current := m.readToken()
+		time.Sleep(time.Second)
+		resp := m.do(logical.UpdateOperation, "token", pairs("rejected_token", current))
+		assert.Equal(t, current, resp.Data["access_token"], "a token of a second is kept")
+		require.Len(t, resp.Warnings, 1)
+		assert.Contains(t, resp.Warnings[0], "30s after it was issued")
+
+		time.Sleep(time.Minute)
+		resp = m.do(logical.UpdateOperation, "token", pairs("rejected_token", "sk-of-long-ago"))
+		assert.Equal(t, current, resp.Data["access_token"], "somebody had it replaced")
+		resp = m.do(logical.UpdateOperation, "token", nil)
+		assert.NotEqual(t, current, resp.Data["access_token"], "without a token, whichever is held")
+		assert.Equal(t, 3, m.requests())
+	})
+}
+
+// A report that can't be acted on takes the token from nobody.
+func TestReplaceDuringAnOutageKeepsTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		held := m.readToken()
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
+		status, _ := m.refused(logical.UpdateOperation, "token", pairs("rejected_token", held))
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Equal(t, held, m.readToken())
+	})
+}
+
+func TestReplaceRefusesUnknownFields(t *testing.T) {
+	m := newConfiguredMount(t)
+	status, text := m.refused(logical.UpdateOperation, "token", pairs("rejected-token", "sk-1"))
+	assert.Equal(t, http.StatusBadRequest, status)
+	assert.Contains(t, text, "unknown field rejected-token")
+	assert.Contains(t, text, "rejected_token")
+}
+
+func TestDeleteToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		first := m.readToken()
+		m.do(logical.DeleteOperation, "token", nil)
+		m.restart()
+		assert.NotEqual(t, first, m.readToken())
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+// What is being fetched when the cache is cleared is not served or stored later.
+func TestDeleteDuringARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		release := m.sandbox.Hold()
+		waiting := make(chan string, 1)
+		go func() { waiting <- m.readToken() }()
+		synctest.Wait()
+		m.do(logical.DeleteOperation, "token", nil)
+		release()
+		served := <-waiting
+		assert.Equal(t, served, m.readToken())
+		assert.Equal(t, 2, m.requests(), "the reader asked again after the delete")
+	})
+}
+
+func TestTokenSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		first := m.read()
+		time.Sleep(20 * time.Minute)
+		m.restart()
+		before := m.storage.count()
+		again := m.read()
+		assert.Equal(t, before, m.storage.count(), "the first read after a start is warm")
+		again.Data["ttl"] = first.Data["ttl"]
+		assert.Equal(t, first.Data, again.Data)
+		assert.Equal(t, 1, m.requests())
+	})
+}
+
+func TestStoredTokenThatIsNotServed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stored any
+		wait   time.Duration
+	}{
+		"in its buffer":          {wait: 56 * time.Minute},
+		"expired":                {wait: 2 * time.Hour},
+		"garbage":                {stored: "garbage"},
+		"of a newer version":     {stored: storedToken{Format: tokenFormat + 1, accessToken: accessToken{Value: "sk-1"}}},
+		"without a token":        {stored: storedToken{Format: tokenFormat}},
+		"with a damaged token":   {stored: storedToken{Format: tokenFormat, accessToken: accessToken{Value: "sk 1"}}},
+		"of unknown credentials": {stored: storedToken{Format: tokenFormat, accessToken: accessToken{Value: "sk-1", IssuedAt: time.Unix(946684800, 0), ExpiresAt: time.Unix(946688400, 0), CredentialsID: "other"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				first := m.readToken()
+				if tt.stored != nil {
+					entry, err := logical.StorageEntryJSON(tokenKey, tt.stored)
+					require.NoError(t, err)
+					require.NoError(t, m.storage.Put(t.Context(), entry))
+				}
+				time.Sleep(tt.wait)
+				m.restart()
+				second := m.readToken()
+				assert.NotEqual(t, first, second)
+				assert.True(t, m.sandbox.TokenAlive(second))
+				assert.Equal(t, 2, m.requests())
+			})
+		})
+	}
+}
+
+// A stored token from the future means that a clock is wrong: it can't be judged.
+func TestStoredTokenFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		first := m.readToken()
+		m.b.Cleanup(t.Context())
+		m.start()
+		m.b.forget(true)
+		m.skewWallClock(func() time.Duration { return -10 * time.Minute })
+		assert.NotEqual(t, first, m.readToken())
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+func TestFailedSaveIsServedFromMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.storage.failing(failAll("put", tokenKey))
+		token := m.readToken()
+		assert.Equal(t, token, m.readToken())
+		assert.Equal(t, 1, m.requests())
+		assert.Equal(t, 1, m.log.count("could not save the access token"))
+	})
+}
+
+func TestUnreadableStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.storage.failing(failAll("get", tokenKey))
+		assert.True(t, m.sandbox.TokenAlive(m.readToken()), "a token that can't be read is asked for")
+
+		m.storage.failing(failAll("get", configKey))
+		m.restart()
+		status, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Contains(t, text, "read config: storage is broken")
+
+		m.storage.failing(nil)
+		m.read()
+	})
+}
+
+// A performance standby serves what it has and leaves the asking to the active node.
+func TestPerformanceStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.setReplicationState(consts.ReplicationPerformanceStandby)
+		forwarded := func(operation logical.Operation) {
+			t.Helper()
+			_, err := m.handle(t.Context(), operation, "token", nil)
+			require.True(t, err == logical.ErrReadOnly, "want the bare error, got %v", err)
+		}
+		forwarded(logical.ReadOperation)
+		forwarded(logical.UpdateOperation)
+		forwarded(logical.DeleteOperation)
+		require.Zero(t, m.requests())
+
+		m.setReplicationState(0) // The active node gets one, and the standby is told.
+		token := m.readToken()
+		m.b.InvalidateKey(t.Context(), tokenKey)
+		m.setReplicationState(consts.ReplicationPerformanceStandby)
+		assert.Equal(t, token, m.readToken(), "from storage")
+		time.Sleep(51 * time.Minute)
+		forwarded(logical.ReadOperation)
+		assert.Equal(t, 1, m.requests())
+		m.tick()
+		synctest.Wait()
+		assert.Equal(t, 1, m.requests(), "no background work on a standby")
+	})
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+var (
+	faultRejected    = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized}
+	faultUnavailable = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable}
+	faultMalformed   = fuuffytest.Fault{Kind: fuuffytest.FaultGarbage}
+	faultRateLimited = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "600"}}
+)
+
+// untilAsked reads once a second until another request reaches Fuuffy, and
+// returns how long that took.
+func (m *mount) untilAsked(limit time.Duration) time.Duration {
+	m.t.Helper()
+	before, began := m.requests(), time.Now()
+	for m.requests() == before && time.Since(began) < limit {
+		_, _ = m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
+		time.Sleep(time.Second)
+	}
+	require.Greater(m.t, m.requests(), before, "nobody asked Fuuffy for %s", limit)
+	return time.Since(began)
+}
+
+// Ten thousand readers of a failing mount cost one request for as long as the
+// hold-off lasts, which grows.
+func TestHoldOff(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault         fuuffytest.Fault
+		attempts      int
+		status, later int
+		least, most   time.Duration // of the first hold-off
+		grown         time.Duration // what it has reached after ten failures, at least
+	}{
+		"rejected":     {faultRejected, 1, 400, 400, 30 * time.Second, 31 * time.Second, 225 * time.Second},
+		"unavailable":  {faultUnavailable, 3, 502, 503, time.Second, 2 * time.Second, 45 * time.Second},
+		"malformed":    {faultMalformed, 1, 502, 503, time.Second, 2 * time.Second, 45 * time.Second},
+		"rate limited": {faultRateLimited, 1, 429, 429, 600 * time.Second, 602 * time.Second, 600 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(tt.fault)
+				status, text := m.refused(logical.ReadOperation, "token", nil)
+				assert.Equal(t, tt.status, status, text)
+				require.Equal(t, tt.attempts, m.requests())
+
+				for range 10_000 {
+					status, text = m.refused(logical.ReadOperation, "token", nil)
+					require.Equal(t, tt.later, status, text)
+				}
+				assert.Contains(t, text, "Fuuffy is asked again from 20")
+				require.Equal(t, tt.attempts, m.requests(), "requests during the hold-off")
+				assert.Equal(t, 1, m.log.count("Fuuffy gives no token"), "logged once per change of state")
+
+				first := m.untilAsked(time.Hour)
+				assert.GreaterOrEqual(t, first, tt.least)
+				assert.LessOrEqual(t, first, tt.most+10*time.Second, "with the attempts of a flight")
+				for range 9 {
+					m.untilAsked(time.Hour)
+				}
+				assert.GreaterOrEqual(t, m.untilAsked(time.Hour), tt.grown)
+				assert.Equal(t, 1, m.log.count("Fuuffy gives no token"))
+
+				m.sandbox.ClearFault()
+				m.untilAsked(time.Hour)
+				m.read()
+				assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+			})
+		})
+	}
+}
+
+func TestOperatorsActionEndsTheHoldOff(t *testing.T) {
+	for name, act := range map[string]func(*mount){
+		"config write": func(m *mount) { m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true)) },
+		"token delete": func(m *mount) { m.do(logical.DeleteOperation, "token", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(faultRejected)
+				m.refused(logical.ReadOperation, "token", nil)
+				m.sandbox.ClearFault()
+				m.refused(logical.ReadOperation, "token", nil)
+				act(m)
+				m.read()
+			})
+		})
+	}
+}
+
+// What a reader gets when Fuuffy is down, by the state of the token.
+func TestOutageByTokenState(t *testing.T) {
+	for name, tt := range map[string]struct {
+		age           time.Duration
+		stale         bool
+		fault         fuuffytest.Fault
+		served        bool
+		warning       string
+		requestsAbove int
+	}{
+		"fresh":                       {age: 10 * time.Minute, fault: faultUnavailable, served: true},
+		"window":                      {age: 52 * time.Minute, fault: faultUnavailable, served: true, warning: "gives no newer token"},
+		"window, rejected":            {age: 52 * time.Minute, fault: faultRejected, served: true, warning: "gives no newer token"},
+		"buffer":                      {age: 56 * time.Minute, fault: faultUnavailable},
+		"buffer, stale served":        {age: 56 * time.Minute, fault: faultUnavailable, stale: true, served: true, warning: "stale_if_error"},
+		"buffer, stale, rate limited": {age: 56 * time.Minute, fault: faultRateLimited, stale: true, served: true, warning: "stale_if_error"},
+		"buffer, stale, rejected":     {age: 56 * time.Minute, fault: faultRejected, stale: true},
+		"expired":                     {age: 61 * time.Minute, fault: faultUnavailable},
+		"expired, stale":              {age: 61 * time.Minute, fault: faultUnavailable, stale: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t, "stale_if_error", tt.stale)
+				token := m.readToken()
+				m.sandbox.SetFault(tt.fault)
+				time.Sleep(tt.age)
+				if !tt.served {
+					m.refused(logical.ReadOperation, "token", nil)
+					assert.Greater(t, m.requests(), 1, "it was tried")
+					return
+				}
+				m.read() // Starts the refresh, if one is due.
+				time.Sleep(4 * time.Second)
+				resp := m.read()
+				assert.Equal(t, token, resp.Data["access_token"])
+				if tt.warning == "" {
+					assert.Empty(t, resp.Warnings)
+					assert.Equal(t, 1, m.requests())
+					return
+				}
+				require.Len(t, resp.Warnings, 1)
+				assert.Contains(t, resp.Warnings[0], tt.warning)
+				assert.NotContains(t, resp.Warnings[0], token)
+				assert.GreaterOrEqual(t, resp.Data["ttl"].(int64), int64(15), "readers are kept from hammering")
+				assert.Greater(t, m.requests(), 1, "it was tried")
+			})
+		})
+	}
+}
+
+// Expired if either clock says so.
+func TestClocks(t *testing.T) {
+	for name, tt := range map[string]struct {
+		sleep time.Duration // on both clocks
+		skew  time.Duration // on the wall clock only
+		fresh bool
+	}{
+		"wall clock an hour back":                  {sleep: 10 * time.Minute, skew: -time.Hour, fresh: true},
+		"wall clock back does not prolong":         {sleep: 57 * time.Minute, skew: -time.Hour},
+		"wall clock forward":                       {sleep: 10 * time.Minute, skew: time.Hour},
+		"suspended, with the monotonic clock":      {sleep: time.Minute, skew: 58 * time.Minute},
+		"suspended for less than the token's life": {sleep: time.Minute, skew: 30 * time.Minute, fresh: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				var skew time.Duration
+				m.skewWallClock(func() time.Duration { return skew })
+				token := m.readToken()
+				time.Sleep(tt.sleep)
+				skew = tt.skew
+				assert.Equal(t, tt.fresh, token == m.readToken())
+			})
+		})
+	}
+}
+
+// A slow answer does not make the token younger.
+func TestLifeCountsFromBeforeTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 9 * time.Second, Times: 1})
+		asked := time.Now()
+		resp := m.read()
+		assert.Equal(t, 9*time.Second, time.Since(asked))
+		assert.Equal(t, asked.UTC().Format(time.RFC3339), resp.Data["last_vault_rotation"])
+	})
+}
+
+// A life shorter than the buffer halves it, rather than never serving anything.
+func TestShortLivedTokens(t *testing.T) {
+	for _, life := range []time.Duration{time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
+		t.Run(life.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetTokenLifetime(life)
+				for range 100 {
+					resp := m.read()
+					expires, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
+					require.NoError(t, err)
+					ttl := time.Duration(resp.Data["ttl"].(int64)) * time.Second
+					if life >= 30*time.Second {
+						left := time.Until(expires.Add(time.Second)) // expires_at is cut to whole seconds.
+						require.GreaterOrEqual(t, left-ttl-time.Second, min(5*time.Minute, life/2)-time.Second, "life left when the reader returns")
+					}
+					time.Sleep(ttl + time.Second)
+				}
+				assert.LessOrEqual(t, m.requests(), 100)
+			})
+		})
+	}
+}
+
+// A token of which nothing is left on arrival is an error, not a loop.
+func TestTokenThatArrivesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(4 * time.Second)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 3 * time.Second})
+		status, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Contains(t, text, "arrived too late")
+		assert.Equal(t, 1, m.requests())
+	})
+}
+
+// A refresh that brings a token of less life does not replace the better one, nor
+// is it repeated with every read.
+func TestWorseTokenIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(51 * time.Minute)
+		m.sandbox.SetTokenLifetime(2 * time.Minute)
+		for range 20 {
+			require.Equal(t, token, m.readToken())
+			synctest.Wait()
+		}
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+func TestPanicInARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.storage.failing(func(operation, key string) error {
+			if operation == "get" && key == tokenKey {
+				panic("bug near " + testSecret)
+			}
+			return nil
+		})
+		status, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Contains(t, text, "stumbled")
+		assert.Equal(t, 1, m.log.count("panic in a token request"))
+		assert.NotContains(t, m.log.String(), testSecret)
+
+		m.storage.failing(nil)
+		time.Sleep(2 * time.Second)
+		m.read()
+	})
+}
+
+// What was asked for with the old credentials is not served after a change.
+func TestConfigWriteDuringARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.CreateClient("shop-2", "other-secret")
+		release := m.sandbox.Hold()
+		waiting := make(chan string, 1)
+		go func() { waiting <- m.readToken() }()
+		synctest.Wait()
+		require.Equal(t, 1, m.requests())
+
+		m.do(logical.UpdateOperation, "config", pairs("client_id", "shop-2", "client_secret", "other-secret", "verify_connection", false))
+		m.sandbox.RevokeClient(testClientID)
+		release()
+		served := <-waiting
+		assert.True(t, m.sandbox.TokenAlive(served), "the reader got one of the new credentials")
+		m.restart()
+		assert.Equal(t, served, m.readToken(), "and that is what was stored")
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+// Many changes and many readers: each reader gets a token of credentials that
+// were in force while it read.
+func TestConfigWritesAmongReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		ctx, stop := context.WithCancel(t.Context())
+		var readers sync.WaitGroup
+		for range 50 {
+			readers.Go(func() {
+				for ctx.Err() == nil {
+					resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+					if assert.NoError(t, err) && assert.False(t, resp.IsError(), "%v", resp) {
+						time.Sleep(time.Millisecond)
+					}
+				}
+			})
+		}
+		for i := range 50 {
+			id := "shop-" + strconv.Itoa(i)
+			m.sandbox.CreateClient(id, "other-secret")
+			m.do(logical.UpdateOperation, "config", pairs("client_id", id, "client_secret", "other-secret", "verify_connection", i%2 == 0))
+			time.Sleep(10 * time.Millisecond)
+			require.Equal(t, m.b.live.Load().Current.ID, m.b.cache.held.Load().CredentialsID)
+		}
+		stop()
+		readers.Wait()
+	})
+}
+
+func TestCleanEndsWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.Hold() // Never released: only Clean ends the request.
+		failed := make(chan error, 1)
+		go func() {
+			_, err := m.handle(context.Background(), logical.ReadOperation, "token", nil)
+			failed <- err
+		}()
+		synctest.Wait()
+		m.b.Cleanup(t.Context())
+		assert.Error(t, <-failed)
+		_, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+		assert.ErrorIs(t, err, errClosed)
+	})
+}

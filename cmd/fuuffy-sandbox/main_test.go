@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// start runs the command until stop is called, and returns when it has printed that it is ready.
+func start(t *testing.T, args ...string) (output string, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	reader, writer := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx, args, writer)
+		_ = writer.CloseWithError(err)
+		done <- err
+	}()
+	lines := bufio.NewReader(reader)
+	var text strings.Builder
+	for !strings.Contains(text.String(), "wrong_host_certificate ") { // The last kind of fault ends the usage.
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("ended before it was ready: %v", err)
+		}
+		text.WriteString(line)
+	}
+	return text.String(), func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// addresses reads addresses.env; there are no quotes within the values of these tests.
+func addresses(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	values := map[string]string{}
+	for line := range strings.Lines(read(t, filepath.Join(dir, addressesFile))) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = strings.Trim(value, "'")
+	}
+	return values
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "sandbox dir")
+	output, stop := start(t, "-dir", dir, "-token-lifetime", "2m", "-per-minute", "1")
+	env := addresses(t, dir)
+
+	for name, mode := range map[string]os.FileMode{caFile: 0o644, idFile: 0o600, secretFile: 0o600, addressesFile: 0o644} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode() != mode {
+			t.Errorf("%s: got mode %v, error %v, want %v", name, info.Mode(), err, mode)
+		}
+	}
+	id, secret := read(t, env["FUUFFY_CLIENT_ID_FILE"]), read(t, env["FUUFFY_CLIENT_SECRET_FILE"])
+	if secret == "" || strings.TrimSpace(secret) != secret || strings.Contains(output, secret) {
+		t.Error("the secret must be in its file as it is, and not in the output")
+	}
+	for _, want := range []string{env["FUUFFY_BASE_URL"], ". '" + dir + "/addresses.env'", `client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"`} {
+		if !strings.Contains(output, want) {
+			t.Errorf("the output lacks %s:\n%s", want, output)
+		}
+	}
+
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(read(t, env["FUUFFY_CA_CERT"])))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}}
+	wantResponse(t, client, env["FUUFFY_BASE_URL"]+"/auth/token", form, 200, `"expires_in":120}`)
+	wantResponse(t, client, env["FUUFFY_BASE_URL"]+"/auth/token", form, 429, "rate_limit_exceeded")
+	wantResponse(t, client, env["FUUFFY_ADMIN_URL"]+"/tokens/revoke", nil, 400, "send {")
+
+	if err := stop(); err != nil {
+		t.Errorf("got error %v, want none", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, addressesFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("addresses.env says still that the sandbox is ready: %v", err)
+	}
+	for _, address := range []string{env["FUUFFY_BASE_URL"], env["FUUFFY_ADMIN_URL"]} {
+		resp, err := client.Get(address)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: got error %v, want connection refused", address, err)
+		}
+	}
+}
+
+func wantResponse(t *testing.T, client *http.Client, address string, form url.Values, status int, part string) {
+	t.Helper()
+	resp, err := client.PostForm(address, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != status || !bytes.Contains(body, []byte(part)) {
+		t.Errorf("%s: got %d %s, error %v, want %d with %s", address, resp.StatusCode, body, err, status, part)
+	}
+}
+
+func TestRunAgainInTheSameFolder(t *testing.T) {
+	dir := t.TempDir()
+	// What a killed sandbox left behind, and with too open a mode.
+	for _, name := range []string{secretFile, addressesFile} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("old"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, stop := start(t, "-dir", dir)
+	info, err := os.Stat(filepath.Join(dir, secretFile))
+	if err != nil || info.Mode() != 0o600 || read(t, filepath.Join(dir, secretFile)) == "old" {
+		t.Errorf("got mode %v, error %v, want a new secret with 0600", info.Mode(), err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("got %v, error %v, want the certificate and the credentials only", entries, err)
+	}
+}
+
+func TestRunRemovesItsTemporaryFolder(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	_, stop := start(t)
+	if found, _ := filepath.Glob(filepath.Join(temp, "fuuffy-sandbox-*", addressesFile)); len(found) != 1 {
+		t.Errorf("got %v, want one addresses.env", found)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(temp); err != nil || len(entries) != 0 {
+		t.Errorf("got %v, error %v, want nothing left", entries, err)
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"open admin address": {[]string{"-admin", "0.0.0.0:0"}, "start admin API: listen on \"0.0.0.0:0\": not a loopback address"},
+		"open address":       {[]string{"-listen", ":0"}, "start Fuuffy API: listen on \":0\": not a loopback address"},
+		"unknown flag":       {[]string{"-x"}, "parse flags: flag provided but not defined: -x (fuuffy-sandbox -h explains them)"},
+		"argument":           {[]string{"now"}, `parse flags: unexpected argument "now"`},
+		"short lifetime":     {[]string{"-token-lifetime", "1ms"}, "parse flags: -token-lifetime is 1ms: use at least 1s"},
+		"zero limit":         {[]string{"-per-hour", "0"}, "use -1 for no limit"},
+		"folder is a file":   {[]string{"-dir", file}, "create folder: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // If it starts by mistake, it ends.
+			var output strings.Builder
+			err := run(ctx, test.args, &output)
+			if err == nil || !strings.Contains(err.Error(), test.want) || output.Len() != 0 {
+				t.Errorf("got error %v, output %q, want %q", err, &output, test.want)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var output strings.Builder
+	if err := run(t.Context(), []string{"-h"}, &output); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"addresses.env", "-listen", "-admin", "-dir", "-token-lifetime", "-per-minute", "-per-hour"} {
+		if !strings.Contains(output.String(), want) {
+			t.Errorf("the help doesn't mention %s:\n%s", want, &output)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffytest
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// adminCall calls the admin API of s.
+func adminCall(s *Sandbox, method, path, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	AdminHandler(s).ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	return w
+}
+
+func wantAdmin(t *testing.T, w *httptest.ResponseRecorder, status int, body string) {
+	t.Helper()
+	if got := strings.TrimSpace(w.Body.String()); w.Code != status || got != body {
+		t.Errorf("got  %d %s\nwant %d %s", w.Code, got, status, body)
+	}
+}
+
+func TestAdminClients(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	wantAdmin(t, adminCall(s, "POST", "/clients", `{"client_id":"a/b","client_secret":"x"}`), 201, `{"client_id":"a/b","client_secret":"x"}`)
+	token := accessToken(t, c.postForm(tokenForm("a/b", "x")))
+
+	wantAdmin(t, adminCall(s, "DELETE", "/clients/a%2Fb", ""), 200, `{"client_id":"a/b","revoked":true}`)
+	wantAdmin(t, adminCall(s, "GET", "/clients", ""), 200,
+		`{"clients":[{"client_id":"a/b","revoked":true},{"client_id":"shop","revoked":false}]}`)
+	if s.TokenAlive(token) {
+		t.Error("the revoked client's token lives")
+	}
+	wantAdmin(t, adminCall(s, "DELETE", "/clients/nobody", ""), 404,
+		`{"error":"revoke client \"nobody\": not found: GET /clients lists them"}`)
+	wantAdmin(t, adminCall(New(Config{}), "GET", "/clients", ""), 200, `{"clients":[]}`)
+}
+
+func TestAdminGeneratesCredentials(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	seen := map[string]bool{}
+	for _, body := range []string{"", "{}", `{"client_id":"mine"}`} {
+		w := adminCall(s, "POST", "/clients", body)
+		var got credentials
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusCreated {
+			t.Fatalf("got %d %s, error %v", w.Code, w.Body, err)
+		}
+		wantStatus(t, c.postForm(tokenForm(got.ClientID, got.ClientSecret)), http.StatusOK)
+		if seen[got.ClientSecret] || len(got.ClientSecret) < 32 {
+			t.Errorf("got secret %q, want a new, long one", got.ClientSecret)
+		}
+		seen[got.ClientSecret] = true
+	}
+	wantStatus(t, c.postForm(tokenForm("mine", "guess")), http.StatusUnauthorized)
+}
+
+func TestAdminRevokeToken(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	token := c.token()
+	wantAdmin(t, adminCall(s, "POST", "/tokens/revoke", `{"token":"`+token+`"}`), 200, `{"revoked":true}`)
+	wantStatus(t, c.orders(token), http.StatusUnauthorized)
+	w := adminCall(s, "POST", "/tokens/revoke", `{"token":"`+token+`"}`)
+	wantAdmin(t, w, 404, `{"error":"revoke token: not found: it was never issued, has expired or was revoked before"}`)
+}
+
+func TestAdminFault(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	wantAdmin(t, adminCall(s, "GET", "/fault", ""), 200, `{}`)
+	const fault = `{"kind":"status","times":2,"status":503,"body":"down","header":{"Retry-After":"5"}}`
+	wantAdmin(t, adminCall(s, "PUT", "/fault", fault), 200, fault)
+	r := c.requestToken()
+	if r.status != 503 || r.body != "down" || r.header.Get("Retry-After") != "5" {
+		t.Errorf("got %d %q, header %v", r.status, r.body, r.header)
+	}
+	wantAdmin(t, adminCall(s, "GET", "/fault", ""), 200, strings.Replace(fault, `"times":2`, `"times":1`, 1))
+	wantAdmin(t, adminCall(s, "DELETE", "/fault", ""), 200, `{}`)
+	wantStatus(t, c.requestToken(), http.StatusOK)
+
+	wantAdmin(t, adminCall(s, "PUT", "/fault", `{"kind":"delay","delay":"1m30s"}`), 200, `{"kind":"delay","delay":"1m30s"}`)
+	if got := s.Fault(); got.Delay != 90*time.Second {
+		t.Errorf("got delay %s, want 1m30s", got.Delay)
+	}
+	for _, kind := range faultKinds {
+		if !strings.Contains(AdminUsage, "\n    "+kind+" ") {
+			t.Errorf("the usage doesn't explain the kind %s", kind)
+		}
+	}
+}
+
+func TestAdminTokenLifetime(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	wantAdmin(t, adminCall(s, "PUT", "/token-lifetime", `{"lifetime":"30s"}`), 200, `{"lifetime":"30s"}`)
+	if r := c.requestToken(); !strings.Contains(r.body, `"expires_in":30`) {
+		t.Errorf("got %s, want a life of 30 s", r.body)
+	}
+}
+
+func TestAdminStats(t *testing.T) {
+	s, c := newInProcess(t, Config{})
+	c.token()
+	wantAdmin(t, adminCall(s, "GET", "/stats", ""), 200, `{"token_requests":1,"tokens_issued":1,"token_rejections":0,`+
+		`"order_requests":0,"order_rejections":0,"rate_limited":0,"faults_hit":0,"held":0,"last_user_agent":"Go-http-client/1.1"}`)
+}
+
+func TestAdminUsagePage(t *testing.T) {
+	w := adminCall(New(Config{}), "GET", "/", "")
+	if w.Code != 200 || w.Body.String() != AdminUsage || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain") {
+		t.Errorf("got %d %s %q", w.Code, w.Header(), w.Body)
+	}
+}
+
+func TestAdminRefusesBadInput(t *testing.T) {
+	for name, test := range map[string]struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		"unknown path":     {"GET", "/nothing", "", 404, "GET /nothing: not found: GET / lists all calls"},
+		"wrong method":     {"POST", "/stats", "", 404, "POST /stats: not found: GET / lists all calls"},
+		"unknown kind":     {"PUT", "/fault", `{"kind":"explode"}`, 400, `unknown kind "explode": use one of ` + strings.Join(faultKinds, ", ")},
+		"unknown field":    {"PUT", "/fault", `{"kind":"hang","tmies":1}`, 400, `unknown field "tmies": a fault is {"kind"`},
+		"bad JSON":         {"PUT", "/fault", `{"kind":`, 400, "read JSON body: unexpected EOF: a fault is"},
+		"no JSON":          {"PUT", "/fault", "", 400, "read JSON body: EOF: a fault is"},
+		"more JSON":        {"PUT", "/fault", `{"kind":"hang"} {}`, 400, "there is more after the object"},
+		"bad duration":     {"PUT", "/fault", `{"kind":"delay","delay":"2"}`, 400, `missing unit in duration "2": a fault is`},
+		"fault, bad value": {"PUT", "/fault", `{"kind":"status","status":99}`, 400, "status is 99: use an HTTP status"},
+		"lifetime, field":  {"PUT", "/token-lifetime", `{"life":"1s"}`, 400, `unknown field "life": send {"lifetime": "30s"}`},
+		"short lifetime":   {"PUT", "/token-lifetime", `{"lifetime":"1ms"}`, 400, `lifetime is 1ms: send {"lifetime": "30s"}, at least 1s`},
+		"client, field":    {"POST", "/clients", `{"id":"a"}`, 400, `unknown field "id": a client is {"client_id"`},
+		"client, bad JSON": {"POST", "/clients", `{`, 400, "read JSON body: unexpected EOF: a client is"},
+		"token, field":     {"POST", "/tokens/revoke", `{"tokens":""}`, 400, `unknown field "tokens": send {"token": "sk-..."}`},
+		"too large":        {"PUT", "/fault", `{"body":"` + strings.Repeat("x", maxAdminRequest) + `"}`, 400, "request body too large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New(Config{})
+			w := adminCall(s, test.method, test.path, test.body)
+			var got struct {
+				Error string `json:"error"`
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != test.status || !strings.Contains(got.Error, test.want) {
+				t.Errorf("got %d %s, want %d and %q, error %v", w.Code, w.Body, test.status, test.want, err)
+			}
+			if s.Fault().Kind != "" || len(s.Clients()) != 0 || s.lifetime != time.Hour {
+				t.Error("a refused call changed the sandbox")
+			}
+		})
+	}
+}

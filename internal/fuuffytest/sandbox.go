@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package fuuffytest imitates the Fuuffy API, so that the engine can be tested and shown without a Fuuffy account.
+//
+// A Sandbox is the API's behaviour: tokens, orders, rate limits, and faults on demand. It can be used in three ways:
+// as an http.Handler, behind real HTTPS (NewServer, Start), and in-process without sockets (Sandbox.RoundTripper),
+// which also works in the virtual time of testing/synctest.
+package fuuffytest
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Fuuffy's documented limits and token life, which a zero Config stands for.
+const (
+	defaultTokenLifetime = time.Hour
+	defaultPerMinute     = 100
+	defaultPerHour       = 1000
+)
+
+const (
+	tokenPath  = "/v1/auth/token"
+	ordersPath = "/v1/orders"
+	orderPath  = "/v1/order"
+)
+
+// methods has the one method that each endpoint takes.
+var methods = map[string]string{
+	tokenPath:  http.MethodPost,
+	ordersPath: http.MethodGet,
+	orderPath:  http.MethodGet,
+}
+
+// Config says how a Sandbox behaves. The zero value is Fuuffy as documented.
+type Config struct {
+	TokenLifetime time.Duration    // 0: one hour
+	PerMinute     int              // requests a minute; 0: 100, negative: no limit
+	PerHour       int              // requests an hour; 0: 1000, negative: no limit
+	Now           func() time.Time // nil: time.Now
+}
+
+// Stats counts what the sandbox has seen since it was made.
+type Stats struct {
+	TokenRequests   int    `json:"token_requests"`   // All that reached the token endpoint, whatever came of them.
+	TokensIssued    int    `json:"tokens_issued"`    // Including those of which a fault then spoiled the answer.
+	TokenRejections int    `json:"token_rejections"` // Token requests refused for their form or their credentials.
+	OrderRequests   int    `json:"order_requests"`   // Requests for /orders and /order.
+	OrderRejections int    `json:"order_rejections"` // Those of them that brought no live token.
+	RateLimited     int    `json:"rate_limited"`     // Requests of any kind answered with 429 by the rate limit.
+	FaultsHit       int    `json:"faults_hit"`       // Token requests (or handshakes) that met a fault.
+	Held            int    `json:"held"`             // Token requests that wait for the release of Hold right now.
+	LastUserAgent   string `json:"last_user_agent"`  // Of the last token request.
+}
+
+// Sandbox behaves like the Fuuffy API. It is an http.Handler and safe for concurrent use.
+// It logs nothing, so it can't leak secrets or tokens that way.
+type Sandbox struct {
+	now func() time.Time
+
+	mu          sync.Mutex // guards all fields below
+	lifetime    time.Duration
+	limits      []*window
+	clients     map[string]*client
+	tokens      map[string]token // by access token
+	stats       Stats
+	fault       Fault         // zero: none
+	gate        chan struct{} // closed by the release of Hold; nil: token requests pass
+	heldChanged chan struct{} // closed and replaced whenever stats.Held changes
+}
+
+// New returns a sandbox without clients.
+func New(cfg Config) *Sandbox {
+	s := &Sandbox{
+		now:         cfg.Now,
+		lifetime:    cfg.TokenLifetime,
+		limits:      newLimits(cfg),
+		clients:     map[string]*client{},
+		tokens:      map[string]token{},
+		heldChanged: make(chan struct{}),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.lifetime == 0 {
+		s.lifetime = defaultTokenLifetime
+	}
+	return s
+}
+
+// Stats returns the counters as they stand.
+func (s *Sandbox) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// ServeHTTP answers POST /v1/auth/token, GET /v1/orders and GET /v1/order?id=. Everything else gets an error
+// in Fuuffy's envelope. Every request counts against the rate limits, as Fuuffy's do.
+func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	allowed := s.arrive(w.Header(), r)
+	method, known := methods[r.URL.Path]
+	switch {
+	case !allowed:
+		refuse(http.StatusTooManyRequests, standardError(http.StatusTooManyRequests)).send(w)
+	case !known:
+		refuse(http.StatusNotFound, standardError(http.StatusNotFound)).send(w)
+	case r.Method != method:
+		w.Header().Set("Allow", method)
+		refuse(http.StatusMethodNotAllowed, standardError(http.StatusMethodNotAllowed)).send(w)
+	case r.URL.Path == tokenPath:
+		s.serveToken(w, r)
+	default:
+		s.answerOrders(r).send(w)
+	}
+}
+
+// arrive counts a request and takes it off the rate limits, of which it writes the headers. It says whether
+// the request is within them.
+func (s *Sandbox) arrive(header http.Header, r *http.Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch r.URL.Path {
+	case tokenPath:
+		s.stats.TokenRequests++
+		s.stats.LastUserAgent = r.UserAgent()
+	case ordersPath, orderPath:
+		s.stats.OrderRequests++
+	}
+	allowed := takeRequest(s.limits, s.now(), header)
+	if !allowed {
+		s.stats.RateLimited++
+	}
+	return allowed
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffytest
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// maxTokenRequest is in bytes, and far above any real token request.
+const maxTokenRequest = 64 << 10
+
+// client keeps only a hash of its secret: hashes have one length, so comparing them takes constant time.
+type client struct {
+	secretHash [sha256.Size]byte
+	revoked    bool
+}
+
+type token struct {
+	clientID string
+	expires  time.Time
+}
+
+// Client is what the sandbox tells about a client.
+type Client struct {
+	ID      string `json:"client_id"`
+	Revoked bool   `json:"revoked"`
+}
+
+// RandomCredentials returns new credentials that no client has yet.
+func RandomCredentials() (id, secret string) {
+	return "sandbox-" + randomHex(8), "fs-" + randomHex(24)
+}
+
+// randomHex returns n random bytes as hexadecimal digits. crypto/rand.Read never fails.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// CreateClient adds a client, as the Fuuffy dashboard does. One of the same id is replaced; its tokens live on.
+func (s *Sandbox) CreateClient(id, secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients[id] = &client{secretHash: sha256.Sum256([]byte(secret))}
+}
+
+// Clients returns all clients, revoked ones as well, in the order of their ids.
+func (s *Sandbox) Clients() []Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []Client{}
+	for _, id := range slices.Sorted(maps.Keys(s.clients)) {
+		list = append(list, Client{ID: id, Revoked: s.clients[id].revoked})
+	}
+	return list
+}
+
+// RevokeClient revokes a client, as the Fuuffy dashboard does, and kills its tokens. It reports false where there is
+// no such client; to revoke one again is no error.
+func (s *Sandbox) RevokeClient(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.clients[id]
+	if !ok {
+		return false
+	}
+	c.revoked = true
+	maps.DeleteFunc(s.tokens, func(_ string, t token) bool { return t.clientID == id })
+	return true
+}
+
+// RevokeToken kills one token. It reports false where the token wasn't alive.
+func (s *Sandbox) RevokeToken(accessToken string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	alive := s.alive(accessToken)
+	delete(s.tokens, accessToken)
+	return alive
+}
+
+// TokenAlive says whether orders would accept the token.
+func (s *Sandbox) TokenAlive(accessToken string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alive(accessToken)
+}
+
+func (s *Sandbox) alive(accessToken string) bool {
+	t, ok := s.tokens[accessToken]
+	return ok && s.now().Before(t.expires)
+}
+
+// SetTokenLifetime sets the life of the tokens issued from now on; expires_in has the whole seconds of it.
+func (s *Sandbox) SetTokenLifetime(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lifetime = d
+}
+
+// serveToken receives a token request, waits while Hold is on, and answers, by way of a fault where one is set.
+func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
+	// The body is read before any wait: only then does net/http notice a client that goes away.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
+	if err != nil {
+		invalidRequest("", "The request body could not be read").send(w)
+		return
+	}
+	s.waitReleased(r.Context())
+	normal := func() answer { return s.answerToken(r.Header.Get("Content-Type"), body) }
+	s.takeFault(false).serve(w, r, normal)
+}
+
+// answerToken issues a token or refuses to.
+func (s *Sandbox) answerToken(contentType string, body []byte) answer {
+	form, refusal := parseTokenRequest(contentType, body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := form.Get("client_id")
+	if refusal == nil && !s.authenticates(id, form.Get("client_secret")) {
+		wrong := refuse(http.StatusUnauthorized, errInvalidClient)
+		refusal = &wrong
+	}
+	if refusal != nil {
+		s.stats.TokenRejections++
+		return *refusal
+	}
+	accessToken := "sk-" + randomHex(16)
+	s.tokens[accessToken] = token{clientID: id, expires: s.now().Add(s.lifetime)}
+	s.stats.TokensIssued++
+	return succeed(struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}{accessToken, "Bearer", int64(s.lifetime / time.Second)})
+}
+
+// parseTokenRequest returns the form fields, or a refusal where they aren't those of the client credentials grant.
+func parseTokenRequest(contentType string, body []byte) (url.Values, *answer) {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+		refusal := invalidRequest("", "The request must be of type application/x-www-form-urlencoded")
+		return nil, &refusal
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		refusal := invalidRequest("", "The request body is not a URL-encoded form")
+		return nil, &refusal
+	}
+	for _, name := range []string{"grant_type", "client_id", "client_secret"} {
+		if form.Get(name) == "" {
+			refusal := missingField(name)
+			return nil, &refusal
+		}
+	}
+	if form.Get("grant_type") != "client_credentials" {
+		refusal := invalidRequest("grant_type", "The 'grant_type' field must be 'client_credentials'")
+		return nil, &refusal
+	}
+	return form, nil
+}
+
+// authenticates compares the secret also where the client is unknown or revoked, so that the time taken tells nothing.
+func (s *Sandbox) authenticates(id, secret string) bool {
+	c := cmp.Or(s.clients[id], &client{revoked: true})
+	got := sha256.Sum256([]byte(secret))
+	equal := subtle.ConstantTimeCompare(got[:], c.secretHash[:]) == 1
+	return equal && !c.revoked
+}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -217,9 +216,6 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 	return nil
 }
 
-// longNumber is what no sensible time span has, and what overflows on conversion.
-var longNumber = regexp.MustCompile(`[0-9]{10}`)
-
 func (c *configChange) applyDurations(_ *storedConfig, d *framework.FieldData) error {
 	for _, f := range durationFields {
 		value, ok := d.GetOk(f.name)
@@ -227,8 +223,7 @@ func (c *configChange) applyDurations(_ *storedConfig, d *framework.FieldData) e
 			continue
 		}
 		seconds := value.(int)
-		if longNumber.MatchString(fmt.Sprint(d.Raw[f.name])) ||
-			seconds < int(f.least/time.Second) || seconds > int(f.most/time.Second) {
+		if seconds < int(f.least/time.Second) || seconds > int(f.most/time.Second) {
 			return userError(fmt.Sprintf("%s must be between %s and %s", f.name, shortDuration(f.least), shortDuration(f.most)))
 		}
 		*f.in(&c.config) = time.Duration(seconds) * time.Second

@@ -183,7 +183,9 @@ func (m *mount) skewWallClock(skew func() time.Duration) {
 	}
 }
 
-func (m *mount) setReplicationState(state consts.ReplicationState) { m.system.ReplicationStateVal = state }
+func (m *mount) setReplicationState(state consts.ReplicationState) {
+	m.system.ReplicationStateVal = state
+}
 
 // lockedBuffer is a log that many goroutines write.
 type lockedBuffer struct {

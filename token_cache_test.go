@@ -22,6 +22,7 @@ var (
 	faultRejected    = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized}
 	faultUnavailable = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable}
 	faultMalformed   = fuuffytest.Fault{Kind: fuuffytest.FaultGarbage}
+	slowAnswer       = fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2 * time.Second}
 	faultRateLimited = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "600"}}
 )
 

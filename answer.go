@@ -3,8 +3,10 @@
 package fuuffy
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -88,14 +90,14 @@ func rejectionHelp(status int, mount string) string {
 
 // connectionHelp explains the transport errors that do not pass by themselves.
 func connectionHelp(upstream *upstreamError, mount string) string {
-	text := upstream.Error()
-	switch {
-	case strings.Contains(text, "certificate signed by unknown authority"):
-		return fmt.Sprintf("\nThe server's certificate is from an authority this machine doesn't know. If that is meant to be, name it: vault write %sconfig ca_cert=@ca.pem client_id=… client_secret=-", mount)
-	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "certificate is not valid for"):
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](upstream); ok {
+		return fmt.Sprintf("\nThe Vault server doesn't know the authority that signed this certificate. If it is meant to, name it: vault write %sconfig ca_cert=@ca.pem client_secret=-", mount)
+	}
+	if _, ok := errors.AsType[x509.HostnameError](upstream); ok {
 		return "\nThe certificate is for another host: check base_url, and proxies on the way."
-	case strings.Contains(text, "no such host"):
-		return "\nThe name can't be resolved on the Vault server: check base_url and the server's DNS."
+	}
+	if _, ok := errors.AsType[*net.DNSError](upstream); ok {
+		return "\nThe Vault server can't resolve the name: check base_url, and the server's DNS."
 	}
 	return ""
 }

@@ -163,7 +163,11 @@ func parseError(body []byte) *upstreamError {
 		return &upstreamError{}
 	}
 
-	code := strings.Trim(string(fuuffy.Code), `"`)
+	// The code is a word, or digits; then code_reason is the word.
+	code := string(fuuffy.Code)
+	if json.Unmarshal(fuuffy.Code, &word) == nil {
+		code = word
+	}
 	if fuuffy.CodeReason != "" {
 		code = fmt.Sprintf("%s (%s)", fuuffy.CodeReason, code)
 	}

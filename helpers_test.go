@@ -5,8 +5,14 @@ package fuuffy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"io"
+	"log"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -257,6 +263,18 @@ func (s *testStorage) Delete(ctx context.Context, key string) error {
 		return err
 	}
 	return s.Storage.Delete(ctx, key)
+}
+
+// b64token is the grammar of a bearer token in RFC 6750 §2.1.
+var b64token = regexp.MustCompile(`\A[A-Za-z0-9\-._~+/]+=*\z`)
+
+// oldTLS is a server's configuration that no client should accept today.
+var oldTLS = &tls.Config{MinVersion: tls.VersionTLS11, MaxVersion: tls.VersionTLS11}
+
+var discardLog = log.New(io.Discard, "", 0)
+
+func certificatePEM(certificate *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}))
 }
 
 // failAll fails every operation of one kind on one key.

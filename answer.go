@@ -27,6 +27,9 @@ var errNotConfigured = errors.New("not configured")
 // user's mistake and a rejection are a 400, other failures of Fuuffy have statuses
 // of their own, and the rest is a fault of ours, a 500.
 func answer(req *logical.Request, err error) (*logical.Response, error) {
+	if explained, ok := err.(*explainedError); ok {
+		return explained.answer(req)
+	}
 	mistake, isMistake := errors.AsType[userError](err)
 	upstream, isUpstream := errors.AsType[*upstreamError](err)
 	switch {
@@ -42,6 +45,27 @@ func answer(req *logical.Request, err error) (*logical.Response, error) {
 		return nil, logical.ErrReadOnly
 	}
 	return nil, err
+}
+
+// explainedError puts what a failure means for what the user wanted in front of it.
+type explainedError struct {
+	meaning string
+	cause   error
+}
+
+func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error() }
+
+func (e *explainedError) Unwrap() error { return e.cause }
+
+func (e *explainedError) answer(req *logical.Request) (*logical.Response, error) {
+	resp, err := answer(req, e.cause)
+	if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
+		return nil, logical.CodedError(coded.Code(), e.meaning+" "+coded.Error())
+	}
+	if resp.IsError() {
+		return logical.ErrorResponse("%s %s", e.meaning, resp.Error()), nil
+	}
+	return resp, err
 }
 
 // answerUpstream tells the reader why there is no token, and what to do.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -38,6 +39,13 @@ type backend struct {
 	switching sync.Mutex
 	// live is the configuration in force; nil until it is read from storage.
 	live atomic.Pointer[liveConfig]
+
+	// authFailures counts how often Fuuffy rejected the credentials in force, on this
+	// node and since they are.
+	authFailures authFailures
+	// reminded is when this node last said that a rotation is due; only PeriodicFunc
+	// uses it.
+	reminded time.Time
 }
 
 // liveConfig is the stored configuration with what was built from it. It is
@@ -70,6 +78,10 @@ func newBackend() *backend {
 		Paths: []*framework.Path{
 			b.pathConfig(),
 			b.pathToken(),
+			b.pathRotate(),
+			b.pathRotateStep("promote", b.promote, promoteSynopsis),
+			b.pathRotateStep("rollback", b.rollback, rollbackSynopsis),
+			b.pathComplete(),
 		},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configKey, tokenKey},
@@ -128,6 +140,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	b.cache.refreshInUse(live.generation, b.newTokenRequest(req.Storage, live))
+	b.remind(ctx, &live.storedConfig)
 	return nil
 }
 
@@ -173,7 +186,7 @@ func (b *backend) config(ctx context.Context, storage logical.Storage) (*liveCon
 		if err != nil {
 			return nil, err
 		}
-		if b.enforce(live, generation) {
+		if b.enforce(live, generation, nil) {
 			return live, nil
 		}
 	}
@@ -193,11 +206,11 @@ func (b *backend) build(stored *storedConfig) (*liveConfig, error) {
 }
 
 // enforce puts a configuration in force, unless generation, in which it was read,
-// is over.
-func (b *backend) enforce(live *liveConfig, generation uint64) bool {
+// is over. latest may be a token of its credentials.
+func (b *backend) enforce(live *liveConfig, generation uint64, latest *accessToken) bool {
 	b.switching.Lock()
 	defer b.switching.Unlock()
-	next, ok := b.cache.renew(generation, live.policy(), live.judge)
+	next, ok := b.cache.renew(generation, live.policy(), live.judge, latest)
 	if !ok {
 		return false
 	}
@@ -206,6 +219,23 @@ func (b *backend) enforce(live *liveConfig, generation uint64) bool {
 		old.client.close()
 	}
 	return true
+}
+
+// putInForce enforces a configuration that was just saved, and makes the stored
+// token the one that is served then.
+func (b *backend) putInForce(ctx context.Context, storage logical.Storage, live *liveConfig, proof *accessToken) {
+	for !b.enforce(live, b.cache.currentGeneration(), proof) {
+	}
+	held := b.cache.held.Load()
+	switch {
+	case held == nil:
+		// A leftover would not be served again: it is of other credentials.
+		if err := b.eraseToken(ctx, storage); err != nil {
+			b.Logger().Warn("could not remove the former access token", "error", err)
+		}
+	case proof != nil && held.Value == proof.Value:
+		b.cache.save(ctx, live.generation, *proof, b.newTokenRequest(storage, live))
+	}
 }
 
 // forget makes the next request read the configuration from storage again.

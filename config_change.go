@@ -149,7 +149,17 @@ func proposeChange(stored *storedConfig, d *framework.FieldData, now time.Time) 
 		change.config.StaleIfError = stale.(bool)
 	}
 	if change.credentials {
-		change.config.Current = newCredentials(change.config.Current.ClientID, change.config.Current.ClientSecret, now)
+		if state := change.config.Rotation.state(); state != stateIdle {
+			return nil, userError("a rotation is under way (" + state + "): credentials and endpoint can't change until it is completed, rolled back or discarded; see rotate-root")
+		}
+		current := newCredentials(change.config.Current.ClientID, change.config.Current.ClientSecret, now)
+		change.config.Current = current
+		// A change of credentials here counts as a rotation.
+		record := rotationRecord{Step: "replaced", At: now.UTC(), ClientID: current.ClientID, Detail: "through config"}
+		if stored == nil {
+			record.Step, record.Detail = "configured", ""
+		}
+		change.config.Rotation.note(record)
 	}
 	return change, nil
 }

@@ -43,6 +43,10 @@ func newCredentials(clientID, clientSecret string, now time.Time) credentials {
 	return credentials{ID: rand.Text(), ClientID: clientID, ClientSecret: clientSecret, SetAt: now.UTC()}
 }
 
+func (c *credentials) same(other *credentials) bool {
+	return c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret
+}
+
 // endpoint is where the client secret is sent to.
 type endpoint struct {
 	Environment string `json:"environment"`
@@ -67,6 +71,7 @@ type storedConfig struct {
 	Revision int         `json:"revision"`
 	Current  credentials `json:"current"`
 	Endpoint endpoint    `json:"endpoint"`
+	Rotation rotation    `json:"rotation"`
 
 	RequestTimeout     time.Duration `json:"request_timeout"`
 	TokenExpiryBuffer  time.Duration `json:"token_expiry_buffer"`
@@ -85,7 +90,16 @@ func (c *storedConfig) judge(t accessToken) verdict {
 	if t.CredentialsID == c.Current.ID {
 		return keepToken
 	}
-	return dropToken
+	fallback := c.Rotation.fallback()
+	switch {
+	case fallback == nil || t.CredentialsID != fallback.ID:
+		return dropToken
+	// Since the promotion the old credentials are only asked when the new ones were
+	// rejected: there is no better token to be had.
+	case t.IssuedAt.After(c.Rotation.PromotedAt):
+		return keepToken
+	}
+	return replaceToken
 }
 
 // loadConfig returns nil if the engine is not configured.
@@ -106,6 +120,19 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", c.Format, configFormat)
 	}
 	return &c, nil
+}
+
+// reload returns what is stored now, or a userError if that is not what a change
+// was based on (nil for nothing).
+func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (*storedConfig, error) {
+	stored, err := loadConfig(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	if (stored == nil) != (based == nil) || stored != nil && stored.Revision != based.Revision {
+		return nil, userError("the configuration was changed by somebody else meanwhile, and nothing was saved: read it, and repeat this if it is still right")
+	}
+	return stored, nil
 }
 
 // saveConfig writes the entry and counts it.

@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -83,12 +82,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	var proof *accessToken
 	if change.credentials {
 		if d.Get("verify_connection").(bool) {
-			t, err := b.ask(ctx, live)
-			if err != nil {
+			if proof, err = b.prove(ctx, live, &change.config.Current); err != nil {
 				live.client.close()
-				return notSaved(req, err)
+				return answer(req, &explainedError{"Nothing was saved: the new settings were tried first, and got no access token.", err})
 			}
-			proof = &t
 		} else {
 			change.warn("the credentials were saved without being tried (verify_connection=false)")
 		}
@@ -99,46 +96,19 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return change.response(), nil
 }
 
-// notSaved says first what matters most about credentials that Fuuffy did not take.
-func notSaved(req *logical.Request, err error) (*logical.Response, error) {
-	const prefix = "Nothing was saved: the new settings were tried first, and got no access token. "
-	resp, err := answer(req, err)
-	if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
-		return nil, logical.CodedError(coded.Code(), prefix+coded.Error())
-	}
-	if resp.IsError() {
-		return logical.ErrorResponse("%s%s", prefix, resp.Error()), err
-	}
-	return resp, err
-}
-
 // commitConfig saves a change and puts it in force. based is what the change was
 // made from, nil for none: if it is no longer what is stored, nothing is saved.
 func (b *backend) commitConfig(ctx context.Context, storage logical.Storage, based *storedConfig, live *liveConfig, proof *accessToken) error {
 	b.changes.Lock()
 	defer b.changes.Unlock()
-	stored, err := loadConfig(ctx, storage)
-	if err != nil {
+	if _, err := reload(ctx, storage, based); err != nil {
 		return err
-	}
-	if (stored == nil) != (based == nil) || stored != nil && stored.Revision != based.Revision {
-		return userError("the configuration was changed by somebody else meanwhile, and nothing was saved: read it, and repeat the write if it is still right")
 	}
 	if err := saveConfig(ctx, storage, &live.storedConfig); err != nil {
 		b.forget(false) // It may have been saved all the same: storage knows.
 		return err
 	}
-	for !b.enforce(live, b.cache.currentGeneration()) {
-	}
-	switch {
-	case proof != nil && b.cache.offer(live.generation, *proof):
-		b.cache.save(ctx, live.generation, *proof, b.newTokenRequest(storage, live))
-	case based != nil && based.Current.ID != live.Current.ID:
-		// A leftover would not be served again anyway: it is of other credentials.
-		if err := b.eraseToken(ctx, storage); err != nil {
-			b.Logger().Warn("could not remove the token of the former credentials", "error", err)
-		}
-	}
+	b.putInForce(ctx, storage, live, proof)
 	return nil
 }
 
@@ -160,7 +130,9 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 	for _, f := range durationFields {
 		data[f.name] = int64(*f.in(stored) / time.Second)
 	}
-	return &logical.Response{Data: data}, nil
+	resp := &logical.Response{Data: data}
+	stored.warnIfDue(resp, b.cache.wallClock(), req.MountPoint)
+	return resp, nil
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {

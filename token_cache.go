@@ -59,9 +59,11 @@ type tokenCache struct {
 	// an older one is not published.
 	generation uint64
 	policy     policy
-	flight     *flight
-	holdOff    holdOff
-	closed     bool
+	// judge says what becomes of a token under the credentials in force.
+	judge   func(accessToken) verdict
+	flight  *flight
+	holdOff holdOff
+	closed  bool
 }
 
 // flight is one token request and its outcome, which all who wait for it share.
@@ -273,17 +275,10 @@ func (c *tokenCache) land(f *flight, token accessToken, err error) (*heldToken, 
 	}
 	c.flight = nil
 
-	old := c.held.Load()
 	var t *heldToken
 	if err == nil {
-		t = hold(token, c.policy, now, c.random())
-		t.issuedMono = min(t.issuedMono, f.started)
-		switch {
-		case t.state(now) > inWindow:
-			err = &upstreamError{failure: malformed, message: "the access token arrived too late to be of use"}
-		case old != nil && !f.replaces && !old.superseded && old.state(now) < inBuffer && !old.ExpiresAt.Before(t.ExpiresAt):
-			err = &upstreamError{failure: malformed, message: "the new access token expires before the one it would replace"}
-		}
+		t = c.hold(token, now)
+		err = c.objection(t, f, now)
 	}
 	if err != nil {
 		c.failed(err, now)
@@ -293,8 +288,23 @@ func (c *tokenCache) land(f *flight, token accessToken, err error) (*heldToken, 
 		c.log.Info("Fuuffy gives tokens again", "failures", c.holdOff.failures)
 	}
 	c.holdOff = holdOff{}
+	t.issuedMono = min(t.issuedMono, f.started)
 	c.held.Store(t)
 	return t, nil
+}
+
+// objection says why a token that came is not worth publishing, if it is not. c.mu
+// is held.
+func (c *tokenCache) objection(t *heldToken, f *flight, now instant) error {
+	if t == nil || t.state(now) > inWindow {
+		return &upstreamError{failure: malformed, message: "the access token arrived too late to be of use"}
+	}
+	old := c.held.Load()
+	needed := old == nil || old.superseded || old.state(now) > inWindow || f.replaces
+	if !needed && !old.ExpiresAt.Before(t.ExpiresAt) {
+		return &upstreamError{failure: malformed, message: "the new access token expires before the one it would replace"}
+	}
+	return nil
 }
 
 // failed starts or prolongs the hold-off, and logs a change for the worse once.

@@ -19,10 +19,13 @@ const (
 	dropToken
 )
 
-// renew begins a generation with the policy and the credentials in force now. It
-// refuses, by returning false, if generation from is over: whoever read the
+// renew begins a generation with the policy and the credentials in force now.
+// latest, if there is one, is a token of these credentials that was got on the way:
+// it is served if the change leaves no better one, so that no reader waits.
+//
+// It refuses, by returning false, if generation from is over: whoever read the
 // configuration then must read it again.
-func (c *tokenCache) renew(from uint64, p policy, judge func(accessToken) verdict) (uint64, bool) {
+func (c *tokenCache) renew(from uint64, p policy, judge func(accessToken) verdict, latest *accessToken) (uint64, bool) {
 	now := c.clock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -30,23 +33,42 @@ func (c *tokenCache) renew(from uint64, p policy, judge func(accessToken) verdic
 		return 0, false
 	}
 	c.begin()
-	c.policy = p
+	c.policy, c.judge = p, judge
 	if old := c.held.Load(); old != nil {
-		c.held.Store(c.judged(old, judge(old.accessToken), now))
+		t := c.hold(old.accessToken, now)
+		if t != nil {
+			t.issuedMono = old.issuedMono
+			t.used.Store(old.used.Load())
+		}
+		c.held.Store(t)
+	}
+	if latest != nil {
+		c.adopt(*latest, now)
 	}
 	return c.generation, true
 }
 
-// judged returns the held token under the policy in force, nil if it is dropped.
-func (c *tokenCache) judged(old *heldToken, v verdict, now instant) *heldToken {
-	if v == dropToken {
+// hold places a token under the policy and the credentials in force; nil if it is
+// not served under them. c.mu is held.
+func (c *tokenCache) hold(token accessToken, now instant) *heldToken {
+	verdict := c.judge(token)
+	if verdict == dropToken {
 		return nil
 	}
-	t := hold(old.accessToken, c.policy, now, c.random())
-	t.issuedMono = old.issuedMono
-	t.superseded = v == replaceToken
-	t.used.Store(old.used.Load())
+	t := hold(token, c.policy, now, c.random())
+	t.superseded = verdict == replaceToken
 	return t
+}
+
+// adopt serves a token that was not got by a flight, unless the one held needs no
+// replacement. c.mu is held.
+func (c *tokenCache) adopt(token accessToken, now instant) {
+	if old := c.held.Load(); old != nil && old.state(now) == fresh {
+		return
+	}
+	if t := c.hold(token, now); t != nil && t.state(now) <= inWindow {
+		c.held.Store(t)
+	}
 }
 
 // supersede ends the generation without knowing the next one's configuration.
@@ -71,29 +93,26 @@ func (c *tokenCache) begin() {
 	}
 }
 
-// offer publishes a token that was not got by a flight, if it is worth serving
-// longer than the one held. It returns whether it did.
-func (c *tokenCache) offer(generation uint64, token accessToken) bool {
+// offer serves a token from storage, unless the one held needs no replacement.
+func (c *tokenCache) offer(generation uint64, token accessToken) {
 	now := c.clock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := hold(token, c.policy, now, c.random())
-	if c.generation != generation || t.state(now) > inWindow {
-		return false
+	if c.generation == generation {
+		c.adopt(token, now)
 	}
-	if old := c.held.Load(); old != nil && !old.superseded && !old.ExpiresAt.Before(t.ExpiresAt) {
-		return false
-	}
-	c.held.Store(t)
-	return true
 }
 
-// usable tells whether a token would be served.
+// usable tells whether a token from storage would be served.
 func (c *tokenCache) usable(token accessToken) bool {
 	now := c.clock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !token.IssuedAt.After(now.wall.Add(maxClockSkew)) && hold(token, c.policy, now, 0).state(now) <= inWindow
+	if c.judge == nil || token.IssuedAt.After(now.wall.Add(maxClockSkew)) {
+		return false
+	}
+	t := c.hold(token, now)
+	return t != nil && t.state(now) <= inWindow
 }
 
 // save keeps the token for after a restart, unless its generation is over. It is

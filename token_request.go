@@ -4,6 +4,9 @@ package fuuffy
 
 import (
 	"context"
+	"errors"
+	"net/http"
+	"sync"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -46,24 +49,89 @@ func (r *tokenRequest) save(ctx context.Context, t accessToken) error {
 	return saveToken(ctx, r.storage, t)
 }
 
-// ask requests a token from Fuuffy with the credentials of a configuration, which
-// need not be in force.
+// ask requests a token with the credentials in force. If those are rejected in the
+// middle of a rotation, the old ones are asked.
 func (b *backend) ask(ctx context.Context, live *liveConfig) (accessToken, error) {
-	issued := b.cache.wallClock().UTC()
-	granted, err := live.client.requestToken(ctx, live.Current.ClientID, live.Current.ClientSecret)
-	if err != nil {
+	t, err := b.prove(ctx, live, &live.Current)
+	if err == nil {
+		return *t, nil
+	}
+	if !rejectsCredentials(err) {
 		return accessToken{}, err
+	}
+	b.authFailures.count(live.Current.ID)
+	fallback := live.Rotation.fallback()
+	if fallback == nil {
+		return accessToken{}, err
+	}
+	t, fallbackErr := b.prove(ctx, live, fallback)
+	if fallbackErr != nil {
+		b.Logger().Warn("Fuuffy rejects the new credentials, and gives no token for the old ones either", "client_id", fallback.ClientID, "error", fallbackErr)
+		return accessToken{}, err
+	}
+	b.Logger().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
+		"new_client_id", live.Current.ClientID, "old_client_id", fallback.ClientID, "error", err)
+	b.notify(ctx, "rotate-root-fallback", "client_id", fallback.ClientID)
+	return *t, nil
+}
+
+// prove requests a token with a pair of credentials at the endpoint of a
+// configuration. Neither needs to be in force, and the token cache is not touched.
+func (b *backend) prove(ctx context.Context, live *liveConfig, pair *credentials) (*accessToken, error) {
+	issued := b.cache.wallClock().UTC()
+	granted, err := live.client.requestToken(ctx, pair.ClientID, pair.ClientSecret)
+	if err != nil {
+		return nil, err
 	}
 	if granted.assumedExpiry {
 		b.Logger().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", defaultTokenLife)
 	}
-	return accessToken{
+	return &accessToken{
 		Value:         granted.accessToken,
 		IssuedAt:      issued,
 		ExpiresAt:     issued.Add(granted.expiresIn),
-		CredentialsID: live.Current.ID,
+		CredentialsID: pair.ID,
 		Environment:   live.Endpoint.Environment,
 	}, nil
+}
+
+// rejectsCredentials tells whether Fuuffy refused the credentials themselves: not
+// every rejection is about them, a redirect or a 404 is not.
+func rejectsCredentials(err error) bool {
+	upstream, ok := errors.AsType[*upstreamError](err)
+	if !ok || upstream.failure != rejected {
+		return false
+	}
+	switch upstream.status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	}
+	return false
+}
+
+// authFailures counts rejections of the credentials in force.
+type authFailures struct {
+	mu            sync.Mutex
+	credentialsID string
+	failures      int
+}
+
+func (a *authFailures) count(credentialsID string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.credentialsID != credentialsID {
+		a.credentialsID, a.failures = credentialsID, 0
+	}
+	a.failures++
+}
+
+func (a *authFailures) of(credentialsID string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.credentialsID != credentialsID {
+		return 0
+	}
+	return a.failures
 }
 
 // storedToken returns the token in storage if it would be served. One that can't

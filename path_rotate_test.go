@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+const (
+	newClientID = "shop-2"
+	newSecret   = "also-planted+secret"
+)
+
+// newRotatingMount returns an engine in one of the states of a rotation, whose new
+// credentials exist at Fuuffy.
+func newRotatingMount(t *testing.T, state string) *mount {
+	t.Helper()
+	m := newMount(t)
+	m.configure()
+	m.sandbox.CreateClient(newClientID, newSecret)
+	switch state {
+	case stateStaged:
+		m.stage()
+	case statePromoted:
+		m.stage()
+		m.promote()
+	case "compromised":
+		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+	}
+	return m
+}
+
+func (m *mount) newPair(more ...any) map[string]any {
+	data := pairs("client_id", newClientID, "client_secret", newSecret)
+	for field, value := range pairs(more...) {
+		data[field] = value
+	}
+	return data
+}
+
+func (m *mount) stage() *logical.Response {
+	m.t.Helper()
+	return m.do(logical.UpdateOperation, "rotate-root", m.newPair())
+}
+
+func (m *mount) promote() *logical.Response {
+	m.t.Helper()
+	return m.do(logical.UpdateOperation, "rotate-root/promote", nil)
+}
+
+func (m *mount) rotation() map[string]any {
+	m.t.Helper()
+	return m.do(logical.ReadOperation, "rotate-root", nil).Data
+}
+
+// ownerOf returns the client ID that a token was granted to, as the engine knows it.
+func (m *mount) servedClientID() string {
+	m.t.Helper()
+	m.read()
+	live, held := m.b.live.Load(), m.b.cache.held.Load()
+	switch {
+	case held.CredentialsID == live.Current.ID:
+		return live.Current.ClientID
+	case live.Rotation.Previous != nil && held.CredentialsID == live.Rotation.Previous.ID:
+		return live.Rotation.Previous.ClientID
+	}
+	return "unknown"
+}
+
+// Every step in every state: where it leads, or why it is refused.
+func TestRotationSteps(t *testing.T) {
+	type action struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+	}
+	m := &mount{}
+	current := pairs("client_id", testClientID, "client_secret", testSecret)
+	third := pairs("client_id", "shop-3", "client_secret", "third-secret")
+	actions := map[string]action{
+		"stage":              {logical.UpdateOperation, "rotate-root", m.newPair()},
+		"stage current":      {logical.UpdateOperation, "rotate-root", current},
+		"stage third":        {logical.UpdateOperation, "rotate-root", third},
+		"compromised":        {logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)},
+		"third, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)},
+		"promote":            {logical.UpdateOperation, "rotate-root/promote", nil},
+		"complete":           {logical.UpdateOperation, "rotate-root/complete", nil},
+		"force":              {logical.UpdateOperation, "rotate-root/complete", pairs("force", true)},
+		"rollback":           {logical.UpdateOperation, "rotate-root/rollback", nil},
+		"discard":            {logical.DeleteOperation, "rotate-root", nil},
+		"config secret":      {logical.UpdateOperation, "config", third},
+		"config endpoint":    {logical.UpdateOperation, "config", pairs("environment", "testing", "client_secret", testSecret)},
+		"config policy":      {logical.UpdateOperation, "config", pairs("stale_if_error", true)},
+	}
+	// The state after the action, or else part of the refusal.
+	table := map[string]map[string]string{
+		"stage":              {"idle": "staged", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
+		"stage current":      {"idle": "in force already", "staged": "in force already", "promoted": "was promoted and client shop-1 is not known to be dead", "compromised": "was promoted and client shop-1 is not known"},
+		"stage third":        {"idle": "staged", "staged": "client shop-2 is staged: promote it", "promoted": "finish that rotation with rotate-root/complete", "compromised": "finish that rotation"},
+		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
+		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "finish that rotation", "compromised": "finish that rotation"},
+		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
+		"complete":           {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
+		"force":              {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "idle", "compromised": "idle"},
+		"rollback":           {"idle": "nothing to roll back", "staged": "only staged, and not in force", "promoted": "idle", "compromised": "client shop-1 is compromised and is not put back"},
+		"discard":            {"idle": "idle", "staged": "idle", "promoted": "in force already: end the rotation", "compromised": "in force already: end the rotation"},
+		"config secret":      {"idle": "idle", "staged": "a rotation is under way (staged)", "promoted": "a rotation is under way (promoted)", "compromised": "a rotation is under way (promoted)"},
+		"config endpoint":    {"idle": "idle", "staged": "a rotation is under way", "promoted": "client_secret", "compromised": "client_secret"},
+		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
+	}
+	states := map[string]bool{stateIdle: true, stateStaged: true, statePromoted: true}
+	for name, a := range actions {
+		for _, before := range []string{stateIdle, stateStaged, statePromoted, "compromised"} {
+			t.Run(name+" when "+before, func(t *testing.T) {
+				want, ok := table[name][before]
+				require.True(t, ok)
+				m := newRotatingMount(t, before)
+				m.sandbox.CreateClient("shop-3", "third-secret")
+				if want == "client_secret" {
+					// The current pair is the new one by now.
+					a.data = pairs("environment", "testing", "client_secret", newSecret)
+					want = "a rotation is under way"
+				}
+				was := m.rotation()
+				if states[want] {
+					m.do(a.operation, a.path, a.data)
+					assert.Equal(t, want, m.rotation()["state"])
+				} else {
+					status, text := m.refused(a.operation, a.path, a.data)
+					assert.Equal(t, http.StatusBadRequest, status)
+					assert.Contains(t, text, want)
+					assert.Equal(t, was, m.rotation(), "nothing changed")
+				}
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+			})
+		}
+	}
+}
+
+func TestRotationWorkflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		old := m.readToken()
+		status := m.rotation()
+		assert.Equal(t, "idle", status["state"])
+		assert.EqualValues(t, 90, status["days_left"])
+		assert.Contains(t, status["next_step"], "vault write fuuffy/rotate-root client_id=… client_secret=-")
+
+		time.Sleep(time.Hour / 4)
+		status = m.stage().Data
+		assert.Equal(t, "staged", status["state"])
+		assert.Equal(t, newClientID, status["staged_client_id"])
+		assert.Equal(t, testClientID, status["client_id"])
+		assert.Contains(t, status["next_step"], "vault write -f fuuffy/rotate-root/promote")
+		assert.Equal(t, old, m.readToken(), "staging disturbs nobody")
+
+		requests := m.requests()
+		status = m.promote().Data
+		promoted := m.readToken()
+		assert.NotEqual(t, old, promoted, "from the next read on")
+		assert.Equal(t, newClientID, m.servedClientID())
+		assert.Equal(t, requests+1, m.requests(), "the token of the test is the one served")
+		assert.Equal(t, "promoted", status["state"])
+		assert.Equal(t, testClientID, status["previous_client_id"])
+		assert.Equal(t, time.Now().Add(55*time.Minute).UTC().Format(time.RFC3339), status["revoke_old_after"])
+		assert.Contains(t, status["next_step"], "Wait until "+status["revoke_old_after"].(string))
+
+		code, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Equal(t, http.StatusBadRequest, code)
+		assert.Contains(t, text, "revoke client shop-1 in the Fuuffy dashboard")
+
+		time.Sleep(time.Hour)
+		assert.Contains(t, m.rotation()["next_step"], "Now: revoke client shop-1 in the Fuuffy dashboard, then: vault write -f fuuffy/rotate-root/complete")
+		m.sandbox.RevokeClient(testClientID)
+		status = m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data
+		assert.Equal(t, "idle", status["state"])
+		assert.Nil(t, status["previous_client_id"])
+		assert.EqualValues(t, 89, status["days_left"])
+
+		var steps []string
+		for _, record := range status["history"].([]map[string]any) {
+			steps = append(steps, record["step"].(string))
+		}
+		assert.Equal(t, []string{"configured", "staged", "promoted", "completed"}, steps)
+		m.restart()
+		assert.Equal(t, newClientID, m.servedClientID())
+		entry, err := m.storage.Storage.Get(t.Context(), configKey)
+		require.NoError(t, err)
+		assert.NotContains(t, string(entry.Value), `"`+testSecret[:14], "the old secret is erased")
+		assert.Contains(t, string(entry.Value), `"`+newSecret, "which would be found like this")
+	})
+}
+
+func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	old := m.readToken()
+	for _, compromised := range []bool{false, true} {
+		status, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID, "client_secret", "wrong", "compromised", compromised))
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, text, "Nothing was changed: client shop-2 was tried first")
+		assert.Contains(t, text, "invalid_client")
+		assert.Equal(t, "idle", m.rotation()["state"])
+		assert.Equal(t, old, m.readToken())
+	}
+}
+
+func TestStageInput(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	for name, tt := range map[string]struct {
+		data map[string]any
+		text string
+	}{
+		"nothing":       {nil, "2. vault write fuuffy/rotate-root client_id=… client_secret=-"},
+		"no secret":     {pairs("client_id", newClientID), "both needed"},
+		"unknown field": {m.newPair("compromized", true), "unknown field compromized"},
+		"white space":   {pairs("client_id", "shop 2", "client_secret", newSecret), "client_id has white space"},
+		"map":           {pairs("client_id", newClientID, "client_secret", pairs("a", newSecret)), "client_secret must be a string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := m.requests()
+			status, text := m.refused(logical.UpdateOperation, "rotate-root", tt.data)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, text, tt.text)
+			assert.NotContains(t, text, newSecret)
+			assert.Equal(t, requests, m.requests())
+		})
+	}
+	for _, path := range []string{"promote", "rollback", "complete"} {
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+path, pairs("forse", true))
+		assert.Contains(t, text, "unknown field forse")
+	}
+	resp := m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID+" ", "client_secret", newSecret+"\n"))
+	assert.Len(t, resp.Warnings, 2)
+}
+
+func TestRotationBeforeConfig(t *testing.T) {
+	m := newMount(t)
+	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation} {
+		_, text := m.refused(operation, "rotate-root", m.newPair())
+		assert.Contains(t, text, "no Fuuffy credentials yet")
+	}
+}
+
+// Compromised: test, swap, drop the token and never use the old credentials again.
+func TestCompromised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		leaked := m.readToken()
+		resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		assert.Equal(t, true, resp.Data["compromised"])
+		assert.Equal(t, resp.Data["promoted_at"], resp.Data["revoke_old_after"], "now")
+		assert.Contains(t, resp.Data["next_step"], "Now: revoke client shop-1")
+		assert.NotEqual(t, leaked, m.readToken())
+
+		m.sandbox.RevokeClient(newClientID)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.refused(logical.ReadOperation, "token", nil)
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Contains(t, text, "shop-1 is compromised and is not put back")
+
+		m.sandbox.CreateClient(newClientID, newSecret)
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Contains(t, text, "still work", "completing proves that the leaked pair is dead")
+	})
+}
+
+// The news that the old credentials leaked can come in the middle of a rotation.
+func TestCompromisedWhilePromoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		time.Sleep(time.Minute)
+		m.sandbox.RevokeClient(newClientID)
+		m.do(logical.DeleteOperation, "token", nil)
+		require.Equal(t, testClientID, m.servedClientID(), "the fallback")
+
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		assert.Equal(t, newClientID, m.servedClientID(), "the token of the old ones is dropped at once")
+		assert.Equal(t, true, m.rotation()["compromised"])
+	})
+}
+
+// While promoted, the old credentials step in if the new ones are rejected, and
+// only then.
+func TestFallback(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state    string
+		break_   func(*mount)
+		want     string // the client whose token is served; none if empty
+		requests int
+	}{
+		"new ones revoked":        {statePromoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, testClientID, 2},
+		"both revoked":            {statePromoted, func(m *mount) { m.sandbox.RevokeClient(newClientID); m.sandbox.RevokeClient(testClientID) }, "", 2},
+		"old ones revoked":        {statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, newClientID, 1},
+		"unavailable":             {statePromoted, func(m *mount) { m.sandbox.SetFault(faultUnavailable) }, "", 3},
+		"redirect":                {statePromoted, func(m *mount) { m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}) }, "", 1},
+		"compromised":             {"compromised", func(m *mount) { m.sandbox.RevokeClient(newClientID) }, "", 1},
+		"staged":                  {stateStaged, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
+		"old revoked, not staged": {stateIdle, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, tt.state)
+				time.Sleep(time.Minute)
+				tt.break_(m)
+				m.do(logical.DeleteOperation, "token", nil)
+				before := m.requests()
+				if tt.want == "" {
+					m.refused(logical.ReadOperation, "token", nil)
+					assert.Equal(t, before+tt.requests, m.requests())
+					assert.Equal(t, false, m.rotation()["fallback_active"])
+					return
+				}
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+				assert.Equal(t, tt.want, m.servedClientID())
+				assert.Equal(t, before+tt.requests, m.requests())
+				assert.Equal(t, tt.want == testClientID, m.rotation()["fallback_active"])
+			})
+		})
+	}
+}
+
+func TestFallbackIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(newClientID)
+		time.Sleep(time.Minute)
+		m.do(logical.DeleteOperation, "token", nil)
+		token := m.readToken()
+		resp := m.do(logical.ReadOperation, "rotate-root", nil)
+		require.Len(t, resp.Warnings, 1)
+		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects the new credentials of client shop-2")
+		assert.EqualValues(t, 1, resp.Data["auth_failures"])
+		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
+		assert.Equal(t, 1, m.log.count("serving a token of the old ones"))
+
+		m.restart()
+		assert.Equal(t, token, m.readToken(), "a token of the fallback survives a restart")
+
+		// Rolling back keeps it, since it is of the credentials in force then.
+		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Equal(t, testClientID, m.servedClientID())
+		assert.Equal(t, false, m.rotation()["fallback_active"])
+	})
+}
+
+func TestRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Contains(t, text, "client shop-1 was tried first", "what does not work is not put back")
+		assert.Equal(t, newClientID, m.servedClientID())
+
+		m.sandbox.CreateClient(testClientID, testSecret)
+		abandoned := m.readToken()
+		status := m.do(logical.UpdateOperation, "rotate-root/rollback", nil).Data
+		assert.Equal(t, testClientID, status["client_id"])
+		assert.NotEqual(t, abandoned, m.readToken())
+		assert.Equal(t, testClientID, m.servedClientID())
+	})
+}
+
+// Whether the old credentials are dead can't always be told, and then they are kept.
+func TestCompleteThatCannotTell(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault  fuuffytest.Fault
+		status int
+	}{
+		"unavailable":  {faultUnavailable, http.StatusBadGateway},
+		"rate limited": {faultRateLimited, http.StatusTooManyRequests},
+		"malformed":    {faultMalformed, http.StatusBadGateway},
+		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusNotFound}, http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, statePromoted)
+				m.sandbox.RevokeClient(testClientID)
+				// The first request proves that the new ones work; the fault hits the second.
+				m.b.newTransport = func(string) (http.RoundTripper, error) {
+					var requests atomic.Int32
+					return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+						if requests.Add(1) == 2 {
+							m.sandbox.SetFault(tt.fault)
+						}
+						return m.sandbox.RoundTripper().RoundTrip(r)
+					}), nil
+				}
+				status, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+				assert.Equal(t, tt.status, status)
+				assert.Contains(t, text, "could not be found out whether client shop-1 is revoked")
+				m.sandbox.ClearFault()
+				assert.Equal(t, "promoted", m.rotation()["state"])
+			})
+		})
+	}
+}
+
+func TestCompleteNeedsWorkingCredentials(t *testing.T) {
+	m := newRotatingMount(t, statePromoted)
+	m.sandbox.RevokeClient(testClientID)
+	m.sandbox.RevokeClient(newClientID)
+	for _, force := range []bool{false, true} {
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", force))
+		assert.Contains(t, text, "client shop-2 was tried first")
+	}
+}
+
+func TestForceIsWarnedOf(t *testing.T) {
+	m := newRotatingMount(t, statePromoted)
+	resp := m.do(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
+	require.Len(t, resp.Warnings, 1)
+	assert.Contains(t, resp.Warnings[0], "client shop-1 was not proved to be dead")
+}
+
+func TestRotationReminders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure()
+		assert.Empty(t, m.do(logical.ReadOperation, "config", nil).Warnings)
+
+		time.Sleep(80 * 24 * time.Hour)
+		resp := m.do(logical.ReadOperation, "config", nil)
+		require.Len(t, resp.Warnings, 1)
+		assert.Contains(t, resp.Warnings[0], "due for rotation on 2000-03-31")
+		status := m.rotation()
+		assert.EqualValues(t, 10, status["days_left"])
+		assert.Equal(t, false, status["overdue"])
+		assert.Contains(t, status["next_step"], "Rotate now")
+
+		time.Sleep(10*24*time.Hour + time.Hour)
+		status = m.rotation()
+		assert.EqualValues(t, -1, status["days_left"])
+		assert.Equal(t, true, status["overdue"])
+		for range 3 * 24 * 60 {
+			time.Sleep(time.Minute)
+			m.tick()
+		}
+		assert.Equal(t, 3, m.log.count("overdue for rotation"), "once a day")
+	})
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	for range 8 {
+		m.stage()
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+	}
+	history := m.rotation()["history"].([]map[string]any)
+	require.Len(t, history, maxHistory)
+	assert.Equal(t, "discarded", history[maxHistory-1]["step"])
+}
+
+func TestRotationIsForwarded(t *testing.T) {
+	m := newRotatingMount(t, statePromoted)
+	before := m.requests()
+	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
+		m.setReplicationState(state)
+		for _, path := range []string{"rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
+			_, err := m.handle(t.Context(), logical.UpdateOperation, path, nil)
+			assert.True(t, err == logical.ErrReadOnly, "%s: want the bare error, got %v", path, err)
+		}
+	}
+	assert.Equal(t, before, m.requests())
+}
+
+// A node that learns of new credentials by Invalidate serves its token while it
+// fetches one of the new, unless the old ones are compromised.
+func TestInvalidateAfterPromotion(t *testing.T) {
+	for name, compromised := range map[string]bool{"routine": false, "compromised": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, stateIdle)
+				old := m.readToken()
+				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log}
+				other.start()
+				other.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", compromised))
+				if !compromised {
+					other.promote()
+				}
+				m.b.InvalidateKey(t.Context(), configKey)
+				release := m.sandbox.Hold()
+				if !compromised {
+					require.Equal(t, old, m.readToken(), "nobody waits")
+				}
+				release()
+				m.read()
+				synctest.Wait()
+				assert.NotEqual(t, old, m.readToken())
+				assert.Equal(t, newClientID, m.servedClientID())
+			})
+		})
+	}
+}
+
+// Two hundred readers during a rotation with a slow Fuuffy: none fails, none
+// waits, and no token of erased credentials is served afterwards.
+func TestReadersDuringARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		old := m.readToken()
+		m.sandbox.SetFault(slowAnswer)
+		var completed atomic.Bool
+		var reads, waited atomic.Int64
+		done := make(chan struct{})
+		var readers sync.WaitGroup
+		for range 200 {
+			readers.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					case <-time.After(50 * time.Millisecond):
+					}
+					asked, afterwards := time.Now(), completed.Load()
+					resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+					if !assert.NoError(t, err) || !assert.False(t, resp.IsError()) {
+						return
+					}
+					reads.Add(1)
+					if time.Since(asked) > 0 {
+						waited.Add(1)
+					}
+					if afterwards {
+						assert.NotEqual(t, old, resp.Data["access_token"])
+					}
+				}
+			})
+		}
+		m.stage()
+		m.promote()
+		time.Sleep(time.Second)
+		m.sandbox.RevokeClient(testClientID)
+		m.do(logical.UpdateOperation, "rotate-root/complete", nil)
+		completed.Store(true)
+		time.Sleep(time.Second)
+		close(done)
+		readers.Wait()
+		t.Logf("200 readers during stage, promote and complete: %d reads, %d waited", reads.Load(), waited.Load())
+		assert.Zero(t, waited.Load())
+		assert.Greater(t, reads.Load(), int64(10_000))
+	})
+}

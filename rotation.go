@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"fmt"
+	"time"
+)
+
+// The rotation of the credentials, every 90 days by Fuuffy's rule:
+//
+//	idle ──stage──▶ staged ──promote──▶ promoted ──complete──▶ idle
+//	                  │ discard               │ rollback
+//	                  ▼                       ▼
+//	                 idle                    idle (old credentials back)
+//
+// With compromised=true, stage goes from idle or staged straight to promoted.
+const (
+	stateIdle     = "idle"
+	stateStaged   = "staged"
+	statePromoted = "promoted"
+)
+
+// maxHistory is how many steps are remembered. Who took them is in Vault's audit log.
+const maxHistory = 10
+
+// rotation is the part of the stored configuration that a rotation is in.
+type rotation struct {
+	// Staged is proved to work and waits to be promoted.
+	Staged   *credentials `json:"staged,omitempty"`
+	StagedAt time.Time    `json:"staged_at,omitzero"`
+	// Previous was in force before the promotion and is kept until it is dead.
+	Previous   *credentials `json:"previous,omitempty"`
+	PromotedAt time.Time    `json:"promoted_at,omitzero"`
+	// Compromised is set when Previous may be in the wrong hands: it is not used
+	// any more, whatever happens.
+	Compromised bool             `json:"compromised,omitempty"`
+	History     []rotationRecord `json:"history,omitempty"`
+}
+
+// rotationRecord is one step taken, as users read it.
+type rotationRecord struct {
+	Step     string    `json:"step"`
+	At       time.Time `json:"at"`
+	ClientID string    `json:"client_id"`
+	Detail   string    `json:"detail,omitempty"`
+}
+
+func (r *rotation) state() string {
+	switch {
+	case r.Previous != nil:
+		return statePromoted
+	case r.Staged != nil:
+		return stateStaged
+	}
+	return stateIdle
+}
+
+// note appends to the history. It never shares the array of the entry it came from.
+func (r *rotation) note(record rotationRecord) {
+	history := append([]rotationRecord{}, r.History...)
+	history = append(history, record)
+	r.History = history[max(0, len(history)-maxHistory):]
+}
+
+// fallback returns the credentials to try when those in force are rejected.
+func (r *rotation) fallback() *credentials {
+	if r.Compromised {
+		return nil
+	}
+	return r.Previous
+}
+
+// transition is what a step comes to: what must be true before it, and the
+// configuration after it.
+type transition struct {
+	step string
+	next storedConfig
+	// mustWork must get an access token, which is served if the step left none.
+	mustWork *credentials
+	// mustBeDead must be rejected.
+	mustBeDead *credentials
+	// unchanged is set when the step was taken before.
+	unchanged bool
+	warnings  []string
+}
+
+// step is a pure function from a configuration to a transition, or to a userError
+// that says why the step can't be taken and what to do instead. It is run twice:
+// to know what to prove, and on what is stored when that is proved.
+type step func(c storedConfig, now time.Time) (transition, error)
+
+// stage returns the step that takes new credentials in.
+func stage(pair credentials, compromised bool) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r, state := &c.Rotation, c.Rotation.state()
+		switch {
+		case pair.same(&c.Current) && state == statePromoted:
+			return stageAgain(c, compromised, now)
+		case pair.same(&c.Current):
+			return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
+		case state == statePromoted:
+			return transition{}, userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
+				"finish that rotation with rotate-root/complete, or end it with rotate-root/rollback, and stage then", c.Current.ClientID, r.Previous.ClientID))
+		case state == stateStaged && pair.same(r.Staged) && !compromised:
+			return transition{step: "stage", next: c, mustWork: r.Staged, unchanged: true, warnings: []string{"these credentials were staged before; they were only tried again"}}, nil
+		case state == stateStaged && !pair.same(r.Staged) && !compromised:
+			return transition{}, userError(fmt.Sprintf("client %s is staged: promote it with rotate-root/promote, or discard it by deleting rotate-root, and stage then", r.Staged.ClientID))
+		}
+		var warnings []string
+		if state == stateStaged && !pair.same(r.Staged) {
+			warnings = []string{fmt.Sprintf("client %s was staged before and is discarded", r.Staged.ClientID)}
+		}
+		r.Staged, r.StagedAt = &pair, now
+		r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
+		if !compromised {
+			return transition{step: "stage", next: c, mustWork: &pair}, nil
+		}
+		t := promoteStaged(c, now)
+		t.warnings = warnings
+		t.next.Rotation.Compromised = true
+		t.next.Rotation.lastRecord().Detail = "the old credentials are compromised"
+		return t, nil
+	}
+}
+
+// stageAgain takes credentials that are in force: a repeated emergency, or the news
+// that the old ones are compromised, in the middle of a rotation.
+func stageAgain(c storedConfig, compromised bool, now time.Time) (transition, error) {
+	t := transition{step: "stage", next: c, mustWork: &c.Current}
+	if !compromised || c.Rotation.Compromised {
+		t.unchanged = true
+		t.warnings = []string{"these credentials were promoted before; they were only tried again"}
+		return t, nil
+	}
+	t.next.Rotation.Compromised = true
+	t.next.Rotation.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: "the old credentials are compromised"})
+	return t, nil
+}
+
+// promote is the step that puts the staged credentials in force.
+func promote(c storedConfig, now time.Time) (transition, error) {
+	switch c.Rotation.state() {
+	case stateIdle:
+		return transition{}, userError("nothing is staged: write the new client_id and client_secret to rotate-root first")
+	case statePromoted:
+		return transition{step: "promote", next: c, unchanged: true, warnings: []string{"the credentials were promoted before; nothing was changed"}}, nil
+	}
+	return promoteStaged(c, now), nil
+}
+
+func promoteStaged(c storedConfig, now time.Time) transition {
+	previous, current := c.Current, *c.Rotation.Staged
+	current.SetAt = now
+	c.Current = current
+	c.Rotation.Previous, c.Rotation.PromotedAt = &previous, now
+	c.Rotation.Staged, c.Rotation.StagedAt = nil, time.Time{}
+	c.Rotation.note(rotationRecord{Step: "promoted", At: now, ClientID: current.ClientID, Detail: "in place of " + previous.ClientID})
+	return transition{step: "promote", next: c, mustWork: &current}
+}
+
+// complete returns the step that forgets the old credentials. With force it is not
+// proved that they are dead.
+func complete(force bool) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r := &c.Rotation
+		switch r.state() {
+		case stateIdle:
+			return transition{}, userError("no rotation is under way: there is nothing to complete")
+		case stateStaged:
+			return transition{}, userError(fmt.Sprintf("client %s is only staged: promote it with rotate-root/promote first", r.Staged.ClientID))
+		}
+		t := transition{step: "complete", mustWork: &c.Current, mustBeDead: r.Previous}
+		record := rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + r.Previous.ClientID}
+		if force {
+			t.mustBeDead = nil
+			t.warnings = []string{fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret goes on working", r.Previous.ClientID)}
+			record.Detail = "forced; not proved to be revoked: " + r.Previous.ClientID
+		}
+		r.end()
+		r.note(record)
+		t.next = c
+		return t, nil
+	}
+}
+
+// rollback is the step that puts the old credentials back in force.
+func rollback(c storedConfig, now time.Time) (transition, error) {
+	r := &c.Rotation
+	switch r.state() {
+	case stateIdle:
+		return transition{}, userError("no rotation is under way: there is nothing to roll back")
+	case stateStaged:
+		return transition{}, userError(fmt.Sprintf("client %s is only staged, and not in force: discard it by deleting rotate-root", r.Staged.ClientID))
+	}
+	if r.Compromised {
+		return transition{}, userError(fmt.Sprintf("client %s is compromised and is not put back: if the new credentials fail, create others in the Fuuffy dashboard, "+
+			"revoke client %s there, complete this rotation, and stage them", r.Previous.ClientID, r.Previous.ClientID))
+	}
+	abandoned := c.Current.ClientID
+	c.Current = *r.Previous
+	r.end()
+	r.note(rotationRecord{Step: "rolled back", At: now, ClientID: c.Current.ClientID, Detail: "in place of " + abandoned})
+	return transition{step: "rollback", next: c, mustWork: &c.Current}, nil
+}
+
+// discard is the step that drops what is staged.
+func discard(c storedConfig, now time.Time) (transition, error) {
+	r := &c.Rotation
+	switch r.state() {
+	case stateIdle:
+		return transition{step: "discard", next: c, unchanged: true}, nil
+	case statePromoted:
+		return transition{}, userError(fmt.Sprintf("client %s is in force already: end the rotation with rotate-root/complete or rotate-root/rollback", c.Current.ClientID))
+	}
+	r.note(rotationRecord{Step: "discarded", At: now, ClientID: r.Staged.ClientID})
+	r.end()
+	return transition{step: "discard", next: c}, nil
+}
+
+// end forgets everything but the history.
+func (r *rotation) end() { *r = rotation{History: r.History} }
+
+func (r *rotation) lastRecord() *rotationRecord { return &r.History[len(r.History)-1] }

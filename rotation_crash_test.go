@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// How an operation is interrupted.
+const (
+	failOnce  = "fails"
+	dieBefore = "process killed before it"
+	dieAfter  = "process killed after it"
+)
+
+// interrupter counts the storage and network operations of a backend and
+// interrupts one of them. After a kill nothing of the backend has an effect.
+type interrupter struct {
+	mu         sync.Mutex
+	operations int
+	at         int
+	how        string
+	dead       bool
+}
+
+var errInterrupted = errors.New("interrupted")
+
+func (i *interrupter) run(operation func() error) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.operations++
+	if i.dead {
+		return errInterrupted
+	}
+	if i.operations != i.at {
+		return operation()
+	}
+	i.dead = i.how != failOnce
+	if i.how == dieAfter {
+		_ = operation()
+	}
+	return errInterrupted
+}
+
+// interruptedStorage passes its operations through an interrupter.
+type interruptedStorage struct {
+	logical.Storage
+	i *interrupter
+}
+
+func (s interruptedStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
+	err = s.i.run(func() (err error) {
+		entry, err = s.Storage.Get(ctx, key)
+		return err
+	})
+	return entry, err
+}
+
+func (s interruptedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	return s.i.run(func() error { return s.Storage.Put(ctx, entry) })
+}
+
+func (s interruptedStorage) Delete(ctx context.Context, key string) error {
+	return s.i.run(func() error { return s.Storage.Delete(ctx, key) })
+}
+
+// interruptedTransport passes its requests through an interrupter.
+func interruptedTransport(next http.RoundTripper, i *interrupter) http.RoundTripper {
+	return roundTripFunc(func(r *http.Request) (resp *http.Response, err error) {
+		err = i.run(func() (err error) {
+			resp, err = next.RoundTrip(r)
+			return err
+		})
+		if err != nil && resp != nil {
+			resp.Body.Close()
+			resp = nil
+		}
+		return resp, err
+	})
+}
+
+// crashStep is a step of the rotation that is interrupted everywhere.
+type crashStep struct {
+	name, before string
+	prepare      func(*mount)
+	take         func(*mount) (*logical.Response, error)
+	after        string // the state that the step leads to
+	afterClient  string // and the client in force
+}
+
+func (m *mount) update(path string, data map[string]any) (*logical.Response, error) {
+	return m.handle(m.t.Context(), logical.UpdateOperation, path, data)
+}
+
+var crashSteps = []crashStep{
+	{"stage", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, stateStaged, testClientID},
+	{"promote", stateStaged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, statePromoted, newClientID},
+	{
+		"complete", statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) },
+		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, stateIdle, newClientID,
+	},
+	{"rollback", statePromoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID},
+	{"rollback from the fallback", statePromoted, func(m *mount) {
+		m.sandbox.RevokeClient(newClientID)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.read()
+	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID},
+	{"compromised", stateIdle, nil, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root", m.newPair("compromised", true))
+	}, statePromoted, newClientID},
+	{"compromised while promoted", statePromoted, nil, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root", m.newPair("compromised", true))
+	}, statePromoted, newClientID},
+	{"discard", stateStaged, nil, func(m *mount) (*logical.Response, error) {
+		return m.handle(m.t.Context(), logical.DeleteOperation, "rotate-root", nil)
+	}, stateIdle, testClientID},
+	{"replace through config", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, stateIdle, newClientID},
+}
+
+// interrupted takes the step with one operation interrupted, and returns how many
+// operations there were and whether the step succeeded.
+func (s crashStep) interrupted(m *mount, at int, how string) (operations int, ok bool) {
+	m.t.Helper()
+	i := &interrupter{at: at, how: how}
+	whole := m.storage.Storage
+	m.storage.Storage = interruptedStorage{whole, i}
+	m.b.newTransport = func(string) (http.RoundTripper, error) {
+		return interruptedTransport(m.sandbox.RoundTripper(), i), nil
+	}
+	resp, err := s.take(m)
+	m.storage.Storage = whole
+	return i.operations, err == nil && !resp.IsError()
+}
+
+// The crash matrix: interrupt every storage and network operation of every step in
+// turn, start a new backend on the same storage, and see that it works and that
+// the step, repeated, ends where it should.
+func TestRotationCrashMatrix(t *testing.T) {
+	points := 0
+	for _, s := range crashSteps {
+		m := newRotatingMount(t, s.before)
+		if s.prepare != nil {
+			s.prepare(m)
+		}
+		operations, ok := s.interrupted(m, 0, "")
+		require.True(t, ok, "%s works when nothing interrupts it", s.name)
+		require.Greater(t, operations, 2)
+		for at := 1; at <= operations; at++ {
+			for _, how := range []string{failOnce, dieBefore, dieAfter} {
+				points++
+				t.Run(fmt.Sprintf("%s, operation %d %s", s.name, at, how), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { s.crash(t, at, how) })
+				})
+			}
+		}
+	}
+	t.Logf("crash matrix: %d points tried", points)
+	assert.Greater(t, points, 100)
+}
+
+func (s crashStep) crash(t *testing.T, at int, how string) {
+	m := newRotatingMount(t, s.before)
+	if s.prepare != nil {
+		s.prepare(m)
+	}
+	s.interrupted(m, at, how)
+
+	m.restart()
+	assert.True(t, m.sandbox.TokenAlive(m.readToken()), "the token read after the crash works")
+	m.do(logical.DeleteOperation, "token", nil)
+	assert.True(t, m.sandbox.TokenAlive(m.readToken()), "and so does the next one")
+
+	resp, err := s.take(m)
+	repeated := err == nil && !resp.IsError()
+	status := m.rotation()
+	assert.Equal(t, s.after, status["state"], "repeating the step (%v) ends where it should", repeated)
+	assert.Equal(t, s.afterClient, status["client_id"])
+	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+}

@@ -261,5 +261,6 @@ and hands out access tokens in their place.
 Write the credentials to "config" once. Applications read "token": the access
 token is cached, has at least five minutes to live, and is replaced in the
 background, so that however many applications read it Fuuffy is asked about once
-an hour.
+an hour. Operators rotate the credentials every 90 days through "rotate-root",
+without an outage.
 `

@@ -123,6 +123,9 @@ func connectionHelp(upstream *upstreamError, mount string) string {
 	if _, ok := errors.AsType[*net.DNSError](upstream); ok {
 		return "\nThe Vault server can't resolve the name: check base_url, and the server's DNS."
 	}
+	if _, ok := errors.AsType[*net.OpError](upstream); ok {
+		return "\nThe Vault server got no connection: check base_url, and firewalls and proxies on the way."
+	}
 	return ""
 }
 

@@ -19,7 +19,7 @@ func (b *backend) pathConfig() *framework.Path {
 	written := map[int][]framework.Response{http.StatusNoContent: {{Description: "The configuration is saved."}}}
 	return &framework.Path{
 		Pattern:        configKey,
-		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configuration"},
+		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields:         configFields,
 		ExistenceCheck: b.configExists,
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -29,6 +29,7 @@ func (b *backend) pathConfig() *framework.Path {
 				Callback:                    b.writeConfig,
 				Summary:                     "Configure the engine.",
 				Responses:                   written,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 			},
@@ -41,14 +42,16 @@ func (b *backend) pathConfig() *framework.Path {
 				ForwardPerformanceSecondary: true,
 			},
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:  b.readConfig,
-				Summary:   "Read the configuration, without the client secret.",
-				Responses: map[int][]framework.Response{http.StatusOK: {{Description: "The configuration.", Fields: configResponseFields()}}},
+				Callback:     b.readConfig,
+				Summary:      "Read the configuration, without the client secret.",
+				Responses:    map[int][]framework.Response{http.StatusOK: {{Description: "The configuration.", Fields: configResponseFields()}}},
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
 			},
 			logical.DeleteOperation: &framework.PathOperation{
 				Callback:                    b.deleteConfig,
 				Summary:                     "Delete the configuration, the credentials and the cached token.",
 				Responses:                   map[int][]framework.Response{http.StatusNoContent: {{Description: "Everything is deleted."}}},
+				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "configuration"},
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 			},
@@ -91,6 +94,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		}
 	}
 	if err := b.commitConfig(ctx, req.Storage, stored, live, proof); err != nil {
+		live.client.close()
 		return answer(req, err)
 	}
 	return change.response(), nil

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"time"
 )
 
 // verdict is what a change of the configuration means for the held token.
@@ -114,6 +115,9 @@ func (c *tokenCache) usable(token accessToken) bool {
 	t := c.hold(token, now)
 	return t != nil && t.state(now) <= inWindow
 }
+
+// saveTimeout bounds the storage write after a token request.
+const saveTimeout = 5 * time.Second
 
 // save keeps the token for after a restart, unless its generation is over. It is
 // served from memory all the same if that fails.

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MPL-2.0
+#
+# Needs Go, git, make and a POSIX shell. `make help` lists the targets.
+
+MODULE  := github.com/fuuffy/vault-plugin-secrets-fuuffy
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || echo v0.1.0-dev)
+
+PLUGIN  := $(CURDIR)/bin/vault-plugin-secrets-fuuffy
+SANDBOX := $(CURDIR)/bin/fuuffy-sandbox
+DEMO    := $(CURDIR)/bin/demo
+
+# Modules whose code is ours. Those below tools/ only pin versions.
+MODULES     := . e2e
+STATICCHECK := go tool -modfile="$(CURDIR)/tools/lint/go.mod" staticcheck
+
+FUZZTIME ?= 60s
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-unit test-e2e demo dev lint fuzz clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
+		while read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+
+build: ## Build the plugin and the sandbox into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)" -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
+	CGO_ENABLED=0 go build -trimpath -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
+
+test: test-unit test-e2e ## Run all tests
+
+# The race detector needs cgo and a C compiler. Compiling cgo's own runtime
+# with it tells whether they are there.
+test-unit: ## Run the tests of the engine and the sandbox, with the race detector
+	@race=-race; go build -race runtime/cgo >/dev/null 2>&1 || { race=; \
+		echo "There is no working C compiler, so the tests run WITHOUT the race detector."; }; \
+	set -x; go test $$race -shuffle=on ./...
+
+test-e2e: build ## Run the end-to-end tests in a real Vault (the first time it is built: about 8 minutes)
+	@VAULT_BIN=$$(scripts/vault.sh) || exit 1; \
+	export VAULT_BIN PLUGIN_BIN="$(PLUGIN)" PLUGIN_VERSION="$(VERSION)" SANDBOX_BIN="$(SANDBOX)"; \
+	set -x; cd e2e && go test -count=1 -timeout 10m ./...
+
+demo: build ## Show the engine at work in a real Vault, step by step
+	@$(RUN_DEMO)
+
+dev: build ## Start a Vault with the engine set up, to try things in
+	@$(RUN_DEMO) -stay
+
+RUN_DEMO = vault=$$(scripts/vault.sh) && (cd e2e && go build -o "$(DEMO)" ./demo) && \
+	exec "$(DEMO)" -vault "$$vault" -plugin "$(PLUGIN)" -sandbox "$(SANDBOX)"
+
+lint: ## Check format, go vet and staticcheck
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
+		{ echo "Not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; }
+	@for script in scripts/*.sh; do sh -n "$$script" || exit 1; done
+	@for module in $(MODULES); do \
+		(set -ex; cd $$module; go vet ./...; $(STATICCHECK) ./...) || exit 1; \
+	done
+
+fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
+	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' *_test.go); do \
+		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+	done
+
+clean: ## Remove bin/
+	rm -rf bin

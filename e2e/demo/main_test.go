@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+)
+
+var programs stack.Programs
+
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = stack.ProgramsToTest(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func demoOptions() options {
+	return options{vault: programs.Vault, plugin: programs.Plugin, sandbox: programs.Sandbox}
+}
+
+// screen is where the demo writes while the test reads.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	var out screen
+	require.NoError(t, run(t.Context(), demoOptions(), &out), "%s", &out)
+
+	// In this order, among other things.
+	rest := out.String()
+	for _, expected := range []string{
+		"=== 1. ", "Storage Type            raft", "OK: Vault is unsealed",
+		"=== 2. ", "\n$ vault plugin register -sha256=", "\n$ vault secrets enable -path=fuuffy ", "OK: " + programs.PluginVersion,
+		"=== 3. ", "client_secret=- ", "Success! Data written to: fuuffy/config", "OK: ",
+		"=== 4. ", "\n$ vault read fuuffy/config\n", "OK: The secret is not in it.",
+		"=== 5. ", "access_token ", "access_token ", "OK: The same token both times. The sandbox counts 1 token request",
+		"=== 6. ", "HTTP 200 ", "FF-100231", "OK: ",
+		"=== 7. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "It took 1 more token request",
+		"=== 8. ", "invalid_client", "HTTP 200 ", "OK: ",
+		"=== 9. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
+		"every step did what it said",
+	} {
+		_, after, found := strings.Cut(rest, expected)
+		require.Truef(t, found, "%q is missing, or not in its place, in:\n%s", expected, &out)
+		rest = after
+	}
+}
+
+// A step that does not do what it says ends the demo with what was expected, what
+// came instead, and Vault's log. Here the plugin is a program that is none.
+func TestFailingStep(t *testing.T) {
+	t.Parallel()
+	o := demoOptions()
+	o.plugin = o.sandbox
+	var out screen
+	err := run(t.Context(), o, &out)
+
+	require.Error(t, err)
+	for _, expected := range []string{"step 2", "Register and enable", "expected: exit status 0", "saw:      2", "The end of Vault's log:\n"} {
+		assert.ErrorContains(t, err, expected)
+	}
+	assert.NotContains(t, out.String(), "=== 3.")
+	assertGone(t, &out)
+}
+
+// With -stay the engine is ready to be tried until somebody ends it.
+func TestStay(t *testing.T) {
+	t.Parallel()
+	o := demoOptions()
+	o.stay = true
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out screen
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, o, &out) }()
+
+	require.NoError(t, stack.Eventually(t.Context(), "the demo to be ready", func() error {
+		if !strings.Contains(out.String(), "Press Ctrl-C") {
+			return fmt.Errorf("it has written:\n%s", &out)
+		}
+		return nil
+	}))
+	assert.Contains(t, out.String(), "\n  export VAULT_TOKEN=hvs.")
+	assert.NotContains(t, out.String(), "=== 4.")
+	interrupt()
+	require.NoError(t, <-ended)
+	assertGone(t, &out)
+}
+
+// An interruption is no failure of the step that it meets.
+func TestInterruption(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var out screen
+	assert.ErrorIs(t, run(ctx, demoOptions(), &out), errInterrupted)
+}
+
+// assertGone asserts that the demo's folder was removed.
+func assertGone(t *testing.T, out *screen) {
+	t.Helper()
+	_, after, _ := strings.Cut(out.String(), "cd ")
+	folder, _, _ := strings.Cut(after, "\n")
+	require.NotEmpty(t, folder)
+	assert.NoDirExists(t, folder)
+}

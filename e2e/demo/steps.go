@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+)
+
+type step struct {
+	title        string
+	needsSandbox bool
+	run          func(*tour, context.Context) error
+}
+
+var wholeTour = []step{
+	{title: "Start Vault and Fuuffy", run: (*tour).start},
+	{title: "Register and enable the plugin", run: (*tour).enable},
+	{title: "Configure it", run: (*tour).configure},
+	{title: "Read the configuration", run: (*tour).readConfig},
+	{title: "Read a token, twice", run: (*tour).readTwice},
+	{title: "Use the token", run: (*tour).useToken},
+	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
+	{title: "A wrong secret", needsSandbox: true, run: (*tour).refuseSecret},
+	{title: "Clean up", run: (*tour).cleanUp},
+}
+
+// setUpSteps is how many steps it takes until the engine can be tried.
+const setUpSteps = 3
+
+// replaceAge is how old a token must be for the engine to replace it.
+const replaceAge = 30 * time.Second
+
+func (t *tour) start(ctx context.Context) error {
+	t.say("A real Vault server (Raft storage, one unseal key, in a temporary folder).")
+	var err error
+	if t.vaultd, err = t.stack.StartVault(ctx, t.vault, filepath.Dir(t.plugin)); err != nil {
+		return err
+	}
+	if t.realFuuffy() {
+		t.baseURL = "https://testing-api-gateway.fuuffy.com/v1"
+		t.say("FUUFFY_CLIENT_ID and FUUFFY_CLIENT_SECRET are set: Fuuffy is the real testing environment.")
+	} else {
+		t.say("Fuuffy is the sandbox: the same API on this machine, with HTTPS and a CA of its own.")
+		if t.fuuffy, err = t.stack.StartSandbox(ctx, t.sandbox); err != nil {
+			return err
+		}
+		caCert, err := os.ReadFile(filepath.Join(t.stack.Dir, "ca.pem"))
+		if err != nil {
+			return fmt.Errorf("read the sandbox's CA: %w", err)
+		}
+		t.baseURL, t.caCert = t.fuuffy.BaseURL, string(caCert)
+	}
+	t.printExports("$ ")
+	output, err := t.shell(ctx, 0, "vault status | grep -E '^(Sealed|Version|Storage Type|HA Mode) '")
+	if err != nil {
+		return err
+	}
+	if err := expect(field(output, "Sealed") == "false", "an unsealed Vault", "the output above"); err != nil {
+		return err
+	}
+	t.passed("Vault is unsealed and active.")
+	return nil
+}
+
+func (t *tour) enable(ctx context.Context) error {
+	t.say("Vault runs a plugin only if its catalog has the program's checksum.")
+	sum, err := stack.SHA256(t.plugin)
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(t.plugin)
+	if _, err := t.shell(ctx, 0, fmt.Sprintf("vault plugin register -sha256=%s secret %s", sum, name)); err != nil {
+		return err
+	}
+	if _, err := t.shell(ctx, 0, "vault secrets enable -path=fuuffy "+name); err != nil {
+		return err
+	}
+	output, err := t.shell(ctx, 0, "vault plugin list secret | grep -E '^Name|fuuffy'")
+	if err != nil {
+		return err
+	}
+	version := field(output, name)
+	if err := expect(strings.HasPrefix(version, "v"), "the plugin with its version in the list", "the output above"); err != nil {
+		return err
+	}
+	t.passed("%s is mounted at fuuffy/.", version)
+	return nil
+}
+
+func (t *tour) configure(ctx context.Context) error {
+	t.say("The secret comes from standard input, so that it is on no command line.\n" +
+		"The engine gets a token with the credentials before it saves them.")
+	line := fmt.Sprintf("vault write fuuffy/config client_id=@client_id client_secret=- base_url=%s ca_cert=@ca.pem < client_secret", t.baseURL)
+	if t.realFuuffy() {
+		line = `printf %s "$FUUFFY_CLIENT_SECRET" | vault write fuuffy/config client_id="$FUUFFY_CLIENT_ID" client_secret=- environment=testing`
+	}
+	if _, err := t.shell(ctx, 0, line); err != nil {
+		return err
+	}
+	t.passed("Fuuffy accepted the credentials, and they are saved.")
+	return nil
+}
+
+func (t *tour) readConfig(ctx context.Context) error {
+	t.say("Everything can be read back, but never the secret.")
+	output, err := t.shell(ctx, 0, "vault read fuuffy/config")
+	if err != nil {
+		return err
+	}
+	secret := t.clientSecret
+	if !t.realFuuffy() {
+		content, err := os.ReadFile(filepath.Join(t.stack.Dir, "client_secret"))
+		if err != nil {
+			return fmt.Errorf("read the sandbox's secret: %w", err)
+		}
+		secret = string(content)
+	}
+	if err := expect(field(output, "client_id") != "" && !strings.Contains(output, secret),
+		"the client_id and not the secret", "the output above"); err != nil {
+		return err
+	}
+	t.passed("The secret is not in it.")
+	return nil
+}
+
+func (t *tour) readTwice(ctx context.Context) error {
+	t.say("This is what apps do. However many do it, Fuuffy is asked about once an hour.")
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	first := t.token
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	if err := expect(t.token == first, "the token of the first read, "+short(first), short(t.token)); err != nil {
+		return err
+	}
+	if t.realFuuffy() {
+		t.passed("The same token both times.")
+		return nil
+	}
+	requests, err := t.tokenRequests(ctx)
+	if err != nil {
+		return err
+	}
+	if err := expect(requests == 1, "1 token request in all at the sandbox", fmt.Sprint(requests)); err != nil {
+		return err
+	}
+	t.passed("The same token both times. The sandbox counts 1 token request in all: the one that tried the credentials.")
+	return nil
+}
+
+func (t *tour) useToken(ctx context.Context) error {
+	t.say("An app sends the token along with its requests to Fuuffy.")
+	if err := t.orders(ctx, 200); err != nil {
+		return err
+	}
+	t.passed("Fuuffy takes the token.")
+	return nil
+}
+
+func (t *tour) replaceToken(ctx context.Context) error {
+	t.say("We revoke the token at the sandbox. The engine cannot know that, but the app notices.")
+	if err := t.fuuffy.RevokeToken(ctx, t.token); err != nil {
+		return err
+	}
+	if err := t.orders(ctx, 401); err != nil {
+		return err
+	}
+	before, err := t.tokenRequests(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.waitForAge(ctx); err != nil {
+		return err
+	}
+	t.say("\nThe app reports the token that it holds (here: from another read) and gets a new one.")
+	output, err := t.shell(ctx, 0, "vault read -field=access_token fuuffy/token | vault write fuuffy/token rejected_token=-")
+	if err != nil {
+		return err
+	}
+	dead := t.token
+	if err := t.take(output); err != nil {
+		return err
+	}
+	if err := expect(t.token != dead, "another token than "+short(dead), "the same one"); err != nil {
+		return err
+	}
+	if err := t.orders(ctx, 200); err != nil {
+		return err
+	}
+	after, err := t.tokenRequests(ctx)
+	if err != nil {
+		return err
+	}
+	if err := expect(after == before+1, "1 more token request", fmt.Sprint(after-before)); err != nil {
+		return err
+	}
+	t.passed("%s has replaced %s. It took 1 more token request; if all apps reported it, it would take no more.", short(t.token), short(dead))
+	return nil
+}
+
+// waitForAge waits until the engine would replace the token. It is no guess: the
+// answer told when the token was issued.
+func (t *tour) waitForAge(ctx context.Context) error {
+	// The answer leaves out the fraction of the second.
+	left := time.Until(t.issued.Add(replaceAge + time.Second))
+	if left <= 0 {
+		return nil
+	}
+	t.say("\nA token is not replaced in its first %.0f seconds, so that an app in a loop cannot use up\n"+
+		"Fuuffy's rate limit. This one has about %.0f left; we wait.", replaceAge.Seconds(), left.Seconds())
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(left):
+		return nil
+	}
+}
+
+func (t *tour) refuseSecret(ctx context.Context) error {
+	t.say("An operator pastes a wrong secret. It is tried before it is saved.")
+	if err := os.WriteFile(filepath.Join(t.stack.Dir, "wrong_secret"), []byte("not-the-secret"), 0o600); err != nil {
+		return fmt.Errorf("write a wrong secret: %w", err)
+	}
+	output, err := t.shell(ctx, 2, "vault write fuuffy/config client_secret=- < wrong_secret")
+	if err != nil {
+		return err
+	}
+	if err := expect(strings.Contains(output, "invalid_client"), "Fuuffy's reason, invalid_client", "the output above"); err != nil {
+		return err
+	}
+	held := t.token
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	if err := expect(t.token == held, "still the token "+short(held), short(t.token)); err != nil {
+		return err
+	}
+	if err := t.orders(ctx, 200); err != nil {
+		return err
+	}
+	t.passed("The wrong secret was refused with the reason, and the old one goes on serving.")
+	return nil
+}
+
+func (t *tour) cleanUp(ctx context.Context) error {
+	t.say("Disable the mount, end all that was started, remove the folder.")
+	if _, err := t.shell(ctx, 0, "vault secrets disable fuuffy"); err != nil {
+		return err
+	}
+	t.stack.Close()
+	_, err := os.Stat(t.stack.Dir)
+	if err := expect(os.IsNotExist(err), "no folder "+t.stack.Dir, "that it is still there"); err != nil {
+		return err
+	}
+	t.passed("Nothing is left.")
+	return nil
+}
+
+// wait is what -stay does once the engine is set up.
+func (t *tour) wait(ctx context.Context) error {
+	t.printf("\nIt is all yours. In another terminal:\n")
+	t.printExports("  ")
+	t.printf("\nand then, for example:\n" +
+		"  vault read fuuffy/token\n" +
+		"  vault read -format=json fuuffy/token\n" +
+		"  vault read fuuffy/config\n" +
+		"  vault path-help fuuffy\n")
+	if t.fuuffy != nil {
+		t.printf("  cat sandbox.log    # how to make the sandbox revoke, refuse, delay …\n")
+	}
+	t.printf("\nPress Ctrl-C here to end it: everything it started goes with it.\n")
+	<-ctx.Done()
+	t.printf("\nEnding Vault; nothing is left behind.\n")
+	return nil
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package stack
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// RegisterPlugin enters the plugin in Vault's catalog. Vault asks the plugin for
+// its version, and refuses if that is another one.
+func (v *Vault) RegisterPlugin(ctx context.Context, plugin, version string) error {
+	sum, err := SHA256(plugin)
+	if err != nil {
+		return err
+	}
+	err = v.Client.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
+		Name:    filepath.Base(plugin),
+		Type:    api.PluginTypeSecrets,
+		Command: filepath.Base(plugin),
+		SHA256:  sum,
+		Version: version,
+	})
+	if err != nil {
+		return fmt.Errorf("register the plugin: %w", err)
+	}
+	return nil
+}
+
+// SHA256 returns the checksum of a file as Vault's catalog wants it.
+func SHA256(file string) (string, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("checksum: %w", err)
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// KillPlugin ends the plugin's processes with SIGKILL and returns when they are
+// gone. It is an error if there is none.
+func (v *Vault) KillPlugin(ctx context.Context) error {
+	plugins, err := children(v.process.pid())
+	if err != nil {
+		return err
+	}
+	if len(plugins) == 0 {
+		return fmt.Errorf("kill the plugin: Vault has no child process")
+	}
+	for _, pid := range plugins {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill the plugin: %w", err)
+		}
+	}
+	return Eventually(ctx, "the plugin's processes to be gone", func() error {
+		left, err := children(v.process.pid())
+		if err == nil && slices.ContainsFunc(left, func(pid int) bool { return slices.Contains(plugins, pid) }) {
+			err = fmt.Errorf("of %v there are still %v", plugins, left)
+		}
+		return err
+	})
+}
+
+// children returns the processes whose parent is pid.
+func children(pid int) ([]int, error) {
+	table, err := processTable()
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, line := range table {
+		var own, parent int
+		if _, err := fmt.Sscan(line, &own, &parent); err != nil {
+			return nil, fmt.Errorf("read process table: %w", err)
+		}
+		if parent == pid {
+			found = append(found, own)
+		}
+	}
+	return found, nil
+}
+
+// processTable returns a line with its number and its parent's for each process. A
+// small Linux has no ps, and macOS has no /proc.
+func processTable() ([]string, error) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	if len(stats) == 0 {
+		output, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+		if err != nil {
+			return nil, fmt.Errorf("list processes: %w", err)
+		}
+		return strings.Split(strings.TrimSpace(string(output)), "\n"), nil
+	}
+	var table []string
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // It ended in the meantime.
+		}
+		// "12 (name, with anything in it) S 1 …": the parent follows the state.
+		own, rest, _ := strings.Cut(string(stat), " ")
+		state := strings.Fields(rest[strings.LastIndex(rest, ")")+1:])
+		table = append(table, own+" "+state[1])
+	}
+	return table, nil
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long a process may take to end when asked to.
+const stopGrace = 20 * time.Second
+
+// process is a program in a process group of its own: a Ctrl-C reaches it only
+// through us, in the order in which we end things, and what it started itself
+// (Vault: the plugin) can be ended with it.
+type process struct {
+	command *exec.Cmd
+	logFile string
+	// leash ends the group if this process dies without doing so.
+	leash *exec.Cmd
+	held  io.WriteCloser
+	// ended is closed when the program has ended.
+	ended  chan struct{}
+	killed bool
+}
+
+func startProcess(dir, logFile, program string, args ...string) (*process, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close()
+
+	command := exec.Command(program, args...)
+	command.Dir = dir
+	// A plugin that is killed leaves its socket: not outside of the folder.
+	command.Env = append(os.Environ(), "TMPDIR="+dir)
+	command.Stdout = log
+	command.Stderr = log
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", program, err)
+	}
+	p := &process{command: command, logFile: logFile, ended: make(chan struct{})}
+	go func() {
+		// How it ended is in its log; whoever waits only asks whether.
+		_ = command.Wait()
+		close(p.ended)
+	}()
+	if err := p.tie(dir); err != nil {
+		p.kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// tie starts a shell that waits for the end of its input. It gets a line when the
+// process was ended in order. If it gets none, this program died (of SIGKILL, or
+// of a test's time-out): then the shell ends the group and removes the folder.
+func (p *process) tie(dir string) error {
+	const script = `read -r _ || { kill -s KILL -- "-$1"; rm -rf -- "$2"; }`
+	p.leash = exec.Command("sh", "-c", script, "leash", fmt.Sprint(p.pid()), dir)
+	p.leash.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	held, err := p.leash.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("tie process: %w", err)
+	}
+	p.held = held
+	if err := p.leash.Start(); err != nil {
+		return fmt.Errorf("tie process: %w", err)
+	}
+	return nil
+}
+
+func (p *process) pid() int { return p.command.Process.Pid }
+
+func (p *process) running() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop asks the program to end and kills what is left of its group.
+func (p *process) stop() {
+	if p.running() {
+		// An error means that it ended this moment.
+		_ = p.command.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.ended:
+		case <-time.After(stopGrace):
+		}
+	}
+	p.kill()
+}
+
+// kill ends the whole group with SIGKILL. It may be called again.
+func (p *process) kill() {
+	if p.killed {
+		return
+	}
+	p.killed = true
+	// An error means that nobody of the group is left.
+	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
+	<-p.ended
+	if p.held != nil {
+		_, _ = io.WriteString(p.held, "\n")
+		_ = p.leash.Wait()
+	}
+}
+
+// awaitLog waits until the program has written text to its log, after the first
+// skip bytes of it.
+func (p *process) awaitLog(ctx context.Context, skip int64, text string) error {
+	return Eventually(ctx, fmt.Sprintf("%q in %s", text, p.logFile), func() error {
+		running := p.running()
+		log, err := os.ReadFile(p.logFile)
+		switch {
+		case err != nil:
+			return fmt.Errorf("read log: %w", err)
+		case bytes.Contains(log[skip:], []byte(text)):
+			return nil
+		case !running:
+			return errEnded
+		default:
+			return errors.New("not there yet")
+		}
+	})
+}
+
+// errEnded says that a program ended of itself, so that waiting for it is in vain.
+var errEnded = errors.New("the program has ended")
+
+// logTail returns the last lines of a log, for error messages.
+func logTail(logFile string, lines int) string {
+	log, err := os.ReadFile(logFile)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(log), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package stack runs what the end-to-end tests and the demo need, for real: a
+// Vault server with the plugin, and the Fuuffy sandbox.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Stack is a temporary folder and the processes that work in it.
+type Stack struct {
+	// Dir is the folder. Close removes it.
+	Dir string
+
+	processes []*process
+}
+
+// New makes an empty stack.
+func New() (*Stack, error) {
+	dir, err := os.MkdirTemp("", "fuuffy-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for the stack: %w", err)
+	}
+	// Vault refuses a plugin folder that is reached through a link, as the
+	// temporary folder of macOS is.
+	dir, err = filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve the folder of the stack: %w", err)
+	}
+	return &Stack{Dir: dir}, nil
+}
+
+// Close ends all processes, the latest first, and removes the folder.
+func (s *Stack) Close() {
+	for i := len(s.processes) - 1; i >= 0; i-- {
+		s.processes[i].stop()
+	}
+	os.RemoveAll(s.Dir)
+}
+
+// start runs a program in the stack's folder; its output is appended to logFile.
+func (s *Stack) start(logFile, program string, args ...string) (*process, error) {
+	p, err := startProcess(s.Dir, logFile, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	s.processes = append(s.processes, p)
+	return p, nil
+}
+
+// ClearEnvironment unsets the variables that would make this process, or one that
+// it starts, talk to another Vault or another Fuuffy than those of the stack.
+func ClearEnvironment() {
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "FUUFFY_") {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+// patience is how long Eventually waits: far longer than anything should take,
+// so that only what never happens fails.
+const patience = time.Minute
+
+// Eventually calls check until it returns nil. When that is in vain, the error
+// has what was awaited and what check returned last.
+func Eventually(ctx context.Context, awaited string, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, errEnded) {
+			return fmt.Errorf("wait for %s: %w", awaited, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w", awaited, errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
+}

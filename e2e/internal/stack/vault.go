@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Vault is a Vault server with Raft storage: initialised, unsealed and active
+// once StartVault has returned it.
+type Vault struct {
+	// Binary is a link to the vault program whose name is vault.
+	Binary string
+	// LogFile has all that the server and the plugin ever wrote.
+	LogFile string
+	Address string
+	// Client has the root token and does not retry.
+	Client *api.Client
+
+	stack     *Stack
+	config    string
+	process   *process
+	unsealKey string
+}
+
+const config = `storage "raft" {
+  path                   = %q
+  node_id                = "node1"
+  performance_multiplier = 1
+}
+listener "tcp" {
+  address     = %q
+  tls_disable = true
+}
+api_addr         = "http://%[2]s"
+cluster_addr     = "https://%[3]s"
+plugin_directory = %[4]q
+disable_mlock    = true
+log_level        = "trace"
+`
+
+// StartVault starts a Vault that may run the plugins in the folder pluginDir.
+func (s *Stack) StartVault(ctx context.Context, binary, pluginDir string) (*Vault, error) {
+	// Between the choice of a free port and its use, somebody else may take it.
+	for attempt := 1; ; attempt++ {
+		v, err := s.startVault(ctx, fmt.Sprintf("vault-%d", attempt), binary, pluginDir)
+		if err == nil {
+			return v, nil
+		}
+		if v != nil {
+			v.Kill()
+			err = fmt.Errorf("%w\nThe end of Vault's log:\n%s", err, v.LogTail())
+		}
+		if attempt == 3 || !strings.Contains(err.Error(), "address already in use") {
+			return nil, fmt.Errorf("start Vault: %w", err)
+		}
+	}
+}
+
+func (s *Stack) startVault(ctx context.Context, name, binary, pluginDir string) (*Vault, error) {
+	dir := filepath.Join(s.Dir, name)
+	data := filepath.Join(dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	v := &Vault{
+		Binary:  filepath.Join(dir, "vault"),
+		LogFile: filepath.Join(dir, "server.log"),
+		config:  filepath.Join(dir, "config.hcl"),
+		stack:   s,
+	}
+	addresses, err := freeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	v.Address = "http://" + addresses[0]
+	pluginDir, err = filepath.EvalSymlinks(pluginDir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve plugin folder: %w", err)
+	}
+	text := fmt.Sprintf(config, data, addresses[0], addresses[1], pluginDir)
+	if err := os.WriteFile(v.config, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("write Vault's configuration: %w", err)
+	}
+	if err := os.Symlink(binary, v.Binary); err != nil {
+		return nil, fmt.Errorf("link vault: %w", err)
+	}
+	if v.Client, err = newClient(v.Address); err != nil {
+		return nil, err
+	}
+	if err := v.start(ctx); err != nil {
+		return v, err
+	}
+	if err := v.initialise(ctx); err != nil {
+		return v, err
+	}
+	return v, v.Unseal(ctx)
+}
+
+// start runs the server and waits until it listens. Its own log tells, for at its
+// address somebody else's Vault might answer.
+func (v *Vault) start(ctx context.Context) error {
+	var logged int64
+	if info, err := os.Stat(v.LogFile); err == nil {
+		logged = info.Size()
+	}
+	var err error
+	v.process, err = v.stack.start(v.LogFile, v.Binary, "server", "-config="+v.config)
+	if err != nil {
+		return err
+	}
+	return v.process.awaitLog(ctx, logged, "Vault server started!")
+}
+
+func (v *Vault) initialise(ctx context.Context) error {
+	answer, err := v.Client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return fmt.Errorf("initialise: %w", err)
+	}
+	v.unsealKey = answer.KeysB64[0]
+	v.Client.SetToken(answer.RootToken)
+	return nil
+}
+
+// Unseal unseals the server and waits until it is active.
+func (v *Vault) Unseal(ctx context.Context) error {
+	if _, err := v.Client.Sys().UnsealWithContext(ctx, v.unsealKey); err != nil {
+		return fmt.Errorf("unseal: %w", err)
+	}
+	return Eventually(ctx, "Vault to be active", func() error {
+		health, err := v.Client.Sys().HealthWithContext(ctx)
+		switch {
+		case !v.process.running():
+			return errEnded
+		case err != nil:
+			return err
+		case health.Sealed || health.Standby:
+			return fmt.Errorf("sealed: %t, standby: %t", health.Sealed, health.Standby)
+		}
+		return nil
+	})
+}
+
+// Restart starts the server on the same data, after Stop or Kill, and unseals it.
+func (v *Vault) Restart(ctx context.Context) error {
+	if err := v.start(ctx); err != nil {
+		return fmt.Errorf("restart Vault: %w\nThe end of its log:\n%s", err, v.LogTail())
+	}
+	return v.Unseal(ctx)
+}
+
+// Stop ends the server as an operator would, and the plugin with it.
+func (v *Vault) Stop() { v.process.stop() }
+
+// Kill ends the server and the plugin with SIGKILL.
+func (v *Vault) Kill() {
+	if v.process != nil {
+		v.process.kill()
+	}
+}
+
+// LogTail returns the last lines of the server's log.
+func (v *Vault) LogTail() string { return logTail(v.LogFile, 25) }
+
+// newClient returns an API client that does not retry: an answer is an answer.
+func newClient(address string) (*api.Client, error) {
+	config := api.DefaultConfig()
+	if config.Error != nil {
+		return nil, fmt.Errorf("configure API client: %w", config.Error)
+	}
+	config.Address = address
+	config.MaxRetries = 0
+	config.HttpClient.Transport.(*http.Transport).Proxy = nil
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("make API client: %w", err)
+	}
+	return client, nil
+}
+
+// freeAddresses returns n addresses on the loopback interface with ports that are
+// free at this moment.
+func freeAddresses(n int) ([]string, error) {
+	var addresses []string
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		// They are closed together, so that no port comes twice.
+		defer listener.Close()
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses, nil
+}

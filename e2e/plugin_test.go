@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package e2e
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+func TestPluginVersion(t *testing.T) {
+	m := newMount(t, shared, fuuffytest.Config{})
+	name, version := filepath.Base(programs.Plugin), programs.PluginVersion
+
+	list := command(t, shared, "plugin", "list", "secret")
+	assert.Regexp(t, `(?m)^`+regexp.QuoteMeta(name)+`\s+`+regexp.QuoteMeta(version)+`$`, list)
+
+	mounts, err := shared.Client.Sys().ListMountsWithContext(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, version, mounts[m.path+"/"].RunningVersion)
+
+	// Fuuffy's support can tell from its logs which version asked.
+	m.configure(nil)
+	assert.Contains(t, m.Stats().LastUserAgent, strings.TrimPrefix(version, "v"))
+}
+
+// Whoever has the path finds out by it what there is to do.
+func TestPluginHelp(t *testing.T) {
+	m := newMount(t, shared, fuuffytest.Config{})
+	assert.Contains(t, command(t, shared, "path-help", m.path), "Fuuffy")
+	assert.Contains(t, command(t, shared, "path-help", m.path+"/config"), "client_secret")
+	assert.Contains(t, command(t, shared, "path-help", m.path+"/token"), "rejected_token")
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package vaultscript has the tests of scripts/vault.sh. Vault and Go are fakes in
+// them, so they take seconds and need neither.
+package vaultscript
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+)
+
+const fakeVault = "#!/bin/sh\necho 'Vault v%s (0123abc), built 2024-01-01T00:00:00Z'\n"
+
+// fakeGo tells of each call, waits as long as there is a file hold, and then
+// either fails, if there is a file fail, or writes a fake vault.
+const fakeGo = `#!/bin/sh
+cd "$(dirname "$0")"
+echo "$GOFLAGS $*" >>calls
+while [ -e hold ]; do sleep 0.1; done
+if [ -e fail ]; then echo 'no space left on device'; exit 1; fi
+while [ "$1" != -o ]; do shift; done
+cat built-vault >"$2"
+chmod +x "$2"
+`
+
+// machine has a folder that comes first in PATH, and one for the cache.
+type machine struct {
+	t          *testing.T
+	bin, cache string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Parallel()
+	m := &machine{t: t, bin: t.TempDir(), cache: t.TempDir()}
+	m.write("go", fakeGo)
+	m.write("built-vault", fmt.Sprintf(fakeVault, "1.21.2"))
+	// Whatever this computer has, the first vault in PATH is too old.
+	m.write("vault", fmt.Sprintf(fakeVault, "1.16.9"))
+	return m
+}
+
+func (m *machine) write(name, content string) string {
+	m.t.Helper()
+	file := filepath.Join(m.bin, name)
+	require.NoError(m.t, os.WriteFile(file, []byte(content), 0o700))
+	return file
+}
+
+// run is one run of the script.
+type run struct {
+	t              *testing.T
+	command        *exec.Cmd
+	stdout, stderr string // the files that have them
+}
+
+// start starts the script in a process group of its own.
+func (m *machine) start(variables ...string) *run {
+	m.t.Helper()
+	script, err := filepath.Abs("../../scripts/vault.sh")
+	require.NoError(m.t, err)
+	out, err := os.CreateTemp(m.t.TempDir(), "stdout")
+	require.NoError(m.t, err)
+	defer out.Close()
+	messages, err := os.CreateTemp(m.t.TempDir(), "stderr")
+	require.NoError(m.t, err)
+	defer messages.Close()
+
+	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), "sh", script), stdout: out.Name(), stderr: messages.Name()}
+	r.command.Env = append([]string{"PATH=" + m.bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + m.cache}, variables...)
+	r.command.Stdout, r.command.Stderr = out, messages
+	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(m.t, r.command.Start())
+	m.t.Cleanup(func() { _ = syscall.Kill(-r.command.Process.Pid, syscall.SIGKILL) })
+	return r
+}
+
+// end waits for the end and returns exit status, output and messages.
+func (r *run) end() (int, string, string) {
+	r.t.Helper()
+	if err := r.command.Wait(); err != nil {
+		_, exited := errors.AsType[*exec.ExitError](err)
+		require.True(r.t, exited, err)
+	}
+	return r.command.ProcessState.ExitCode(), read(r.t, r.stdout), read(r.t, r.stderr)
+}
+
+// says waits until the run has written a message.
+func (r *run) says(text string) {
+	r.t.Helper()
+	require.NoError(r.t, stack.Eventually(r.t.Context(), text, func() error {
+		if messages := read(r.t, r.stderr); !strings.Contains(messages, text) {
+			return fmt.Errorf("it says: %s", messages)
+		}
+		return nil
+	}))
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(content)
+}
+
+// builds returns how often the fake go was called.
+func (m *machine) builds() int {
+	calls, _ := os.ReadFile(filepath.Join(m.bin, "calls"))
+	return bytes.Count(calls, []byte("\n"))
+}
+
+func (m *machine) awaitBuilds(n int) {
+	m.t.Helper()
+	require.NoError(m.t, stack.Eventually(m.t.Context(), "the build to begin", func() error {
+		if m.builds() < n {
+			return fmt.Errorf("%d of %d began", m.builds(), n)
+		}
+		return nil
+	}))
+}
+
+// hold makes builds wait until release.
+func (m *machine) hold() (release func()) {
+	file := m.write("hold", "")
+	return func() { require.NoError(m.t, os.Remove(file)) }
+}
+
+// left returns what is in the cache, apart from folders.
+func (m *machine) left() []string {
+	m.t.Helper()
+	files, err := filepath.Glob(filepath.Join(m.cache, "vault-plugin-secrets-fuuffy", "*", "*"))
+	require.NoError(m.t, err)
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	return files
+}
+
+func TestVaultInPath(t *testing.T) {
+	for version, good := range map[string]bool{"1.17.0": true, "1.21.2+ent": true, "1.18.0-beta1": true, "2.0.0": true, "1.16.9": false, "0.11.6": false} {
+		t.Run(version, func(t *testing.T) {
+			m := newMachine(t)
+			vault := m.write("vault", fmt.Sprintf(fakeVault, version))
+			status, out, messages := m.start().end()
+			require.Zero(t, status, messages)
+			if good {
+				assert.Equal(t, vault+"\n", out)
+				assert.Empty(t, messages)
+				assert.Zero(t, m.builds())
+			} else {
+				assert.NotEqual(t, vault+"\n", out)
+				assert.Contains(t, messages, version)
+				assert.Equal(t, 1, m.builds())
+			}
+		})
+	}
+}
+
+func TestVaultGiven(t *testing.T) {
+	m := newMachine(t)
+	given := m.write("my-vault", fmt.Sprintf(fakeVault, "1.19.0"))
+	status, out, messages := m.start("VAULT_BIN=" + given).end()
+	require.Zero(t, status, messages)
+	assert.Equal(t, given+"\n", out)
+
+	for name, bad := range map[string]string{
+		"too old":    filepath.Join(m.bin, "vault"),
+		"not Vault":  m.write("other", "#!/bin/sh\necho 'OpenBao v2.4.0'\n"),
+		"not there":  filepath.Join(m.bin, "nowhere"),
+		"no program": m.bin,
+	} {
+		status, out, messages := m.start("VAULT_BIN=" + bad).end()
+		assert.Equal(t, 1, status, name)
+		assert.Empty(t, out, name)
+		assert.Contains(t, messages, "VAULT_BIN="+bad, name)
+	}
+	assert.Zero(t, m.builds())
+}
+
+func TestBuild(t *testing.T) {
+	m := newMachine(t)
+	status, out, messages := m.start("GOFLAGS=-trimpath").end()
+
+	require.Zero(t, status, messages)
+	assert.Contains(t, messages, "8 minutes")
+	assert.Equal(t, fmt.Sprintf(fakeVault, "1.21.2"), read(t, strings.TrimSuffix(out, "\n")))
+	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
+	call := read(t, filepath.Join(m.bin, "calls"))
+	assert.Contains(t, call, " build -mod=readonly -tags minimal -o ")
+	assert.NotContains(t, call, "trimpath")
+
+	status, again, messages := m.start().end()
+	require.Zero(t, status, messages)
+	assert.Equal(t, out, again)
+	assert.Equal(t, 1, m.builds())
+}
+
+func TestTwoAtOnce(t *testing.T) {
+	m := newMachine(t)
+	release := m.hold()
+	first := m.start()
+	m.awaitBuilds(1)
+	second := m.start()
+	second.says("waiting")
+	release()
+
+	status, out, messages := first.end()
+	require.Zero(t, status, messages)
+	status, sameOut, messages := second.end()
+	require.Zero(t, status, messages)
+	assert.Equal(t, out, sameOut)
+	assert.Equal(t, 1, m.builds())
+	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
+}
+
+func TestKilledOwner(t *testing.T) {
+	m := newMachine(t)
+	release := m.hold()
+	first := m.start()
+	m.awaitBuilds(1)
+	waiting := m.start()
+	waiting.says("waiting")
+	require.NoError(t, syscall.Kill(-first.command.Process.Pid, syscall.SIGKILL))
+	_, _, _ = first.end()
+	require.Contains(t, m.left(), "lock", "it was not asked to clean up")
+	waiting.says("taking over")
+	m.awaitBuilds(2)
+	late := m.start()
+	late.says("waiting")
+	release()
+
+	for _, r := range []*run{waiting, late} {
+		status, out, messages := r.end()
+		require.Zero(t, status, messages)
+		assert.NotEmpty(t, out)
+	}
+	assert.Equal(t, 2, m.builds())
+	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
+}
+
+func TestInterrupted(t *testing.T) {
+	m := newMachine(t)
+	m.hold()
+	r := m.start()
+	m.awaitBuilds(1)
+	require.NoError(t, r.command.Process.Signal(syscall.SIGTERM))
+
+	status, out, _ := r.end()
+	assert.Equal(t, 143, status)
+	assert.Empty(t, out)
+	assert.Equal(t, []string{"build.log"}, m.left())
+}
+
+func TestFailedBuild(t *testing.T) {
+	m := newMachine(t)
+	m.write("fail", "")
+	status, out, messages := m.start().end()
+
+	assert.Equal(t, 1, status)
+	assert.Empty(t, out)
+	for _, expected := range []string{"no space left on device", "build.log", "run this again", "VAULT_BIN"} {
+		assert.Contains(t, messages, expected)
+	}
+	assert.Equal(t, []string{"build.log"}, m.left())
+}
+
+// What was compiled but does not run is as good as nothing.
+func TestBrokenBuild(t *testing.T) {
+	m := newMachine(t)
+	m.write("built-vault", "#!/bin/sh\nexit 1\n")
+	status, _, messages := m.start().end()
+
+	assert.Equal(t, 1, status)
+	assert.Contains(t, messages, "does not run")
+	assert.Equal(t, []string{"build.log"}, m.left())
+}

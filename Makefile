@@ -16,7 +16,7 @@ STATICCHECK := go tool -modfile="$(CURDIR)/tools/lint/go.mod" staticcheck
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-e2e demo dev lint fuzz clean
+.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -26,7 +26,7 @@ build: ## Build the plugin and the sandbox into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)" -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
 	CGO_ENABLED=0 go build -trimpath -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
 
-test: test-unit test-e2e ## Run all tests
+test: test-unit figures test-e2e ## Run all tests
 
 # The race detector needs cgo and a C compiler. Compiling cgo's own runtime
 # with it tells whether they are there.
@@ -34,6 +34,12 @@ test-unit: ## Run the tests of the engine and the sandbox, with the race detecto
 	@race=-race; go build -race runtime/cgo >/dev/null 2>&1 || { race=; \
 		echo "There is no working C compiler, so the tests run WITHOUT the race detector."; }; \
 	set -x; go test $$race -shuffle=on ./...
+
+# The tests whose outcome is a figure, not just a pass.
+FIGURES := ^(TestDay|TestRotationCrashMatrix|TestReadersDuringARotation)$$
+
+figures: ## Print the figures that the tests of the engine measure
+	@go test -count=1 -v -run '$(FIGURES)' . | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 
 test-e2e: build ## Run the end-to-end tests in a real Vault (the first time it is built: about 8 minutes)
 	@VAULT_BIN=$$(scripts/vault.sh) || exit 1; \

@@ -77,7 +77,7 @@ func answerUpstream(req *logical.Request, upstream *upstreamError, err error) (*
 	}
 	switch upstream.failure {
 	case rejected:
-		return logical.ErrorResponse("Fuuffy rejected the request for an access token: %s.%s\n%s", upstream, next, rejectionHelp(upstream.status, req.MountPoint)), nil
+		return logical.ErrorResponse("Fuuffy rejected the request for an access token: %s.%s\n%s", upstream, next, rejectionHelp(upstream.status, req)), nil
 	case rateLimited:
 		if next == "" {
 			next = fmt.Sprintf(" It asks to wait %s.", max(upstream.retryAfter, time.Second))
@@ -102,14 +102,19 @@ func heldOffStatus(isHeldOff bool, otherwise int) int {
 	return otherwise
 }
 
-func rejectionHelp(status int, mount string) string {
+// rejectionHelp says what usually lies behind a rejection, and what to do. Who has
+// just written credentials is told to write them again, not where.
+func rejectionHelp(status int, req *logical.Request) string {
+	again := "and repeat this command with the right ones"
+	if req.Path == tokenKey {
+		again = fmt.Sprintf("and write the right ones: vault write %sconfig client_id=… client_secret=- (with environment=testing for test credentials)", req.MountPoint)
+	}
 	if status < http.StatusBadRequest || status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
 		return fmt.Sprintf("Usual cause: base_url does not lead to Fuuffy's API. It ends where /auth/token follows, as in https://gateway.example.com/v1; "+
-			"to use Fuuffy's own address, clear it: vault write %sconfig base_url= client_id=… client_secret=-", mount)
+			"to use Fuuffy's own address, clear it: vault write %sconfig base_url= client_id=… client_secret=-", req.MountPoint)
 	}
-	return fmt.Sprintf("Usual causes: a mistyped or incomplete client_id or client_secret, credentials of the other environment, "+
-		"an account without permission, or revoked credentials. Compare them with the Fuuffy dashboard and write the right ones: "+
-		"vault write %sconfig client_id=… client_secret=- (and environment=testing for test credentials). If they are right, ask Fuuffy's support.", mount)
+	return "Usual causes: a mistyped or incomplete client_id or client_secret, credentials of the other environment, " +
+		"an account without permission, or revoked credentials. Compare them with the Fuuffy dashboard, " + again + ". If they are right, ask Fuuffy's support."
 }
 
 // connectionHelp explains the transport errors that do not pass by themselves.

@@ -65,7 +65,7 @@ func (m *mount) rotation() map[string]any {
 	return m.do(logical.ReadOperation, "rotate-root", nil).Data
 }
 
-// ownerOf returns the client ID that a token was granted to, as the engine knows it.
+// servedClientID returns the client whose token is served, as the engine knows it.
 func (m *mount) servedClientID() string {
 	m.t.Helper()
 	m.read()
@@ -187,13 +187,14 @@ func TestRotationWorkflow(t *testing.T) {
 		status = m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data
 		assert.Equal(t, "idle", status["state"])
 		assert.Nil(t, status["previous_client_id"])
-		assert.EqualValues(t, 89, status["days_left"])
+		assert.EqualValues(t, 90, status["days_left"])
 
-		var steps []string
-		for _, record := range status["history"].([]map[string]any) {
-			steps = append(steps, record["step"].(string))
-		}
-		assert.Equal(t, []string{"configured", "staged", "promoted", "completed"}, steps)
+		assert.Equal(t, []string{
+			"2000-01-01T00:00:00Z configured shop-1",
+			"2000-01-01T00:15:00Z staged shop-2",
+			"2000-01-01T00:15:00Z promoted shop-2 (in place of shop-1)",
+			"2000-01-01T01:15:00Z completed shop-2 (revoked: shop-1)",
+		}, status["history"])
 		m.restart()
 		assert.Equal(t, newClientID, m.servedClientID())
 		entry, err := m.storage.Storage.Get(t.Context(), configKey)
@@ -442,7 +443,7 @@ func TestRotationReminders(t *testing.T) {
 
 		time.Sleep(10*24*time.Hour + time.Hour)
 		status = m.rotation()
-		assert.EqualValues(t, -1, status["days_left"])
+		assert.EqualValues(t, 0, status["days_left"])
 		assert.Equal(t, true, status["overdue"])
 		for range 3 * 24 * 60 {
 			time.Sleep(time.Minute)
@@ -458,9 +459,9 @@ func TestHistoryIsBounded(t *testing.T) {
 		m.stage()
 		m.do(logical.DeleteOperation, "rotate-root", nil)
 	}
-	history := m.rotation()["history"].([]map[string]any)
+	history := m.rotation()["history"].([]string)
 	require.Len(t, history, maxHistory)
-	assert.Equal(t, "discarded", history[maxHistory-1]["step"])
+	assert.Contains(t, history[maxHistory-1], "discarded shop-2")
 }
 
 func TestRotationIsForwarded(t *testing.T) {

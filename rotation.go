@@ -38,7 +38,7 @@ type rotation struct {
 	History     []rotationRecord `json:"history,omitempty"`
 }
 
-// rotationRecord is one step taken, as users read it.
+// rotationRecord is one step that was taken.
 type rotationRecord struct {
 	Step     string    `json:"step"`
 	At       time.Time `json:"at"`
@@ -61,6 +61,19 @@ func (r *rotation) note(record rotationRecord) {
 	history := append([]rotationRecord{}, r.History...)
 	history = append(history, record)
 	r.History = history[max(0, len(history)-maxHistory):]
+}
+
+// history is the records as users read them.
+func (r *rotation) history() []string {
+	lines := make([]string, 0, len(r.History))
+	for _, h := range r.History {
+		line := fmt.Sprintf("%s %s %s", h.At.UTC().Format(time.RFC3339), h.Step, h.ClientID)
+		if h.Detail != "" {
+			line += " (" + h.Detail + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // fallback returns the credentials to try when those in force are rejected.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
@@ -23,7 +24,7 @@ var rotationFields = map[string]*framework.FieldSchema{
 	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},
 	"last_rotated":       {Type: framework.TypeTime, Required: true, Description: "When its credentials were put in force."},
 	"next_rotation":      {Type: framework.TypeTime, Required: true, Description: "When they are due for rotation."},
-	"days_left":          {Type: framework.TypeInt64, Required: true, Description: "Whole days until then; negative if overdue."},
+	"days_left":          {Type: framework.TypeInt64, Required: true, Description: "Days until then, rounded up; 0 or less if overdue."},
 	"overdue":            {Type: framework.TypeBool, Required: true, Description: "Whether they are overdue."},
 	"staged_client_id":   {Type: framework.TypeString, Required: true, Description: "The client that is staged."},
 	"staged_at":          {Type: framework.TypeTime, Required: true, Description: "When it was staged."},
@@ -33,7 +34,7 @@ var rotationFields = map[string]*framework.FieldSchema{
 	"compromised":        {Type: framework.TypeBool, Required: true, Description: "Whether the previous credentials were said to be compromised."},
 	"fallback_active":    {Type: framework.TypeBool, Required: true, Description: "Whether a token of the previous credentials is served because the new ones are rejected."},
 	"auth_failures":      {Type: framework.TypeInt64, Required: true, Description: "How often Fuuffy rejected the credentials in force since they are; counted by this node, since it started."},
-	"history":            {Type: framework.TypeSlice, Required: true, Description: "The last ten steps, the newest last."},
+	"history":            {Type: framework.TypeStringSlice, Required: true, Description: "The last ten steps, the newest last: when, what, and which client."},
 	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
 }
 
@@ -57,7 +58,7 @@ func (b *backend) rotationResponse(c *storedConfig, mount string) *logical.Respo
 		"compromised":        r.Compromised,
 		"fallback_active":    b.fallbackActive(c),
 		"auth_failures":      int64(b.authFailures.of(c.Current.ID)),
-		"history":            r.records(),
+		"history":            r.history(),
 		"next_step":          b.nextStep(c, mount, now),
 	}
 	if r.Staged != nil {
@@ -81,14 +82,6 @@ func timestamp(t time.Time) any {
 		return nil
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-func (r *rotation) records() []map[string]any {
-	records := make([]map[string]any, 0, len(r.History))
-	for _, h := range r.History {
-		records = append(records, map[string]any{"step": h.Step, "at": timestamp(h.At), "client_id": h.ClientID, "detail": h.Detail})
-	}
-	return records
 }
 
 // fallbackActive tells whether the token held is of the old credentials although
@@ -123,12 +116,7 @@ func (c *storedConfig) dueSoon(now time.Time) bool {
 }
 
 func (c *storedConfig) daysLeft(now time.Time) int64 {
-	left := c.dueAt().Sub(now)
-	days := int64(left / (24 * time.Hour))
-	if left < 0 {
-		days-- // A rotation that was due an hour ago is a day over.
-	}
-	return days
+	return int64(math.Ceil(c.dueAt().Sub(now).Hours() / 24))
 }
 
 // warnIfDue adds a warning to an answer if the rotation is due soon or overdue.

@@ -66,7 +66,9 @@ func TestDemo(t *testing.T) {
 		"=== 6. ", "HTTP 200 ", "FF-100231", "OK: ",
 		"=== 7. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "It took 1 more token request",
 		"=== 8. ", "invalid_client", "HTTP 200 ", "OK: ",
-		"=== 9. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
+		"=== 9. ", "Nothing was changed", "staged_client_id ", "state  ", "promoted", "HTTP 200 ", "OK: ",
+		"=== 10. ", "the old credentials still work", "completed", "HTTP 200 ", "OK: ",
+		"=== 11. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
 		"every step did what it said",
 	} {
 		_, after, found := strings.Cut(rest, expected)

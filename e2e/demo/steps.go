@@ -28,6 +28,8 @@ var wholeTour = []step{
 	{title: "Use the token", run: (*tour).useToken},
 	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
 	{title: "A wrong secret", needsSandbox: true, run: (*tour).refuseSecret},
+	{title: "Rotate the credentials: stage and promote", needsSandbox: true, run: (*tour).promote},
+	{title: "Rotate the credentials: revoke and complete", needsSandbox: true, run: (*tour).complete},
 	{title: "Clean up", run: (*tour).cleanUp},
 }
 

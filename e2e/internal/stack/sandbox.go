@@ -71,6 +71,21 @@ func (s *Sandbox) RevokeToken(ctx context.Context, token string) error {
 	return s.call(ctx, http.MethodPost, "/tokens/revoke", map[string]string{"token": token}, new(any))
 }
 
+// CreateClient makes new credentials, as the Fuuffy dashboard does, and returns them.
+func (s *Sandbox) CreateClient(ctx context.Context) (id, secret string, err error) {
+	var created struct {
+		ID     string `json:"client_id"`
+		Secret string `json:"client_secret"`
+	}
+	err = s.call(ctx, http.MethodPost, "/clients", map[string]string{}, &created)
+	return created.ID, created.Secret, err
+}
+
+// RevokeClient revokes credentials, as the Fuuffy dashboard does.
+func (s *Sandbox) RevokeClient(ctx context.Context, id string) error {
+	return s.call(ctx, http.MethodDelete, "/clients/"+id, nil, new(any))
+}
+
 // call sends JSON to the sandbox's admin API and reads JSON into answer.
 func (s *Sandbox) call(ctx context.Context, method, path string, question, answer any) error {
 	body, err := json.Marshal(question)
@@ -90,7 +105,7 @@ func (s *Sandbox) call(ctx context.Context, method, path string, question, answe
 	if err != nil {
 		return fmt.Errorf("read the sandbox's answer: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusCreated {
 		return fmt.Errorf("ask the sandbox: %s %s: %s: %s", method, path, response.Status, text)
 	}
 	if err := json.Unmarshal(text, answer); err != nil {

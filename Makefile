@@ -36,7 +36,7 @@ test-unit: ## Run the tests of the engine and the sandbox, with the race detecto
 	set -x; go test $$race -shuffle=on ./...
 
 # The tests whose outcome is a figure, not just a pass.
-FIGURES := ^(TestDay|TestRotationCrashMatrix|TestReadersDuringARotation)$$
+FIGURES := ^(TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos)$$
 
 figures: ## Print the figures that the tests of the engine measure
 	@go test -count=1 -v -run '$(FIGURES)' . | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'

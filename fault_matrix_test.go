@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+var update = flag.Bool("update", false, "write the tables that tests print into docs/")
+
+// upstreamFault is one thing that can be wrong with Fuuffy or the way to it.
+type upstreamFault struct {
+	name string
+	// fault is the sandbox's doing, transport the network's.
+	fault     fuuffytest.Fault
+	transport func(*http.Request) error
+}
+
+func status(code int, body string) fuuffytest.Fault {
+	return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: code, Body: body}
+}
+
+func body(text string) fuuffytest.Fault {
+	return fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: text}
+}
+
+// tokenBody is a token response with one part replaced.
+func tokenBody(old, replacement string) fuuffytest.Fault {
+	return body(strings.Replace(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`, old, replacement, 1))
+}
+
+func retryAfterHeader(value string) fuuffytest.Fault {
+	f := status(http.StatusTooManyRequests, "")
+	f.Header = map[string]string{"Retry-After": value, "X-RateLimit-Reset": ""}
+	return f
+}
+
+func always(err error) func(*http.Request) error {
+	return func(*http.Request) error { return err }
+}
+
+func untilGivenUp(r *http.Request) error {
+	<-r.Context().Done()
+	return r.Context().Err()
+}
+
+var upstreamFaults = []upstreamFault{
+	{name: "connection refused", transport: always(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED})},
+	{name: "name not found (DNS)", transport: always(&net.DNSError{Err: "no such host", Name: "gateway.example.com", IsNotFound: true})},
+	{name: "black hole", transport: untilGivenUp},
+	{name: "hangs after the request", fault: fuuffytest.Fault{Kind: fuuffytest.FaultHang}},
+	{name: "slow drip", fault: fuuffytest.Fault{Kind: fuuffytest.FaultDrip, Delay: time.Second}},
+	{name: "connection cut in the body", fault: fuuffytest.Fault{Kind: fuuffytest.FaultCut}},
+	{name: "connection closed without an answer", fault: fuuffytest.Fault{Kind: fuuffytest.FaultRefuse}},
+	{name: "certificate not trusted", transport: always(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}})},
+	{name: "certificate expired", fault: fuuffytest.Fault{Kind: fuuffytest.FaultExpiredCertificate}},
+	{name: "certificate of another host", fault: fuuffytest.Fault{Kind: fuuffytest.FaultWrongHostCertificate}},
+	{name: "TLS 1.1 only", transport: always(errors.New("remote error: tls: protocol version not supported"))},
+	{name: "redirect to another host", fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}},
+	{name: "redirect to http", fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": "http://gateway.example.com/v1/auth/token"}}},
+	{name: "400 invalid request", fault: status(400, `{"error": {"code": "invalid_request", "message": "The 'grant_type' field is required", "field": "grant_type"}}`)},
+	{name: "401 invalid_client", fault: status(401, "")},
+	{name: "401 401021", fault: status(401, `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id, client_secret, or session_key"}}`)},
+	{name: "403 unauthorized_client", fault: status(403, `{"error": {"code": "unauthorized_client", "message": "The account lacks permission"}}`)},
+	{name: "404", fault: status(404, "")},
+	{name: "409", fault: status(409, "")},
+	{name: "422 validation", fault: status(422, "")},
+	{name: "408", fault: status(408, "")},
+	{name: "500", fault: status(500, "")},
+	{name: "503 maintenance", fault: status(503, "")},
+	{name: "503, HTML", fault: status(503, "<html>Maintenance</html>")},
+	{name: "429, Retry-After 20 s", fault: retryAfterHeader("20")},
+	{name: "429, Retry-After a date", fault: retryAfterHeader("Sat, 01 Jan 2000 03:00:00 GMT")},
+	{name: "429, Retry-After absurd", fault: retryAfterHeader("99999999999999999999")},
+	{name: "429, Retry-After absent", fault: retryAfterHeader("")},
+	{name: "200 with HTML", fault: fuuffytest.Fault{Kind: fuuffytest.FaultGarbage}},
+	{name: "200 empty", fault: fuuffytest.Fault{Kind: fuuffytest.FaultEmpty}},
+	{name: "200 truncated JSON", fault: fuuffytest.Fault{Kind: fuuffytest.FaultTruncated}},
+	{name: "200 deep nesting", fault: body(strings.Repeat("[", 60_000))},
+	{name: "200 of 10 MB", fault: body(strings.Repeat(" ", 10<<20))},
+	{name: "200 without data", fault: body(`{"access_token": "sk-1", "token_type": "Bearer"}`)},
+	{name: "expires_in 0", fault: tokenBody("3600", "0")},
+	{name: "expires_in negative", fault: tokenBody("3600", "-1")},
+	{name: "expires_in 1e300", fault: tokenBody("3600", "1e300")},
+	{name: "token empty", fault: tokenBody("sk-1", "")},
+	{name: "token with newline", fault: tokenBody("sk-1", `sk-1\n`)},
+	{name: "token with NUL", fault: tokenBody("sk-1", `sk-\u00001`)},
+	{name: "token with emoji", fault: tokenBody("sk-1", "sk-😀")},
+	{name: "token of 50 KB", fault: tokenBody("sk-1", strings.Repeat("a", 50_000))},
+	{name: "token_type mac", fault: tokenBody("Bearer", "mac")},
+}
+
+// tokenAges are the states of the held token, by its age; none is negative.
+var tokenAges = []struct {
+	name  string
+	age   time.Duration
+	stale bool
+}{
+	{"none", -1, false},
+	{"fresh", 10 * time.Minute, false},
+	{"in window", 52 * time.Minute, false},
+	{"in buffer", 56 * time.Minute, false},
+	{"in buffer, stale_if_error", 56 * time.Minute, true},
+	{"expired", 61 * time.Minute, true},
+}
+
+// faultOutcome is what readers get from an engine with a fault.
+type faultOutcome struct {
+	answer  string // "token", "token, warned", or the status
+	message string
+	took    time.Duration
+	// nextMinute counts the requests in a minute of reads, one a second, after the first.
+	nextMinute int
+}
+
+// meet reads with a fault, from an engine that holds a token of some age.
+func (f upstreamFault) meet(t *testing.T, age time.Duration, stale bool) faultOutcome {
+	m := newConfiguredMount(t, "stale_if_error", stale)
+	m.b.cache.random = func() float64 { return 0 }
+	if age >= 0 {
+		m.read()
+		time.Sleep(age)
+	}
+	var requests atomic.Int64
+	m.b.newTransport = func(string) (http.RoundTripper, error) {
+		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			requests.Add(1)
+			if f.transport != nil {
+				return nil, f.transport(r)
+			}
+			return m.sandbox.RoundTripper().RoundTrip(r)
+		}), nil
+	}
+	m.b.forget(false) // So that the next request builds the connection anew.
+	if f.transport == nil {
+		m.sandbox.SetFault(f.fault)
+	}
+
+	began := time.Now()
+	var o faultOutcome
+	resp, err := m.handle(context.Background(), logical.ReadOperation, "token", nil)
+	o.took = time.Since(began)
+	switch {
+	case err != nil || resp.IsError():
+		code, text := refusal(t, resp, err)
+		o.answer, o.message = fmt.Sprint(code), text
+	default:
+		synctest.Wait()
+		time.Sleep(2 * time.Minute) // The refresh in the background fails.
+		o.answer = "token"
+		if again := m.read(); len(again.Warnings) > 0 {
+			o.answer, o.message = "token, warned", again.Warnings[0]
+		}
+	}
+	before, began := requests.Load(), time.Now()
+	for time.Since(began) < time.Minute {
+		_, _ = m.handle(context.Background(), logical.ReadOperation, "token", nil)
+		time.Sleep(time.Second)
+	}
+	o.nextMinute = int(requests.Load() - before)
+	return o
+}
+
+// expected is what the design promises for a failure class and a state of the token.
+func expected(class failure, state string) string {
+	served := map[string]string{"fresh": "token", "in window": "token, warned"}
+	if class != rejected {
+		served["in buffer, stale_if_error"] = "token, warned"
+	}
+	if answer, ok := served[state]; ok {
+		return answer
+	}
+	return map[failure]string{rejected: "400", rateLimited: "429", unavailable: "502", malformed: "502"}[class]
+}
+
+// TestFaultMatrix meets each fault in each state of the token, and prints the
+// table that docs/reliability.md has.
+func TestFaultMatrix(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| fault | class | no token, or expired | in the buffer | in the buffer, `stale_if_error` | took | requests in the next minute |\n|---|---|---|---|---|---|---|\n")
+	for _, f := range upstreamFaults {
+		outcomes := map[string]faultOutcome{}
+		var class failure
+		for _, state := range tokenAges {
+			t.Run(f.name+", "+state.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := f.meet(t, state.age, state.stale)
+					outcomes[state.name] = o
+					if state.name == "none" {
+						class = classOf(o)
+					}
+					want := expected(class, state.name)
+					if want == "502" && o.answer == "504" {
+						want = "504" // A time-out says so.
+					}
+					assert.Equal(t, want, o.answer, o.message)
+					assert.LessOrEqual(t, o.took, maxRequestTime+saveTimeout)
+					assert.LessOrEqual(t, o.nextMinute, 18, "requests in the next minute")
+					assert.NotContains(t, o.message, testSecret)
+				})
+			})
+		}
+		cold, buffer, stale := outcomes["none"], outcomes["in buffer"], outcomes["in buffer, stale_if_error"]
+		assert.Equal(t, cold.answer, outcomes["expired"].answer, f.name)
+		fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %d |\n",
+			f.name, strings.ReplaceAll(string(class), "_", " "), cold.answer, buffer.answer, stale.answer, roughly(cold.took), cold.nextMinute)
+	}
+	t.Logf("fault matrix, %d faults in %d states of the token:\n%s", len(upstreamFaults), len(tokenAges), table.String())
+	requireInDocs(t, "docs/reliability.md", "fault matrix", table.String())
+}
+
+// classOf reads the class off what a reader without a token is told.
+func classOf(o faultOutcome) failure {
+	for beginning, class := range map[string]failure{
+		"Fuuffy rejected the request":   rejected,
+		"Fuuffy's rate limit":           rateLimited,
+		"Fuuffy can't be reached":       unavailable,
+		"Fuuffy's answer has no valid ": malformed,
+	} {
+		if strings.HasPrefix(o.message, beginning) {
+			return class
+		}
+	}
+	return failure("unknown: " + o.message)
+}
+
+// roughly hides the jitter of the retries.
+func roughly(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return "at once"
+	}
+	return fmt.Sprintf("< %d s", (int(d.Seconds())/5+1)*5)
+}
+
+// requireInDocs holds a table in a document, between markers, to what a test found;
+// -update writes it.
+func requireInDocs(t *testing.T, file, name, table string) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	begin, end := fmt.Sprintf("<!-- %s -->\n", name), fmt.Sprintf("<!-- end of %s -->", name)
+	before, rest, ok := strings.Cut(string(content), begin)
+	old, after, ok2 := strings.Cut(rest, end)
+	require.True(t, ok && ok2, "%s has no markers for the %s", file, name)
+	if *update && old != table {
+		require.NoError(t, os.WriteFile(file, []byte(before+begin+table+end+after), 0o644))
+		return
+	}
+	assert.Equal(t, table, old, "%s is out of date: go test -run %s -update .", file, cmp.Or(t.Name(), "Test"))
+}

@@ -23,7 +23,8 @@ import (
 type backend struct {
 	*framework.Backend
 
-	cache *tokenCache
+	cache   *tokenCache
+	metrics *metrics
 	// end ends the context that everything the backend starts runs on.
 	end context.CancelFunc
 	// newTransport makes the connections to Fuuffy.
@@ -40,6 +41,7 @@ type backend struct {
 	// live is the configuration in force; nil until it is read from storage.
 	live atomic.Pointer[liveConfig]
 
+	rateLimit *rateLimit
 	// authFailures counts how often Fuuffy rejected the credentials in force, on this
 	// node and since they are.
 	authFailures authFailures
@@ -70,7 +72,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 func newBackend() *backend {
 	life, end := context.WithCancel(context.Background())
-	b := &backend{end: end, newTransport: newTransport, cache: newTokenCache(life, nil)}
+	b := &backend{end: end, newTransport: newTransport, cache: newTokenCache(life, nil), rateLimit: newRateLimit()}
+	b.metrics = newMetrics(b)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -82,6 +85,8 @@ func newBackend() *backend {
 			b.pathRotateStep("promote", b.promote, promoteSynopsis),
 			b.pathRotateStep("rollback", b.rollback, rollbackSynopsis),
 			b.pathComplete(),
+			b.pathStatus(),
+			b.pathMetrics(),
 		},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configKey, tokenKey},
@@ -201,7 +206,7 @@ func (b *backend) build(stored *storedConfig) (*liveConfig, error) {
 	now := b.cache.wallClock
 	return &liveConfig{
 		storedConfig: *stored,
-		client:       newClient(stored.Endpoint.address(), stored.RequestTimeout, transport, now),
+		client:       newClient(stored.Endpoint.address(), stored.RequestTimeout, transport, now, b.rateLimit),
 	}, nil
 }
 
@@ -262,5 +267,6 @@ Write the credentials to "config" once. Applications read "token": the access
 token is cached, has at least five minutes to live, and is replaced in the
 background, so that however many applications read it Fuuffy is asked about once
 an hour. Operators rotate the credentials every 90 days through "rotate-root",
-without an outage.
+without an outage. "status" shows how the mount is doing, "metrics" the same for
+Prometheus.
 `

@@ -12,7 +12,9 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	cleanhttp "github.com/hashicorp/go-cleanhttp"
@@ -39,6 +41,18 @@ type client struct {
 	tokenURL string
 	// now is the wall clock, for a Retry-After that is a date.
 	now func() time.Time
+	// remaining is where the last X-RateLimit-Remaining is kept.
+	remaining *rateLimit
+}
+
+// rateLimit is how many requests Fuuffy's rate limit left at its last answer,
+// shared by the clients of a mount. A negative number means that it never said.
+type rateLimit struct{ atomic.Int64 }
+
+func newRateLimit() *rateLimit {
+	r := &rateLimit{}
+	r.Store(-1)
+	return r
 }
 
 // grant is an access token as Fuuffy granted it.
@@ -68,10 +82,11 @@ func newTransport(caCert string) (http.RoundTripper, error) {
 
 // newClient returns a client of the API at baseURL. An attempt is given up after
 // timeout.
-func newClient(baseURL string, timeout time.Duration, transport http.RoundTripper, now func() time.Time) *client {
+func newClient(baseURL string, timeout time.Duration, transport http.RoundTripper, now func() time.Time, remaining *rateLimit) *client {
 	return &client{
-		tokenURL: strings.TrimSuffix(baseURL, "/") + "/auth/token",
-		now:      now,
+		tokenURL:  strings.TrimSuffix(baseURL, "/") + "/auth/token",
+		now:       now,
+		remaining: remaining,
 		http: &retryablehttp.Client{
 			HTTPClient: &http.Client{
 				Transport: transport,
@@ -111,6 +126,9 @@ func (c *client) requestToken(ctx context.Context, clientID, clientSecret string
 	var granted grant
 	req.SetResponseHandler(func(resp *http.Response) error {
 		defer resp.Body.Close()
+		if remaining, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Remaining"), 10, 64); err == nil {
+			c.remaining.Store(remaining)
+		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)

@@ -33,7 +33,7 @@ func sandboxClient(t *testing.T) (*client, *fuuffytest.Sandbox) {
 	t.Helper()
 	sandbox := fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1})
 	sandbox.CreateClient(testClientID, testSecret)
-	return newClient("https://gateway.example.com/v1", 10*time.Second, sandbox.RoundTripper(), time.Now), sandbox
+	return newClient("https://gateway.example.com/v1", 10*time.Second, sandbox.RoundTripper(), time.Now, newRateLimit()), sandbox
 }
 
 // requireUpstream asks for a token in vain and returns why.
@@ -54,7 +54,7 @@ func TestTokenRequestOnTheWire(t *testing.T) {
 		fmt.Fprint(w, `{"data": {"access_token": "sk-1", "token_type": "bearer", "expires_in": 3600}}`)
 	}))
 	defer server.Close()
-	c := newClient(server.URL+"/v1/", time.Second, server.Client().Transport, time.Now)
+	c := newClient(server.URL+"/v1/", time.Second, server.Client().Transport, time.Now, newRateLimit())
 	granted, err := c.requestToken(t.Context(), testClientID, testSecret)
 	require.NoError(t, err)
 	assert.Equal(t, grant{accessToken: "sk-1", expiresIn: time.Hour}, granted)
@@ -145,7 +145,7 @@ func TestRequestTimeouts(t *testing.T) {
 		assert.GreaterOrEqual(t, time.Since(began), 30*time.Second)
 		assert.LessOrEqual(t, time.Since(began), 30*time.Second+2*maxRetryWait)
 
-		c = newClient("https://gateway.example.com/v1", 30*time.Second, sandbox.RoundTripper(), time.Now)
+		c = newClient("https://gateway.example.com/v1", 30*time.Second, sandbox.RoundTripper(), time.Now, newRateLimit())
 		began = time.Now()
 		assert.True(t, requireUpstream(t, c).timeout)
 		assert.Equal(t, maxRequestTime, time.Since(began))
@@ -249,14 +249,14 @@ func TestConnection(t *testing.T) {
 			if tt.address != "" {
 				address = tt.address
 			}
-			upstream := requireUpstream(t, newClient(address, 10*time.Second, tt.transport, time.Now))
+			upstream := requireUpstream(t, newClient(address, 10*time.Second, tt.transport, time.Now, newRateLimit()))
 			assert.Equal(t, tt.failure, upstream.failure)
 			assert.Contains(t, upstream.Error(), tt.text)
 		})
 	}
 
 	server.ClearFault()
-	_, err = newClient(server.BaseURL(), 10*time.Second, trusting, time.Now).requestToken(t.Context(), testClientID, testSecret)
+	_, err = newClient(server.BaseURL(), 10*time.Second, trusting, time.Now, newRateLimit()).requestToken(t.Context(), testClientID, testSecret)
 	assert.NoError(t, err)
 }
 
@@ -278,7 +278,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	defer server.Close()
 	transport, err := newTransport(certificatePEM(server.Certificate()))
 	require.NoError(t, err)
-	upstream := requireUpstream(t, newClient(server.URL, time.Second, transport, time.Now))
+	upstream := requireUpstream(t, newClient(server.URL, time.Second, transport, time.Now, newRateLimit()))
 	assert.Contains(t, upstream.Error(), "protocol version")
 }
 
@@ -288,7 +288,7 @@ func TestTransportErrorsDoNotQuoteTheSecret(t *testing.T) {
 		transport := roundTripFunc(func(*http.Request) (*http.Response, error) {
 			return nil, errors.New("malformed HTTP response \"" + testSecret + "\"\n")
 		})
-		c := newClient("https://gateway.example.com", time.Second, transport, time.Now)
+		c := newClient("https://gateway.example.com", time.Second, transport, time.Now, newRateLimit())
 		text := requireUpstream(t, c).Error()
 		assert.Contains(t, text, "[redacted]")
 		assert.NotContains(t, text, testSecret)

@@ -16,6 +16,8 @@ type tokenSource interface {
 	fetch(ctx context.Context) (accessToken, error)
 	// save keeps a token for after a restart.
 	save(ctx context.Context, t accessToken) error
+	// report tells the outcome to who is interested, after everybody who waited.
+	report(ctx context.Context, err error)
 }
 
 // flight is one token request and its outcome, which all who wait for it share.
@@ -57,9 +59,15 @@ func (c *tokenCache) takeOff(generation uint64, source tokenSource, now instant)
 	return f, nil
 }
 
-// fly gets one token, publishes it and saves it, and then tells all who wait. The
-// save comes before that, so that a token once given out survives a crash.
+// fly carries out a flight, and tells its outcome to all who wait.
 func (c *tokenCache) fly(ctx context.Context, f *flight, source tokenSource) {
+	c.deliver(ctx, f, source)
+	source.report(ctx, f.err)
+}
+
+// deliver gets one token, publishes it and saves it. The save comes before anybody
+// is given the token, so that a token once given out survives a crash.
+func (c *tokenCache) deliver(ctx context.Context, f *flight, source tokenSource) {
 	defer close(f.done)
 	token, err := fetchSafely(ctx, source)
 	f.token, f.err = c.land(f, token, err)
@@ -147,8 +155,10 @@ func (c *tokenCache) failed(err error, now instant) {
 	}
 }
 
-// wait returns the outcome of the flight. Who gives up waiting does not disturb it.
-func (f *flight) wait(ctx context.Context) (*heldToken, error) {
+// wait returns the outcome of a flight. Who gives up waiting does not disturb it.
+func (c *tokenCache) wait(ctx context.Context, f *flight) (*heldToken, error) {
+	c.waiting.Add(1)
+	defer c.waiting.Add(-1)
 	select {
 	case <-f.done:
 		return f.token, f.err

@@ -11,8 +11,10 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +43,7 @@ type mount struct {
 	sandbox *fuuffytest.Sandbox
 	system  *logical.StaticSystemView
 	log     *lockedBuffer
+	events  *eventSink
 }
 
 // newMount returns an engine that is not configured, whose connections end in a
@@ -53,6 +56,7 @@ func newMount(t *testing.T) *mount {
 		sandbox: fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1}),
 		system:  logical.TestSystemView(),
 		log:     &lockedBuffer{},
+		events:  &eventSink{},
 	}
 	m.sandbox.CreateClient(testClientID, testSecret)
 	m.start()
@@ -71,9 +75,10 @@ func newConfiguredMount(t *testing.T, settings ...any) *mount {
 func (m *mount) start() {
 	m.t.Helper()
 	raw, err := Factory(m.t.Context(), &logical.BackendConfig{
-		StorageView: m.storage,
-		System:      m.system,
-		Logger:      hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
+		StorageView:  m.storage,
+		System:       m.system,
+		EventsSender: m.events,
+		Logger:       hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
 	})
 	require.NoError(m.t, err)
 	b := raw.(*backend)
@@ -191,6 +196,34 @@ func (m *mount) skewWallClock(skew func() time.Duration) {
 
 func (m *mount) setReplicationState(state consts.ReplicationState) {
 	m.system.ReplicationStateVal = state
+}
+
+// eventSink keeps the events that are sent, as "type key=value …".
+type eventSink struct {
+	mu   sync.Mutex
+	sent []string
+}
+
+// SendEvent is part of logical.EventSender.
+func (e *eventSink) SendEvent(_ context.Context, kind logical.EventType, event *logical.EventData) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	text := string(kind)
+	fields := event.Metadata.GetFields()
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		text += " " + key + "=" + fields[key].GetStringValue()
+	}
+	e.sent = append(e.sent, text)
+	return nil
+}
+
+// take returns the events since the last time.
+func (e *eventSink) take() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sent := e.sent
+	e.sent = nil
+	return sent
 }
 
 // lockedBuffer is a log that many goroutines write.

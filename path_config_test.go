@@ -290,7 +290,7 @@ func TestInvalidateConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		old := m.readToken()
-		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log}
+		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
 		other.start()
 		other.do(logical.UpdateOperation, "config", pairs("environment", "testing", "client_secret", testSecret))
 

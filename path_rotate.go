@@ -153,7 +153,8 @@ func (b *backend) take(ctx context.Context, req *logical.Request, s step, warnin
 			return answer(req, err)
 		}
 		b.Logger().Info("rotation of the credentials", "step", t.step, "state", t.next.Rotation.state(), "client_id", t.next.Current.ClientID)
-		b.notify(ctx, "rotate-root-"+t.step, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())
+		b.metrics.steps.WithLabelValues(t.step).Inc()
+		b.notify(ctx, "rotate-root-"+t.step, rotatePath, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())
 	}
 	resp := b.rotationResponse(&t.next, req.MountPoint)
 	resp.Warnings = append(append(warnings, t.warnings...), resp.Warnings...)

@@ -485,7 +485,7 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newRotatingMount(t, stateIdle)
 				old := m.readToken()
-				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log}
+				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
 				other.start()
 				other.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", compromised))
 				if !compromised {

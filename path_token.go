@@ -83,6 +83,7 @@ func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *fra
 	if err := refuseUnknown(req, d); err != nil {
 		return answer(req, err)
 	}
+	b.metrics.replacements.Inc()
 	dead := strings.TrimSpace(d.Get("rejected_token").(string))
 	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
 		return b.cache.replace(ctx, live.generation, dead, b.newTokenRequest(req.Storage, live))

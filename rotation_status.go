@@ -146,7 +146,7 @@ func (b *backend) remind(ctx context.Context, c *storedConfig) {
 	}
 	b.reminded = now
 	b.Logger().Warn(text, "days_left", c.daysLeft(now))
-	b.notify(ctx, "rotate-root-due", "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
+	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
 }
 
 // nextStep says what to do now, with commands to copy.

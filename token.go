@@ -27,6 +27,10 @@ const (
 	expired
 )
 
+func (s tokenState) String() string {
+	return [...]string{"fresh", "refreshing", "buffer", "expired"}[s]
+}
+
 const (
 	// maxTokenLength is more than any gateway lets through in a header.
 	maxTokenLength = 16 << 10

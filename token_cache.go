@@ -33,6 +33,9 @@ type tokenCache struct {
 	// flights counts the goroutines that close waits for.
 	flights sync.WaitGroup
 
+	// waiting counts the readers in front of a flight.
+	waiting atomic.Int64
+
 	// held is written under mu and read without it.
 	held atomic.Pointer[heldToken]
 
@@ -103,7 +106,7 @@ func (c *tokenCache) get(ctx context.Context, generation uint64, source tokenSou
 	}
 	if f != nil {
 		var t *heldToken
-		if t, err = f.wait(ctx); err == nil {
+		if t, err = c.wait(ctx, f); err == nil {
 			return c.serve(t, c.clock(), nil), nil
 		}
 	}
@@ -139,7 +142,7 @@ func (c *tokenCache) replace(ctx context.Context, generation uint64, dead string
 	if err != nil {
 		return reading{}, err
 	}
-	t, err = f.wait(ctx)
+	t, err = c.wait(ctx, f)
 	if err != nil {
 		return reading{}, err
 	}

@@ -49,6 +49,15 @@ func (r *tokenRequest) save(ctx context.Context, t accessToken) error {
 	return saveToken(ctx, r.storage, t)
 }
 
+// report is part of tokenSource.
+func (r *tokenRequest) report(ctx context.Context, err error) {
+	if upstream, ok := errors.AsType[*upstreamError](err); ok {
+		r.b.notify(ctx, "token-issue-fail", tokenKey, "client_id", r.live.Current.ClientID, "failure", string(upstream.failure))
+	} else if err == nil && !r.found {
+		r.b.notify(ctx, "token-issue", tokenKey, "client_id", r.live.Current.ClientID)
+	}
+}
+
 // ask requests a token with the credentials in force. If those are rejected in the
 // middle of a rotation, the old ones are asked.
 func (b *backend) ask(ctx context.Context, live *liveConfig) (accessToken, error) {
@@ -71,21 +80,23 @@ func (b *backend) ask(ctx context.Context, live *liveConfig) (accessToken, error
 	}
 	b.Logger().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
 		"new_client_id", live.Current.ClientID, "old_client_id", fallback.ClientID, "error", err)
-	b.notify(ctx, "rotate-root-fallback", "client_id", fallback.ClientID)
+	b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", fallback.ClientID)
 	return *t, nil
 }
 
 // prove requests a token with a pair of credentials at the endpoint of a
 // configuration. Neither needs to be in force, and the token cache is not touched.
 func (b *backend) prove(ctx context.Context, live *liveConfig, pair *credentials) (*accessToken, error) {
-	issued := b.cache.wallClock().UTC()
+	began := b.cache.clock()
 	granted, err := live.client.requestToken(ctx, pair.ClientID, pair.ClientSecret)
+	b.metrics.requested(err, b.cache.clock().mono-began.mono)
 	if err != nil {
 		return nil, err
 	}
 	if granted.assumedExpiry {
 		b.Logger().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", defaultTokenLife)
 	}
+	issued := began.wall.UTC()
 	return &accessToken{
 		Value:         granted.accessToken,
 		IssuedAt:      issued,

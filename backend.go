@@ -102,7 +102,7 @@ func newBackend() *backend {
 
 // HandleRequest is part of logical.Backend.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := checkSecretTypes(req); err != nil {
+	if err := b.checkTypes(req); err != nil {
 		return answer(req, err)
 	}
 	return b.Backend.HandleRequest(ctx, req)
@@ -110,7 +110,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 
 // HandleExistenceCheck is part of logical.Backend.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	if err := checkSecretTypes(req); err != nil {
+	if err := b.checkTypes(req); err != nil {
 		return false, false, &logical.StatusBadRequest{Err: err.Error()}
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)

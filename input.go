@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,10 +20,6 @@ import (
 
 // maxTextLength bounds, in bytes, each text that is not a PEM bundle.
 const maxTextLength = 4096
-
-// secretFields are never quoted, not even to who sent them: Vault's audit log
-// keeps error texts in the clear.
-var secretFields = []string{"client_secret", "rejected_token"}
 
 // text reads a text field into target if the write names it. Surrounding white
 // space, which a paste or a file brings along, is taken off with a warning.
@@ -113,15 +111,29 @@ func checkCACert(bundle string) error {
 	return nil
 }
 
-// checkSecretTypes refuses a secret that is not a text before the framework does:
-// its own error would quote the value.
-func checkSecretTypes(req *logical.Request) error {
-	for _, field := range secretFields {
-		switch req.Data[field].(type) {
-		case nil, string:
-		default:
-			return userError(field + " must be a string")
+// checkTypes refuses values that are not of their field's type before the framework
+// does: its errors quote the value, which may be a secret or huge, and Vault's audit
+// log keeps error texts in the clear.
+func (b *backend) checkTypes(req *logical.Request) error {
+	if len(req.Data) == 0 {
+		return nil
+	}
+	path := b.Route(req.Path)
+	if path == nil {
+		return nil
+	}
+	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
+	for _, field := range slices.Sorted(maps.Keys(path.Fields)) {
+		if _, _, err := d.GetOkErr(field); err != nil {
+			return userError(field + " must be " + typeNames[path.Fields[field].Type])
 		}
 	}
 	return nil
+}
+
+// typeNames are the types of this engine's fields, for people.
+var typeNames = map[framework.FieldType]string{
+	framework.TypeString:         "a string",
+	framework.TypeBool:           "true or false",
+	framework.TypeDurationSecond: "a duration like 5m, or a number of seconds",
 }

@@ -342,15 +342,15 @@ func TestConfigRefusesBadInput(t *testing.T) {
 		"ca_cert damaged":       {pairs("ca_cert", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"), "damaged certificate"},
 		"timeout of no time":    {pairs("request_timeout", 0), "request_timeout must be between 1s and 30s"},
 		"timeout too long":      {pairs("request_timeout", "1h"), "request_timeout must be between 1s and 30s"},
-		"timeout negative":      {pairs("request_timeout", -5), "request_timeout"},
-		"timeout not a time":    {pairs("request_timeout", "soon"), "request_timeout"},
-		"timeout overflows":     {pairs("request_timeout", 18446744083), "request_timeout"},
-		"timeout overflows too": {pairs("request_timeout", "18446744083"), "request_timeout"},
+		"timeout negative":      {pairs("request_timeout", -5), "request_timeout must be a duration like 5m"},
+		"timeout not a time":    {pairs("request_timeout", "soon"), "request_timeout must be a duration like 5m"},
+		"timeout overflows":     {pairs("request_timeout", 18446744083), "request_timeout must be a duration"},
+		"timeout overflows too": {pairs("request_timeout", "18446744083"), "request_timeout must be a duration"},
 		"buffer":                {pairs("token_expiry_buffer", "1s"), "token_expiry_buffer must be between 30s and 30m"},
 		"window":                {pairs("token_refresh_window", "2h"), "token_refresh_window must be between 30s and 30m"},
 		"period":                {pairs("rotation_period", "1m"), "rotation_period must be between 1h and 26280h"},
 		"reminder":              {pairs("rotation_reminder", "2160h"), "rotation_reminder (2160h) must be shorter than rotation_period (2160h)"},
-		"not a bool":            {pairs("stale_if_error", "perhaps"), "stale_if_error"},
+		"not a bool":            {pairs("stale_if_error", "perhaps"), "stale_if_error must be true or false"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, existing := range []bool{false, true} {

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// evilHost is an attacker's server. It keeps all that it is sent.
+type evilHost struct {
+	*httptest.Server
+	mu   sync.Mutex
+	seen strings.Builder
+}
+
+func newEvilHost(t *testing.T) *evilHost {
+	e := &evilHost{}
+	e.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent, _ := io.ReadAll(r.Body)
+		e.mu.Lock()
+		e.seen.WriteString(r.URL.String() + "\n" + string(sent) + "\n")
+		e.mu.Unlock()
+		_, _ = io.WriteString(w, `{"data": {"access_token": "sk-evil", "token_type": "Bearer", "expires_in": 3600}}`)
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+func (e *evilHost) log() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen.String()
+}
+
+// Whoever may update the config and take the steps of a rotation, but does not know
+// the secret, can't have it sent to a host of theirs: not by any combination of
+// fields, in any state of a rotation.
+func TestStoredSecretCannotBeMadeToLeave(t *testing.T) {
+	evil := newEvilHost(t)
+	certificate := certificatePEM(evil.Certificate())
+	temptations := []map[string]any{
+		{"base_url": evil.URL + "/v1"},
+		{"ca_cert": certificate},
+		{"environment": "testing"},
+		{"client_id": "attacker"},
+		{"client_secret": "the-attackers-own"},
+		{"verify_connection": false},
+		{"stale_if_error": true, "request_timeout": "1s"},
+	}
+	attempts := 0
+	for _, state := range []string{stateIdle, stateStaged, statePromoted, "compromised"} {
+		m := newServerMount(t, state)
+		for combination := range 1 << len(temptations) {
+			data := map[string]any{}
+			for i, temptation := range temptations {
+				if combination&(1<<i) != 0 {
+					for field, value := range temptation {
+						data[field] = value
+					}
+				}
+			}
+			attempts++
+			_, _ = m.handle(t.Context(), logical.UpdateOperation, "config", data)
+			if combination%8 == 0 {
+				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+			}
+		}
+		for _, path := range []string{"rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
+			for _, data := range []map[string]any{nil, {"client_id": "attacker", "client_secret": "the-attackers-own"}, {"force": true}, {"base_url": evil.URL}} {
+				attempts++
+				_, _ = m.handle(t.Context(), logical.UpdateOperation, path, data)
+				_, _ = m.handle(t.Context(), logical.DeleteOperation, "token", nil)
+				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+			}
+		}
+	}
+	seen := evil.log()
+	t.Logf("%d attempts; the evil host was sent %d bytes", attempts, len(seen))
+	assert.Contains(t, seen, "the-attackers-own", "the attacker's own secret arrives, so the host could be reached")
+	for _, secret := range []string{testSecret, newSecret} {
+		assert.NotContains(t, seen, secret)
+		assert.NotContains(t, seen, url.QueryEscape(secret))
+	}
+}
+
+// newServerMount returns an engine in a state of a rotation, with real connections to
+// a sandbox.
+func newServerMount(t *testing.T, state string) *mount {
+	t.Helper()
+	server := fuuffytest.NewServer(t, fuuffytest.Config{PerMinute: -1, PerHour: -1})
+	server.CreateClient(testClientID, testSecret)
+	server.CreateClient(newClientID, newSecret)
+	m := newMount(t)
+	m.sandbox = server.Sandbox
+	m.b.newTransport = newTransport
+	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
+	switch state {
+	case stateStaged:
+		m.stage()
+	case statePromoted:
+		m.stage()
+		m.promote()
+	case "compromised":
+		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+	}
+	return m
+}
+
+// Fuuffy's own host, taken over for a moment, can't pass the secret on either.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	evil := newEvilHost(t)
+	m := newServerMount(t, stateIdle)
+	for _, location := range []string{evil.URL + "/v1/auth/token", strings.Replace(evil.URL, "https", "http", 1), "//" + evil.Listener.Addr().String()} {
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": location}})
+		m.do(logical.DeleteOperation, "token", nil)
+		_, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Contains(t, text, "redirect")
+	}
+	assert.Empty(t, evil.log())
+}
+
+// What the backend started ends with it, connections to Fuuffy included.
+func TestCleanLeavesNothingRunning(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	server, err := fuuffytest.Start(fuuffytest.Config{}, "127.0.0.1:0")
+	require.NoError(t, err)
+	server.CreateClient(testClientID, testSecret)
+	m := newMount(t)
+	m.b.newTransport = newTransport
+	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
+	m.read()
+	server.Hold()
+	m.do(logical.DeleteOperation, "token", nil)
+	go func() { _, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil) }()
+	require.NoError(t, server.WaitHeld(t.Context(), 1))
+
+	m.b.Cleanup(t.Context())
+	server.Close()
+	goleak.VerifyNone(t, before)
+}
+
+// The fields of every path, with values of the wrong type and of absurd size: a 4xx,
+// no panic, nothing stored, no secret in the answer.
+func TestHostileFields(t *testing.T) {
+	values := map[string]any{
+		"null": nil, "map": pairs("a", "b"), "list": []any{"a", 1}, "number": -1e300, "huge text": strings.Repeat("x", 1<<20),
+		"control characters": "a\x00\x1b[31m\r\nb", "not UTF-8": "\xff\xfe", "template": "${jndi:ldap://x}{{.}}%s%n", "bool": true, "empty": "",
+		"absurd duration": "999999999h", "negative duration": "-1s",
+	}
+	attempts := 0
+	for _, path := range []string{"config", "token", "rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
+		for name, value := range values {
+			m := newConfiguredMount(t)
+			fields := []string{"unknown-" + name}
+			for field := range m.b.Route(path).Fields {
+				fields = append(fields, field)
+			}
+			for _, field := range fields {
+				attempts++
+				before := m.readConfig()
+				resp, err := m.handle(t.Context(), logical.UpdateOperation, path, map[string]any{field: value})
+				if err != nil || resp.IsError() {
+					status, text := refusal(t, resp, err)
+					assert.Equal(t, http.StatusBadRequest, status, "%s: %s=%s: %s", path, field, name, text)
+					assert.Less(t, len(text), 4096, "%s: %s=%s", path, field, name)
+					assert.Equal(t, before, m.readConfig(), "%s: %s=%s", path, field, name)
+				}
+			}
+		}
+	}
+	t.Logf("%d hostile fields", attempts)
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -128,15 +129,8 @@ func (b *backend) serveToken(ctx context.Context, req *logical.Request, read fun
 
 func tokenResponse(r reading) *logical.Response {
 	t := r.token
-	resp := &logical.Response{Data: map[string]any{
-		"access_token":        t.Value,
-		"token_type":          "Bearer",
-		"expires_at":          t.ExpiresAt.UTC().Format(time.RFC3339),
-		"last_vault_rotation": t.IssuedAt.UTC().Format(time.RFC3339),
-		"rotation_period":     int64(t.servedUntil / time.Second),
-		"ttl":                 int64(r.ttl / time.Second),
-		"environment":         t.Environment,
-	}}
+	resp := &logical.Response{Data: maps.Clone(t.answer)}
+	resp.Data["ttl"] = int64(r.ttl / time.Second)
 	switch {
 	case r.tooYoung:
 		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.replaceAge()))

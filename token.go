@@ -120,6 +120,8 @@ type heldToken struct {
 	// Ages of the token: when its refresh window opens, by when PeriodicFunc has
 	// certainly replaced it, and when it is no longer served.
 	windowOpens, replaced, servedUntil time.Duration
+	// answer is what every reader of this token gets but for ttl, made once.
+	answer map[string]any
 	// superseded is set when the credentials were rotated: served, but a
 	// replacement is due at once.
 	superseded bool
@@ -148,6 +150,14 @@ func hold(t accessToken, p policy, now instant, random float64) *heldToken {
 		windowOpens: opens - time.Duration(random*float64(window)/10),
 		replaced:    replaced,
 		servedUntil: servedUntil,
+		answer: map[string]any{
+			"access_token":        t.Value,
+			"token_type":          "Bearer",
+			"expires_at":          timestamp(t.ExpiresAt),
+			"last_vault_rotation": timestamp(t.IssuedAt),
+			"rotation_period":     int64(servedUntil / time.Second),
+			"environment":         t.Environment,
+		},
 	}
 }
 

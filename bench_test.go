@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// BenchmarkWarmRead is a read of the cached token, against a framework path that
+// returns a constant map of the same shape: what any engine pays.
+//
+//	go test -run '^$' -bench WarmRead -benchmem -cpu 1,2 -count 10 . | benchstat -col /engine -
+func BenchmarkWarmRead(b *testing.B) {
+	b.Run("engine=constant", func(b *testing.B) { benchmarkRead(b, constantBackend(), &logical.InmemStorage{}) })
+	b.Run("engine=fuuffy", func(b *testing.B) {
+		storage := &logical.InmemStorage{}
+		benchmarkRead(b, warmBackend(b, storage), storage)
+	})
+}
+
+func benchmarkRead(b *testing.B, backend logical.Backend, storage logical.Storage) {
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		ctx := context.Background()
+		for pb.Next() {
+			resp, err := backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "token", Storage: storage})
+			if err != nil || len(resp.Data) != 7 {
+				b.Errorf("read: %v, %v", resp, err)
+				return
+			}
+		}
+	})
+}
+
+// constantBackend answers token with a constant.
+func constantBackend() logical.Backend {
+	return &framework.Backend{
+		Paths: []*framework.Path{{
+			Pattern: "token",
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+						return &logical.Response{Data: map[string]any{
+							"access_token": "sk-418e41a74ca2e7d941fa4456d73dbed7", "token_type": "Bearer",
+							"expires_at": "2026-11-22T20:17:32Z", "last_vault_rotation": "2026-11-22T19:17:32Z",
+							"rotation_period": int64(3300), "ttl": int64(3127), "environment": "production",
+						}}, nil
+					},
+				},
+			},
+		}},
+	}
+}
+
+// warmBackend is an engine that holds a token.
+func warmBackend(b *testing.B, storage logical.Storage) logical.Backend {
+	sandbox := fuuffytest.New(fuuffytest.Config{})
+	sandbox.CreateClient(testClientID, testSecret)
+	raw, err := Factory(b.Context(), &logical.BackendConfig{StorageView: storage, System: logical.TestSystemView()})
+	require.NoError(b, err)
+	engine := raw.(*backend)
+	b.Cleanup(func() { engine.Cleanup(context.Background()) })
+	engine.newTransport = func(string) (http.RoundTripper, error) { return sandbox.RoundTripper(), nil }
+	resp, err := engine.HandleRequest(b.Context(), &logical.Request{
+		Operation: logical.CreateOperation, Path: "config", Storage: storage,
+		Data: pairs("client_id", testClientID, "client_secret", testSecret),
+	})
+	require.NoError(b, err)
+	require.False(b, resp.IsError(), "%v", resp)
+	return engine
+}

@@ -66,12 +66,20 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 
-func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if b.live.Load() != nil {
-		if r, ok := b.cache.warm(); ok {
-			return tokenResponse(r), nil
-		}
+// warmToken answers a read for which there is nothing to do but serve the token
+// held. It takes no lock and touches no storage.
+func (b *backend) warmToken() (*logical.Response, bool) {
+	if b.live.Load() == nil {
+		return nil, false // The config was changed elsewhere; what is held may be of the former.
 	}
+	r, ok := b.cache.warm()
+	if !ok {
+		return nil, false
+	}
+	return tokenResponse(r), true
+}
+
+func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
 		if !b.mayAskFuuffy() && b.cache.due() {
 			return reading{}, errForward

@@ -122,7 +122,7 @@ func (c *storedConfig) daysLeft(now time.Time) int64 {
 // warnIfDue adds a warning to an answer if the rotation is due soon or overdue.
 func (c *storedConfig) warnIfDue(resp *logical.Response, now time.Time, mount string) {
 	if text := c.dueText(now); text != "" {
-		resp.AddWarning(text + fmt.Sprintf(": vault read %s%s", mount, rotatePath))
+		resp.AddWarning(fmt.Sprintf("%s: vault read %s%s", text, mount, rotatePath))
 	}
 }
 

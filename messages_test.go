@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// speakers are the calls by which the engine tells people something.
+var speakers = map[string]bool{
+	"userError": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true, "warn": true,
+	"Warn": true, "Error": true, "explainedError": true,
+}
+
+// TestTroubleshootingHasEveryMessage holds docs/troubleshooting.md to the code: each
+// error, warning and log line of the engine is in it, with … for what varies.
+func TestTroubleshootingHasEveryMessage(t *testing.T) {
+	content, err := os.ReadFile("docs/troubleshooting.md")
+	require.NoError(t, err)
+	page := strings.Join(strings.Fields(string(content)), " ")
+	messages := messagesInCode(t)
+	assert.Greater(t, len(messages), 50)
+	for _, message := range messages {
+		assert.Contains(t, page, message)
+	}
+}
+
+// messagesInCode returns the beginnings of all messages, up to where they go on to
+// explain themselves.
+func messagesInCode(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	var messages []string
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if speakers[calledName(n.Fun)] {
+					messages = append(messages, texts(n.Args)...)
+				}
+			case *ast.CompositeLit:
+				if speakers[calledName(n.Type)] {
+					messages = append(messages, texts(n.Elts)...)
+				}
+			}
+			return true
+		})
+	}
+	return messages
+}
+
+func calledName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
+}
+
+var (
+	verb       = regexp.MustCompile(`%(\[\d+\])?[a-z]`)
+	sentenceOf = regexp.MustCompile(`^(.{12,}?)(: |; |\. |\n|, so | \()`)
+)
+
+// texts returns the first string in each argument that is long enough to be a message.
+func texts(args []ast.Expr) []string {
+	var found []string
+	for _, arg := range args {
+		ast.Inspect(arg, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok && calledName(call.Fun) != "Sprintf" {
+				return false
+			}
+			literal, ok := n.(*ast.BasicLit)
+			if !ok || literal.Kind != token.STRING || len(found) > 0 {
+				return true
+			}
+			text, err := strconv.Unquote(literal.Value)
+			if err != nil {
+				return true
+			}
+			// Less than that is a piece of a message.
+			if message := beginning(text); len(strings.Trim(message, "…: ")) > 13 {
+				found = append(found, message)
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func beginning(message string) string {
+	message = verb.ReplaceAllString(message, "…")
+	if match := sentenceOf.FindStringSubmatch(message); match != nil {
+		message = match[1]
+	}
+	return strings.Trim(strings.Join(strings.Fields(message), " "), " :.(")
+}

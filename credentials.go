@@ -114,7 +114,7 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	var c storedConfig
 	if err := entry.DecodeJSON(&c); err != nil {
 		// The decoder's own words could quote the entry.
-		return nil, fmt.Errorf("decode config: the stored entry is damaged; write the config anew")
+		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it anew")
 	}
 	if c.Format > configFormat {
 		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", c.Format, configFormat)

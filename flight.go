@@ -70,6 +70,9 @@ func (c *tokenCache) fly(ctx context.Context, f *flight, source tokenSource) {
 func (c *tokenCache) deliver(ctx context.Context, f *flight, source tokenSource) {
 	defer close(f.done)
 	token, err := fetchSafely(ctx, source)
+	if err != nil && c.life.Err() != nil {
+		err = errClosed // Rather than that some context ended.
+	}
 	f.token, f.err = c.land(f, token, err)
 	if f.err == nil && f.token.Value == token.Value {
 		c.save(ctx, f.generation, f.token.accessToken, source)

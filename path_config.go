@@ -61,9 +61,11 @@ func (b *backend) pathConfig() *framework.Path {
 	}
 }
 
+// configExists does not read what is stored: Vault would hide from the user what is
+// wrong with it, which the operation itself says.
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
-	stored, err := loadConfig(ctx, req.Storage)
-	return stored != nil, err
+	entry, err := req.Storage.Get(ctx, configKey)
+	return entry != nil, err
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

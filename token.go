@@ -47,6 +47,9 @@ const (
 	// maxTTLFloor is how soon, at the earliest, a reader is asked to come back
 	// while a refresh is failing.
 	maxTTLFloor = 15 * time.Second
+	// maxSecondLook is how long before its end a short-lived token sends its readers
+	// back, so that one who finds no newer token has time for a second look.
+	maxSecondLook = 2 * time.Second
 	// rotatedTTL is how soon, at the latest, a reader comes back for a token of
 	// the new credentials.
 	rotatedTTL = time.Minute
@@ -120,6 +123,9 @@ type heldToken struct {
 	// Ages of the token: when its refresh window opens, by when PeriodicFunc has
 	// certainly replaced it, and when it is no longer served.
 	windowOpens, replaced, servedUntil time.Duration
+	// secondLook is the time for a reader that finds the old token when it comes
+	// back, and so must come again.
+	secondLook time.Duration
 	// answer is what every reader of this token gets but for ttl, made once.
 	answer map[string]any
 	// superseded is set when the credentials were rotated: served, but a
@@ -140,9 +146,9 @@ func hold(t accessToken, p policy, now instant, random float64) *heldToken {
 
 	// PeriodicFunc is too coarse for a short window. Its readers refresh it, so
 	// they are asked to come back all over it.
-	replaced := opens
+	replaced, secondLook := opens, min(maxSecondLook, window/2)
 	if window >= 2*(periodicInterval+refreshMargin) {
-		replaced += periodicInterval + refreshMargin
+		replaced, secondLook = opens+periodicInterval+refreshMargin, 0
 	}
 	return &heldToken{
 		accessToken: t,
@@ -150,6 +156,7 @@ func hold(t accessToken, p policy, now instant, random float64) *heldToken {
 		windowOpens: opens - time.Duration(random*float64(window)/10),
 		replaced:    replaced,
 		servedUntil: servedUntil,
+		secondLook:  secondLook,
 		answer: map[string]any{
 			"access_token":        t.Value,
 			"token_type":          "Bearer",
@@ -195,6 +202,9 @@ func (t *heldToken) replaceAge() time.Duration { return min(minReplaceAge, t.lif
 func (t *heldToken) ttl(now instant, random float64, failing bool) time.Duration {
 	age := t.age(now)
 	latest := max(0, t.servedUntil-time.Second-age)
+	if age < t.windowOpens {
+		latest = max(0, latest-t.secondLook)
+	}
 	earliest := min(max(0, t.replaced-age), latest)
 	if t.superseded {
 		earliest, latest = 0, min(latest, rotatedTTL)

@@ -332,7 +332,7 @@ func TestCleanEndsWhatIsUnderWay(t *testing.T) {
 		}()
 		synctest.Wait()
 		m.b.Cleanup(t.Context())
-		assert.Error(t, <-failed)
+		assert.ErrorIs(t, <-failed, errClosed)
 		_, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
 		assert.ErrorIs(t, err, errClosed)
 	})

@@ -114,21 +114,3 @@ func TestRotationFallback(t *testing.T) {
 	m.step("rotate-root/rollback", nil, "idle")
 	assert.Equal(t, http.StatusOK, m.orders(m.token()))
 }
-
-// A policy for whoever rotates, and no more than that.
-func TestRotatorPolicy(t *testing.T) {
-	m := newMount(t, shared, fuuffytest.Config{})
-	m.CreateClient(newClientID, newSecret)
-	m.configure(nil)
-	rotator := m.as("rotator", `
-path "%[1]s/rotate-root"   { capabilities = ["read", "update", "delete"] }
-path "%[1]s/rotate-root/*" { capabilities = ["update"] }`)
-
-	rotator.step("rotate-root", map[string]any{"client_id": newClientID, "client_secret": newSecret}, "staged")
-	rotator.step("rotate-root/promote", nil, "promoted")
-	require.Equal(t, "promoted", rotator.rotation()["state"])
-	_, err := rotator.client.Logical().ReadWithContext(t.Context(), m.path+"/token")
-	assertForbidden(t, "rotator reads token", err)
-	_, err = rotator.write("config", map[string]any{"request_timeout": "5s"})
-	assertForbidden(t, "rotator writes config", err)
-}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package agent
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// recovery is how long the file may take to recover: the Agent's waits double up to
+// a minute, and so do the engine's.
+const recovery = 2*time.Minute + 10*time.Second
+
+// TestOutage has Fuuffy give no tokens for two of their lives. Nobody does anything
+// about it, at either end.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	m := newMount(t, "outage", fuuffytest.Config{TokenLifetime: life}, nil)
+	h := m.newHost("app")
+	a := h.startAgent("agent/token-file.hcl")
+	w := m.watch(filepath.Join(h.run, "token"), func(content string) string { return content })
+	w.follow(t, 2*time.Second, never)
+	require.Len(t, w.seen, 1)
+	require.Zero(t, w.dead)
+
+	down := time.Now()
+	m.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRefuse})
+	w.follow(t, 2*life, never)
+
+	last := w.seen[0]
+	require.Len(t, w.seen, 1, "tokens in the file")
+	require.False(t, last.died.IsZero(), "the token dies in the outage")
+	t.Logf("The file has the last token for as long as there is no other; Fuuffy stopped accepting it %s into an outage of %s.",
+		last.died.Sub(down).Truncate(time.Second), 2*life)
+	log, err := a.Log()
+	require.NoError(t, err)
+	assert.Regexp(t, `(?s)\[WARN\].*Code: 50[23]\. Errors:.*Fuuffy can't be reached`, log)
+
+	up := time.Now()
+	m.ClearFault()
+	w.follow(t, recovery, func() bool { return len(w.seen) > 1 })
+
+	require.Len(t, w.seen, 2, "tokens in the file")
+	assert.True(t, a.Running())
+	t.Logf("The file had a new token %s after Fuuffy was back.", w.latest().first.Sub(up).Truncate(time.Second))
+	assert.True(t, m.TokenAlive(w.latest().token))
+}

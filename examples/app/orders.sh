@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: MPL-2.0
+#
+# Prints the orders of a Fuuffy account, as the app in main.go does. It needs curl,
+# and vault to talk to the Agent (../agent/proxy.hcl).
+set -eu
+
+base_url=${FUUFFY_BASE_URL:-https://api-gateway.fuuffy.com/v1}
+token_file=${FUUFFY_TOKEN_FILE:-/run/fuuffy/token}
+socket=${FUUFFY_AGENT_SOCKET:-/run/fuuffy/vault.sock}
+mount=${FUUFFY_MOUNT:-fuuffy}
+if [ -n "${FUUFFY_CA_CERT:-}" ]; then # For a sandbox or a gateway of your own.
+    export CURL_CA_BUNDLE="$FUUFFY_CA_CERT"
+fi
+
+body=$(mktemp)
+trap 'rm -f "$body"' EXIT
+
+# get prints the status and leaves the answer in $body. The token goes through a
+# pipe: everybody on the machine can read a command line.
+get() {
+    printf 'header = "Authorization: Bearer %s"\n' "$2" |
+        curl --silent --show-error --max-time 30 --config - --output "$body" --write-out '%{http_code}' "$base_url$1"
+}
+
+token=$(cat "$token_file")
+status=$(get /orders "$token")
+if [ "$status" = 401 ]; then
+    # Report the token, and retry once with the answer.
+    token=$(printf %s "$token" |
+        VAULT_ADDR="unix://$socket" vault write -field=access_token "$mount/token" rejected_token=-)
+    status=$(get /orders "$token")
+fi
+if [ "$status" != 200 ]; then
+    echo "orders.sh: Fuuffy answered $status: $(cat "$body")" >&2
+    exit 1
+fi
+cat "$body"

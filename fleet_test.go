@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// fleet is a number of Vault Agents. Each reads the token and comes back after
+// ttl + 1 s, for a virtual day. They are not goroutines but numbers in an agenda: of
+// an Agent between two reads, only the moment of the next one matters.
+type fleet struct {
+	m      *mount
+	live   *liveConfig
+	agents int
+	// agenda has how many Agents read in each moment of the day.
+	agenda []int
+	// reads has the reads of each second.
+	reads []int
+	// waited counts the reads that took any time at all.
+	waited int
+	// leastLife is what a token had left when its Agent came back.
+	leastLife time.Duration
+}
+
+const (
+	fleetDay = 24 * time.Hour
+	// fleetStep is how exactly the agenda knows the time.
+	fleetStep = 50 * time.Millisecond
+	// fleetStart is the time that a fleet takes to start. It is a peak of its own, which
+	// the engine can't flatten.
+	fleetStart = 10 * time.Minute
+)
+
+func newFleet(t *testing.T, agents int) *fleet {
+	m := newConfiguredMount(t)
+	m.read() // The first one waits, for there is no token yet.
+	// From now on a read that waits for Fuuffy is known by the time it takes.
+	m.sandbox.SetFault(slowAnswer)
+	live, err := m.b.config(t.Context(), m.storage)
+	require.NoError(t, err)
+	f := &fleet{
+		m: m, live: live, agents: agents,
+		agenda:    make([]int, fleetDay/fleetStep),
+		reads:     make([]int, fleetDay/time.Second),
+		leastLife: time.Hour,
+	}
+	for range agents {
+		f.agenda[rand.IntN(int(fleetStart/fleetStep))]++
+	}
+	return f
+}
+
+// run lets the day pass.
+func (f *fleet) run(t *testing.T) {
+	start := time.Now()
+	for moment, agents := range f.agenda {
+		at := time.Duration(moment) * fleetStep
+		if at%periodicInterval == 0 {
+			time.Sleep(at - time.Since(start))
+			f.m.tick()
+		}
+		if agents > 0 {
+			time.Sleep(at - time.Since(start))
+		}
+		for range agents {
+			asked := time.Now()
+			r := f.read(t)
+			now := time.Now()
+			f.reads[at/time.Second]++
+			if now.After(asked) {
+				f.waited++
+			}
+			back := r.ttl + time.Second
+			f.leastLife = min(f.leastLife, r.token.ExpiresAt.Sub(now.Add(back)))
+			if next := moment + int((back+now.Sub(asked))/fleetStep); next < len(f.agenda) {
+				f.agenda[next]++
+			}
+		}
+	}
+}
+
+// read does what the path does, without the answer around it.
+func (f *fleet) read(t *testing.T) reading {
+	if r, ok := f.m.b.cache.warm(); ok {
+		return r
+	}
+	r, err := f.m.b.cache.get(t.Context(), f.live.generation, f.m.b.newTokenRequest(f.m.storage, f.live))
+	require.NoError(t, err)
+	return r
+}
+
+// peak returns the most reads in a second once the fleet has settled.
+func (f *fleet) peak() int {
+	peak := 0
+	for _, reads := range f.reads[time.Hour/time.Second:] {
+		peak = max(peak, reads)
+	}
+	return peak
+}
+
+func (f *fleet) total() int {
+	total := 0
+	for _, reads := range f.reads {
+		total += reads
+	}
+	return total
+}
+
+// TestFleet prints the table of docs/apps.md: fleets of Vault Agents for 24 virtual
+// hours, with the ttl as the engine spreads it and with a plain one, the same for
+// all: the time until the token is certainly replaced.
+func TestFleet(t *testing.T) {
+	spread, plain := rand.Float64, func() float64 { return 0 }
+	rows := []struct {
+		name   string
+		agents int
+		random func() float64
+		// most is the peak that is still well.
+		most int
+	}{
+		// A fleet comes back over 225 s, and chance adds to that.
+		{"spread", 1_000, spread, 25},
+		{"spread", 10_000, spread, 90},
+		{"spread", 100_000, spread, 650},
+		{"plain", 100_000, plain, 100_000},
+	}
+	documented := documentedFleets(t)
+	table := "\n| agents | ttl | reads in 24 h | peak reads a second | reads that waited for Fuuffy | token requests | least life left |\n|---|---|---|---|---|---|---|\n"
+	for _, row := range rows {
+		t.Run(fmt.Sprintf("%d agents, %s ttl", row.agents, row.name), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, row.agents)
+				f.m.b.cache.random = row.random
+				f.run(t)
+
+				table += fmt.Sprintf("| %d | %s | %d | %d | %d | %d | %s |\n",
+					f.agents, row.name, f.total(), f.peak(), f.waited, f.m.requests(), f.leastLife.Truncate(time.Second))
+				assert.LessOrEqual(t, f.peak(), row.most, "reads in a second")
+				said := documented[fmt.Sprint(row.agents, row.name)]
+				assert.InEpsilon(t, said.reads, f.total(), 0.05, "reads in docs/apps.md")
+				assert.InEpsilon(t, said.peak, f.peak(), 0.4, "peak in docs/apps.md")
+				assert.InDelta(t, said.requests, f.m.requests(), 1, "token requests in docs/apps.md")
+				assert.LessOrEqual(t, f.m.requests(), 30, "token requests")
+				assert.Zero(t, f.waited, "reads that waited")
+				assert.GreaterOrEqual(t, f.leastLife, 5*time.Minute)
+				assert.GreaterOrEqual(t, f.total(), 24*f.agents, "the Agents came back")
+			})
+		})
+	}
+	t.Log(table)
+}
+
+// documentedFleet is a row of the table in docs/apps.md.
+type documentedFleet struct{ reads, peak, requests int }
+
+func documentedFleets(t *testing.T) map[string]documentedFleet {
+	t.Helper()
+	page, err := os.ReadFile("docs/apps.md")
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(page), "<!-- fleet -->")
+	require.True(t, found)
+	table, _, _ = strings.Cut(table, "<!-- /fleet -->")
+	fleets := map[string]documentedFleet{}
+	for line := range strings.Lines(table) {
+		var agents, waited int
+		var ttl string
+		var f documentedFleet
+		if n, _ := fmt.Sscanf(line, "| %d | %s | %d | %d | %d | %d |", &agents, &ttl, &f.reads, &f.peak, &waited, &f.requests); n == 6 {
+			fleets[fmt.Sprint(agents, ttl)] = f
+		}
+	}
+	return fleets
+}

@@ -16,7 +16,7 @@ STATICCHECK := go tool -modfile="$(CURDIR)/tools/lint/go.mod" staticcheck
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz clean
+.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz soak clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -36,15 +36,23 @@ test-unit: ## Run the tests of the engine and the sandbox, with the race detecto
 	set -x; go test $$race -shuffle=on ./...
 
 # The tests whose outcome is a figure, not just a pass.
-FIGURES := ^(TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos)$$
+FIGURES := ^(TestDay|TestFleet|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave)$$
 
 figures: ## Print the figures that the tests of the engine measure
 	@go test -count=1 -v -run '$(FIGURES)' . | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 
+# What the end-to-end tests need: Vault, and the programs under test.
+E2E = VAULT_BIN=$$(scripts/vault.sh) || exit 1; \
+	export VAULT_BIN PLUGIN_BIN="$(PLUGIN)" PLUGIN_VERSION="$(VERSION)" SANDBOX_BIN="$(SANDBOX)"; cd e2e
+
+# The filter takes out what only says that a test passed, and leaves the figures.
 test-e2e: build ## Run the end-to-end tests in a real Vault (the first time it is built: about 8 minutes)
-	@VAULT_BIN=$$(scripts/vault.sh) || exit 1; \
-	export VAULT_BIN PLUGIN_BIN="$(PLUGIN)" PLUGIN_VERSION="$(VERSION)" SANDBOX_BIN="$(SANDBOX)"; \
-	set -x; cd e2e && go test -count=1 -timeout 10m ./...
+	@$(E2E) && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
+		sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; exit "$$(cat "$(CURDIR)/bin/e2e.status")"
+
+soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
+	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
+	@$(E2E) && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
 demo: build ## Show the engine at work in a real Vault, step by step
 	@$(RUN_DEMO)

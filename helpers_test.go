@@ -244,6 +244,12 @@ func (l *lockedBuffer) String() string {
 	return l.buf.String()
 }
 
+func (l *lockedBuffer) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf = bytes.Buffer{}
+}
+
 func (l *lockedBuffer) count(text string) int { return strings.Count(l.String(), text) }
 
 // testStorage counts its operations and fails those that fail picks.

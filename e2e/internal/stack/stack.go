@@ -20,6 +20,8 @@ type Stack struct {
 	Dir string
 
 	processes []*process
+	// vaults counts the servers that were prepared, for their names.
+	vaults int
 }
 
 // New makes an empty stack.

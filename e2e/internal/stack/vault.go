@@ -31,41 +31,60 @@ type Vault struct {
 	unsealKey string
 }
 
+// In a cluster, autopilot gives new nodes their vote. It is made to look more often
+// than by itself, so that they need not wait long.
 const config = `storage "raft" {
-  path                   = %q
-  node_id                = "node1"
-  performance_multiplier = 1
+  path                         = %q
+  node_id                      = %q
+  performance_multiplier       = 1
+  autopilot_update_interval    = "500ms"
+  autopilot_reconcile_interval = "1s"
 }
 listener "tcp" {
-  address     = %q
-  tls_disable = true
+  address         = %q
+  cluster_address = %q
+  tls_disable     = true
 }
-api_addr         = "http://%[2]s"
-cluster_addr     = "https://%[3]s"
-plugin_directory = %[4]q
+api_addr         = "http://%[3]s"
+cluster_addr     = "https://%[4]s"
+plugin_directory = %[5]q
 disable_mlock    = true
 log_level        = "trace"
+%[6]s
 `
 
-// StartVault starts a Vault that may run the plugins in the folder pluginDir.
-func (s *Stack) StartVault(ctx context.Context, binary, pluginDir string) (*Vault, error) {
+// StartVault starts a Vault that may run the plugins in the folder pluginDir. More
+// lines for its configuration may follow.
+func (s *Stack) StartVault(ctx context.Context, binary, pluginDir string, settings ...string) (*Vault, error) {
+	return s.startVault(ctx, binary, pluginDir, settings, initialise)
+}
+
+// startVault starts a server that has no data yet, and begins its life.
+func (s *Stack) startVault(ctx context.Context, binary, pluginDir string, settings []string, begin func(context.Context, *Vault) error) (*Vault, error) {
 	// Between the choice of a free port and its use, somebody else may take it.
 	for attempt := 1; ; attempt++ {
-		v, err := s.startVault(ctx, fmt.Sprintf("vault-%d", attempt), binary, pluginDir)
+		v, err := s.newVault(binary, pluginDir, settings)
+		if err != nil {
+			return nil, fmt.Errorf("prepare Vault: %w", err)
+		}
+		if err = v.start(ctx); err == nil {
+			err = begin(ctx, v)
+		}
 		if err == nil {
 			return v, nil
 		}
-		if v != nil {
-			v.Kill()
-			err = fmt.Errorf("%w\nThe end of Vault's log:\n%s", err, v.LogTail())
-		}
+		v.Kill()
+		err = fmt.Errorf("start Vault: %w\nThe end of Vault's log:\n%s", err, v.LogTail())
 		if attempt == 3 || !strings.Contains(err.Error(), "address already in use") {
-			return nil, fmt.Errorf("start Vault: %w", err)
+			return nil, err
 		}
 	}
 }
 
-func (s *Stack) startVault(ctx context.Context, name, binary, pluginDir string) (*Vault, error) {
+// newVault makes all that a server needs to start.
+func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, error) {
+	s.vaults++
+	name := fmt.Sprintf("vault-%d", s.vaults)
 	dir := filepath.Join(s.Dir, name)
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -86,7 +105,7 @@ func (s *Stack) startVault(ctx context.Context, name, binary, pluginDir string) 
 	if err != nil {
 		return nil, fmt.Errorf("resolve plugin folder: %w", err)
 	}
-	text := fmt.Sprintf(config, data, addresses[0], addresses[1], pluginDir)
+	text := fmt.Sprintf(config, data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"))
 	if err := os.WriteFile(v.config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write Vault's configuration: %w", err)
 	}
@@ -96,13 +115,7 @@ func (s *Stack) startVault(ctx context.Context, name, binary, pluginDir string) 
 	if v.Client, err = newClient(v.Address); err != nil {
 		return nil, err
 	}
-	if err := v.start(ctx); err != nil {
-		return v, err
-	}
-	if err := v.initialise(ctx); err != nil {
-		return v, err
-	}
-	return v, v.Unseal(ctx)
+	return v, nil
 }
 
 // start runs the server and waits until it listens. Its own log tells, for at its
@@ -120,20 +133,20 @@ func (v *Vault) start(ctx context.Context) error {
 	return v.process.awaitLog(ctx, logged, "Vault server started!")
 }
 
-func (v *Vault) initialise(ctx context.Context) error {
+func initialise(ctx context.Context, v *Vault) error {
 	answer, err := v.Client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
 		return fmt.Errorf("initialise: %w", err)
 	}
 	v.unsealKey = answer.KeysB64[0]
 	v.Client.SetToken(answer.RootToken)
-	return nil
+	return v.Unseal(ctx)
 }
 
 // Unseal unseals the server and waits until it is active.
 func (v *Vault) Unseal(ctx context.Context) error {
-	if _, err := v.Client.Sys().UnsealWithContext(ctx, v.unsealKey); err != nil {
-		return fmt.Errorf("unseal: %w", err)
+	if err := v.unseal(ctx); err != nil {
+		return err
 	}
 	return Eventually(ctx, "Vault to be active", func() error {
 		health, err := v.Client.Sys().HealthWithContext(ctx)
@@ -147,6 +160,13 @@ func (v *Vault) Unseal(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+func (v *Vault) unseal(ctx context.Context) error {
+	if _, err := v.Client.Sys().UnsealWithContext(ctx, v.unsealKey); err != nil {
+		return fmt.Errorf("unseal: %w", err)
+	}
+	return nil
 }
 
 // Restart starts the server on the same data, after Stop or Kill, and unseals it.
@@ -169,6 +189,17 @@ func (v *Vault) Kill() {
 
 // LogTail returns the last lines of the server's log.
 func (v *Vault) LogTail() string { return logTail(v.LogFile, 25) }
+
+// NewClient returns a client of its own: with the root token, and with connections
+// that nobody shares.
+func (v *Vault) NewClient() (*api.Client, error) {
+	client, err := newClient(v.Address)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(v.Client.Token())
+	return client, nil
+}
 
 // newClient returns an API client that does not retry: an answer is an answer.
 func newClient(address string) (*api.Client, error) {

@@ -107,15 +107,7 @@ func newServerMount(t *testing.T, state string) *mount {
 	m.sandbox = server.Sandbox
 	m.b.newTransport = newTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
-	switch state {
-	case stateStaged:
-		m.stage()
-	case statePromoted:
-		m.stage()
-		m.promote()
-	case "compromised":
-		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
-	}
+	m.rotateTo(state)
 	return m
 }
 

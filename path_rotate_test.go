@@ -30,6 +30,13 @@ func newRotatingMount(t *testing.T, state string) *mount {
 	m := newMount(t)
 	m.configure()
 	m.sandbox.CreateClient(newClientID, newSecret)
+	m.rotateTo(state)
+	return m
+}
+
+// rotateTo takes the steps from idle to a state, of which "compromised" is one.
+func (m *mount) rotateTo(state string) {
+	m.t.Helper()
 	switch state {
 	case stateStaged:
 		m.stage()
@@ -39,7 +46,6 @@ func newRotatingMount(t *testing.T, state string) *mount {
 	case "compromised":
 		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
 	}
-	return m
 }
 
 func (m *mount) newPair(more ...any) map[string]any {

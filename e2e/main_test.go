@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -32,27 +31,11 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	status, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		status = 1
-	}
-	os.Exit(status)
-}
-
-func runAll(m *testing.M) (status int, err error) {
-	if programs, err = stack.ProgramsToTest(); err != nil {
-		return 1, err
-	}
-	s, err := stack.New()
-	if err != nil {
-		return 1, err
-	}
-	defer s.Close()
-	if shared, err = startVault(context.Background(), s); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	os.Exit(stack.RunTests(m, func(p stack.Programs, s *stack.Stack) (err error) {
+		programs = p
+		shared, err = startVault(context.Background(), s)
+		return err
+	}))
 }
 
 // startVault starts a Vault that knows the plugin.

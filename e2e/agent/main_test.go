@@ -32,33 +32,19 @@ var (
 	exampleApp, curlStandIn string
 )
 
-func TestMain(m *testing.M) {
-	status, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e/agent:", err)
-		status = 1
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(stack.RunTests(m, setUp)) }
 
-func runAll(m *testing.M) (status int, err error) {
-	if programs, err = stack.ProgramsToTest(); err != nil {
-		return 1, err
-	}
-	s, err := stack.New()
-	if err != nil {
-		return 1, err
-	}
-	defer s.Close()
+func setUp(p stack.Programs, s *stack.Stack) (err error) {
+	programs = p
 	ctx := context.Background()
 	if vault, err = s.StartVault(ctx, programs.Vault, filepath.Dir(programs.Plugin)); err != nil {
-		return 1, err
+		return err
 	}
 	if err := vault.RegisterPlugin(ctx, programs.Plugin, programs.PluginVersion); err != nil {
-		return 1, err
+		return err
 	}
 	if err := vault.Client.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-		return 1, err
+		return err
 	}
 	auditFile = filepath.Join(s.Dir, "audit.log")
 	err = vault.Client.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
@@ -66,7 +52,7 @@ func runAll(m *testing.M) (status int, err error) {
 		Options: map[string]string{"file_path": auditFile},
 	})
 	if err != nil {
-		return 1, err
+		return err
 	}
 	exampleApp, curlStandIn = filepath.Join(s.Dir, "app"), filepath.Join(s.Dir, "stand-in", "curl")
 	for program, source := range map[string]string{
@@ -74,15 +60,15 @@ func runAll(m *testing.M) (status int, err error) {
 		curlStandIn: "./testdata/curl",
 	} {
 		if output, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("build %s: %w\n%s", source, err, output)
+			return fmt.Errorf("build %s: %w\n%s", source, err, output)
 		}
 	}
 	// They wait for most of their time, and not for a processor.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "32"); err != nil {
-		return 1, err
+		return err
 	}
-	return m.Run(), nil
+	return nil
 }
 
 // mount is the engine at a path of its own, with a Fuuffy of its own.

@@ -7,7 +7,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,12 +29,10 @@ const (
 var programs stack.Programs
 
 func TestMain(m *testing.M) {
-	var err error
-	if programs, err = stack.ProgramsToTest(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e/cluster:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(stack.RunTests(m, func(p stack.Programs, _ *stack.Stack) error {
+		programs = p
+		return nil
+	}))
 }
 
 func newStack(t *testing.T) *stack.Stack {

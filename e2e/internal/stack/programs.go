@@ -31,3 +31,30 @@ func ProgramsToTest() (Programs, error) {
 	ClearEnvironment()
 	return p, nil
 }
+
+// RunTests is what a TestMain does: it runs the tests of a package, after setUp, with
+// the programs and a stack for all of them. It returns the status to exit with.
+func RunTests(tests interface{ Run() int }, setUp func(Programs, *Stack) error) int {
+	status, err := runTests(tests, setUp)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	return status
+}
+
+func runTests(tests interface{ Run() int }, setUp func(Programs, *Stack) error) (int, error) {
+	programs, err := ProgramsToTest()
+	if err != nil {
+		return 1, err
+	}
+	s, err := New()
+	if err != nil {
+		return 1, err
+	}
+	defer s.Close()
+	if err := setUp(programs, s); err != nil {
+		return 1, err
+	}
+	return tests.Run(), nil
+}

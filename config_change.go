@@ -65,7 +65,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 		},
 		"environment": {
 			Type: framework.TypeString, Default: defaultEnvironment, AllowedValues: []any{"production", "testing"},
-			Description: "The Fuuffy environment that the credentials belong to: production or testing.",
+			Description: "The Fuuffy environment that the credentials belong to: production, which is the default, or testing.",
 		},
 		"base_url": {
 			Type: framework.TypeString, Description: "The API's address, if it is not the environment's own: a private gateway, or a sandbox. https only. Empty: the environment's.",
@@ -77,11 +77,11 @@ var configFields = func() map[string]*framework.FieldSchema {
 		},
 		"stale_if_error": {
 			Type: framework.TypeBool, Default: false,
-			Description: "Serve a token inside its buffer, with a warning, if Fuuffy gives no new one.",
+			Description: "Serve a token inside its buffer, with a warning, if Fuuffy gives no new one. By default false.",
 		},
 		"verify_connection": {
 			Type: framework.TypeBool, Default: true,
-			Description: "Try new credentials with a token request before they are saved.",
+			Description: "Try new credentials with a token request before they are saved. By default true.",
 		},
 	}
 	for _, f := range durationFields {
@@ -91,7 +91,8 @@ var configFields = func() map[string]*framework.FieldSchema {
 }()
 
 func (f *durationField) schema() *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: int(f.standard / time.Second), Description: f.description}
+	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(f.least), shortDuration(f.most), shortDuration(f.standard))
+	return &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: int(f.standard / time.Second), Description: f.description + bounds}
 }
 
 // configResponseFields are the fields that a read shows: no secret, nothing that

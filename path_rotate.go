@@ -246,7 +246,10 @@ says at any time where you are and what to type next.
  6. vault write -f fuuffy/rotate-root/complete
     proves that the old ones are dead, and forgets them.
 
-In an emergency: vault write fuuffy/rotate-root client_id=… client_secret=-
-compromised=true does 2 and 3 at once and never uses the old credentials again.
-Revoke them at once, and complete.
+In an emergency:
+
+    vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true
+
+does 2 and 3 at once and never uses the old credentials again. Revoke them at once,
+and complete.
 `

@@ -29,11 +29,3 @@ func TestPluginVersion(t *testing.T) {
 	m.configure(nil)
 	assert.Contains(t, m.Stats().LastUserAgent, strings.TrimPrefix(version, "v"))
 }
-
-// Whoever has the path finds out by it what there is to do.
-func TestPluginHelp(t *testing.T) {
-	m := newMount(t, shared, fuuffytest.Config{})
-	assert.Contains(t, command(t, shared, "path-help", m.path), "Fuuffy")
-	assert.Contains(t, command(t, shared, "path-help", m.path+"/config"), "client_secret")
-	assert.Contains(t, command(t, shared, "path-help", m.path+"/token"), "rejected_token")
-}

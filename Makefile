@@ -73,7 +73,7 @@ lint: ## Check format, go vet and staticcheck
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
 	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' *_test.go); do \
-		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .) || exit 1; \
 	done
 
 clean: ## Remove bin/

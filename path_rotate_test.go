@@ -425,6 +425,20 @@ func TestCompleteNeedsWorkingCredentials(t *testing.T) {
 	}
 }
 
+// A client can get a new secret and keep its ID.
+func TestRotationOfTheSecretAlone(t *testing.T) {
+	m := newMount(t)
+	m.configure()
+	old := m.readToken()
+	m.sandbox.CreateClient(testClientID, newSecret) // The old secret is dead from now on.
+	m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", newSecret))
+	status := m.promote().Data
+	assert.Contains(t, status["next_step"], "revoke the old secret of client shop-1")
+	assert.NotEqual(t, old, m.readToken())
+	assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
+	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+}
+
 func TestForceIsWarnedOf(t *testing.T) {
 	m := newRotatingMount(t, statePromoted)
 	resp := m.do(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))

@@ -231,6 +231,15 @@ func discard(c storedConfig, now time.Time) (transition, error) {
 	return transition{step: "discard", next: c}, nil
 }
 
+// toRevoke names what an operator revokes in the dashboard. A client may have got
+// just a new secret.
+func toRevoke(old, current *credentials) string {
+	if old.ClientID == current.ClientID {
+		return "the old secret of client " + old.ClientID
+	}
+	return "client " + old.ClientID
+}
+
 // end forgets everything but the history.
 func (r *rotation) end() { *r = rotation{History: r.History} }
 

@@ -167,7 +167,7 @@ func (b *backend) nextStep(c *storedConfig, mount string, now time.Time) string 
 
 func (b *backend) nextStepPromoted(c *storedConfig, path string, now time.Time) string {
 	r := &c.Rotation
-	finish := fmt.Sprintf("revoke client %s in the Fuuffy dashboard, then: vault write -f %s/complete", r.Previous.ClientID, path)
+	finish := fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: vault write -f %s/complete", toRevoke(r.Previous, &c.Current), path)
 	back := fmt.Sprintf(" If apps have trouble with the new credentials: vault write -f %s/rollback", path)
 	after := b.revokeOldAfter(r)
 	switch {

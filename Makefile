@@ -16,7 +16,7 @@ STATICCHECK := go tool -modfile="$(CURDIR)/tools/lint/go.mod" staticcheck
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz soak clean
+.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz soak bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -75,6 +75,11 @@ fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
 	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' *_test.go); do \
 		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .) || exit 1; \
 	done
+
+bench: build ## Compare reads of a warm token with the least that Vault charges, and with KV
+	go test -run '^$$' -bench WarmRead -benchmem -cpu 1,2 -count 3 .
+	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../bin/constant ./bench/constant && go build -o ../bin/bench ./bench
+	@$(E2E) && ../bin/bench -constant ../bin/constant
 
 clean: ## Remove bin/
 	rm -rf bin

@@ -275,6 +275,8 @@ func (t *tour) wait(ctx context.Context) error {
 		"  vault read fuuffy/token\n" +
 		"  vault read -format=json fuuffy/token\n" +
 		"  vault read fuuffy/config\n" +
+		"  vault read fuuffy/status\n" +
+		"  vault read fuuffy/rotate-root\n" +
 		"  vault path-help fuuffy\n")
 	if t.fuuffy != nil {
 		t.printf("  cat sandbox.log    # how to make the sandbox revoke, refuse, delay …\n")

@@ -26,6 +26,7 @@ func TestParseGrant(t *testing.T) {
 		"absent expiry":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer"}}`, grant{"sk-1", time.Hour, true}, ""},
 		"null expiry":             {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": null}}`, grant{"sk-1", time.Hour, true}, ""},
 		"unknown fields":          {`{"meta": 1, "data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 60, "scope": "all"}}`, grant{"sk-1", time.Minute, false}, ""},
+		"duplicate keys":          {`{"data": {"access_token": "sk-1", "access_token": "sk-2", "token_type": "Bearer", "expires_in": 60}}`, grant{"sk-2", time.Minute, false}, ""},
 		"empty":                   {" \n", grant{}, "the answer is empty"},
 		"truncated":               {`{"data": {"access_token": "sk-1"`, grant{}, "the answer is not valid JSON"},
 		"two documents":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer"}} {}`, grant{}, "the answer is not valid JSON"},
@@ -57,6 +58,17 @@ func TestParseGrant(t *testing.T) {
 			assert.Equal(t, tt.want, got)
 		})
 	}
+}
+
+// A gateway that forgets the content type does not make a good answer a bad one.
+func TestContentTypeIsOnlyForTheMessage(t *testing.T) {
+	for _, contentType := range []string{"", "text/html", "nonsense;;"} {
+		got, problem := parseGrant([]byte(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 60}}`), contentType)
+		assert.Empty(t, problem)
+		assert.Equal(t, grant{"sk-1", time.Minute, false}, got)
+	}
+	_, problem := parseGrant([]byte("<html>"), "text/html; charset=utf-8")
+	assert.Equal(t, "the answer is text/html instead of JSON; a proxy or gateway may have answered in Fuuffy's place", problem)
 }
 
 func TestTokenProblem(t *testing.T) {

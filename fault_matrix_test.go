@@ -3,7 +3,9 @@
 package fuuffy
 
 import (
+	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -48,6 +50,15 @@ func body(text string) fuuffytest.Fault {
 // tokenBody is a token response with one part replaced.
 func tokenBody(old, replacement string) fuuffytest.Fault {
 	return body(strings.Replace(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`, old, replacement, 1))
+}
+
+// gzipped is so many spaces, compressed.
+func gzipped(length int) string {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, _ = w.Write(bytes.Repeat([]byte(" "), length))
+	_ = w.Close()
+	return out.String()
 }
 
 func retryAfterHeader(value string) fuuffytest.Fault {
@@ -99,6 +110,7 @@ var upstreamFaults = []upstreamFault{
 	{name: "200 truncated JSON", fault: fuuffytest.Fault{Kind: fuuffytest.FaultTruncated}},
 	{name: "200 deep nesting", fault: body(strings.Repeat("[", 60_000))},
 	{name: "200 of 10 MB", fault: body(strings.Repeat(" ", 10<<20))},
+	{name: "200 with a gzip bomb", fault: fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: gzipped(10 << 20), Header: map[string]string{"Content-Encoding": "gzip"}}},
 	{name: "200 without data", fault: body(`{"access_token": "sk-1", "token_type": "Bearer"}`)},
 	{name: "expires_in 0", fault: tokenBody("3600", "0")},
 	{name: "expires_in negative", fault: tokenBody("3600", "-1")},

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,10 +30,7 @@ const (
 // audit log, nor an error may have a secret, a token or what Fuuffy answered.
 func TestNoLeaks(t *testing.T) {
 	t.Parallel()
-	v := ownVault(t)
-	audit := filepath.Join(t.TempDir(), "audit.log")
-	require.NoError(t, v.Client.Sys().EnableAuditWithOptionsWithContext(t.Context(), "file",
-		&api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": audit}}))
+	v, audit := auditedVault(t)
 	m := newMount(t, v, fuuffytest.Config{PerMinute: -1})
 	m.secret = rightSecret
 	m.CreateClient(clientID, rightSecret)

@@ -58,6 +58,15 @@ func ownVault(t *testing.T) *stack.Vault {
 	return v
 }
 
+// auditedVault is a Vault of one's own with an audit log, whose file it returns.
+func auditedVault(t *testing.T) (v *stack.Vault, audit string) {
+	t.Helper()
+	v, audit = ownVault(t), filepath.Join(t.TempDir(), "audit.log")
+	options := &api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": audit}}
+	require.NoError(t, v.Client.Sys().EnableAuditWithOptionsWithContext(t.Context(), "file", options))
+	return v, audit
+}
+
 // mount is the engine at a path of its own, with a Fuuffy of its own.
 type mount struct {
 	*fuuffytest.Server

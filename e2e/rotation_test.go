@@ -4,11 +4,9 @@ package e2e
 
 import (
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"testing"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -41,10 +39,7 @@ func (m *mount) rotation() map[string]any {
 // a token that Fuuffy takes, and no secret is in a log.
 func TestRotationAcrossRestarts(t *testing.T) {
 	t.Parallel()
-	v := ownVault(t)
-	audit := filepath.Join(t.TempDir(), "audit.log")
-	require.NoError(t, v.Client.Sys().EnableAuditWithOptionsWithContext(t.Context(), "file",
-		&api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": audit}}))
+	v, audit := auditedVault(t)
 	m := newMount(t, v, fuuffytest.Config{PerMinute: -1})
 	m.secret = rightSecret
 	m.CreateClient(clientID, rightSecret)

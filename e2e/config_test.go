@@ -34,6 +34,8 @@ func TestConfigRefused(t *testing.T) {
 		"wrong secret":                {changes: map[string]any{"client_secret": "wrong"}, says: []string{"invalid_client", "dashboard"}},
 		"secret with a gap":           {changes: map[string]any{"client_secret": "two words"}, says: []string{"client_secret", "white space"}},
 		"wrong environment":           {changes: map[string]any{"environment": "staging"}, says: []string{"environment", "testing"}},
+		"not a duration":              {changes: map[string]any{"request_timeout": "soon"}, says: []string{"request_timeout must be a duration"}},
+		"secret is a map":             {changes: map[string]any{"client_secret": map[string]any{"a": "b"}}, says: []string{"client_secret must be a string"}},
 		"unknown field":               {changes: map[string]any{"client_secert": "x"}, says: []string{"client_secert"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -132,25 +130,4 @@ func connectionHelp(upstream *upstreamError, mount string) string {
 		return "\nThe Vault server got no connection: check base_url, and firewalls and proxies on the way."
 	}
 	return ""
-}
-
-// refuseUnknown refuses fields that the path does not have: a mistyped option
-// must not pass as one that was left out.
-func refuseUnknown(req *logical.Request, d *framework.FieldData) error {
-	var unknown []string
-	for field := range req.Data {
-		if _, ok := d.Schema[field]; !ok {
-			unknown = append(unknown, printable(field))
-		}
-	}
-	if len(unknown) == 0 {
-		return nil
-	}
-	slices.Sort(unknown)
-	known := make([]string, 0, len(d.Schema))
-	for field := range d.Schema {
-		known = append(known, field)
-	}
-	slices.Sort(known)
-	return userError(fmt.Sprintf("unknown field %s; nothing was changed. This path takes: %s", strings.Join(unknown, ", "), strings.Join(known, ", ")))
 }

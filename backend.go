@@ -100,7 +100,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			return resp, nil
 		}
 	}
-	if err := b.checkTypes(req); err != nil {
+	if err := b.checkInput(req); err != nil {
 		return answer(req, err)
 	}
 	return b.Backend.HandleRequest(ctx, req)

@@ -122,6 +122,15 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	return &c, nil
 }
 
+// loadConfigured is loadConfig where not being configured is an error.
+func loadConfigured(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
+	c, err := loadConfig(ctx, storage)
+	if err == nil && c == nil {
+		err = errNotConfigured
+	}
+	return c, err
+}
+
 // reload returns what is stored now, or a userError if that is not what a change
 // was based on (nil for nothing).
 func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (*storedConfig, error) {

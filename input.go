@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -111,16 +112,22 @@ func checkCACert(bundle string) error {
 	return nil
 }
 
-// checkTypes refuses values that are not of their field's type before the framework
-// does: its errors quote the value, which may be a secret or huge, and Vault's audit
-// log keeps error texts in the clear.
-func (b *backend) checkTypes(req *logical.Request) error {
+// checkInput refuses fields that a path does not have, and values that are not of
+// their field's type. The framework would only warn of the first, and quote the second
+// in its error: a value may be a secret or huge, and Vault's audit log keeps error
+// texts in the clear.
+func (b *backend) checkInput(req *logical.Request) error {
 	if len(req.Data) == 0 {
 		return nil
 	}
 	path := b.Route(req.Path)
 	if path == nil {
 		return nil
+	}
+	if _, ok := path.Operations[req.Operation]; ok && (req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation) {
+		if err := refuseUnknown(req.Data, path.Fields); err != nil {
+			return err
+		}
 	}
 	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
 	for _, field := range slices.Sorted(maps.Keys(path.Fields)) {
@@ -129,6 +136,22 @@ func (b *backend) checkTypes(req *logical.Request) error {
 		}
 	}
 	return nil
+}
+
+// refuseUnknown refuses fields that the path does not have: a mistyped option must
+// not pass as one that was left out.
+func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {
+	var unknown []string
+	for _, field := range slices.Sorted(maps.Keys(data)) {
+		if _, ok := fields[field]; !ok {
+			unknown = append(unknown, printable(field))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	return userError(fmt.Sprintf("unknown field %s; nothing was changed. This path takes: %s",
+		strings.Join(unknown, ", "), cmp.Or(strings.Join(slices.Sorted(maps.Keys(fields)), ", "), "no fields")))
 }
 
 // typeNames are the types of this engine's fields, for people.

@@ -29,12 +29,9 @@ func (b *backend) config(ctx context.Context, storage logical.Storage) (*liveCon
 			return live, nil
 		}
 		generation := b.cache.currentGeneration()
-		stored, err := loadConfig(ctx, storage)
+		stored, err := loadConfigured(ctx, storage)
 		if err != nil {
 			return nil, err
-		}
-		if stored == nil {
-			return nil, errNotConfigured
 		}
 		live, err := b.build(stored)
 		if err != nil {
@@ -75,9 +72,14 @@ func (b *backend) enforce(live *liveConfig, generation uint64, latest *accessTok
 	return true
 }
 
-// putInForce enforces a configuration that was just saved, and makes the stored
-// token the one that is served then.
-func (b *backend) putInForce(ctx context.Context, storage logical.Storage, live *liveConfig, proof *accessToken) {
+// saveAndEnforce saves a configuration and puts it in force. proof, if there is one,
+// is a token that was got on the way. The stored token is then the one that is served.
+// b.changes is held.
+func (b *backend) saveAndEnforce(ctx context.Context, storage logical.Storage, live *liveConfig, proof *accessToken) error {
+	if err := saveConfig(ctx, storage, &live.storedConfig); err != nil {
+		b.forget(false) // It may have been saved all the same: storage knows.
+		return err
+	}
 	for !b.enforce(live, b.cache.currentGeneration(), proof) {
 	}
 	held := b.cache.held.Load()
@@ -90,6 +92,7 @@ func (b *backend) putInForce(ctx context.Context, storage logical.Storage, live 
 	case proof != nil && held.Value == proof.Value:
 		b.cache.save(ctx, live.generation, *proof, b.newTokenRequest(storage, live))
 	}
+	return nil
 }
 
 // forget makes the next request read the configuration from storage again.

@@ -69,9 +69,6 @@ func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *fra
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
 	stored, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return answer(req, err)
@@ -110,12 +107,7 @@ func (b *backend) commitConfig(ctx context.Context, storage logical.Storage, bas
 	if _, err := reload(ctx, storage, based); err != nil {
 		return err
 	}
-	if err := saveConfig(ctx, storage, &live.storedConfig); err != nil {
-		b.forget(false) // It may have been saved all the same: storage knows.
-		return err
-	}
-	b.putInForce(ctx, storage, live, proof)
-	return nil
+	return b.saveAndEnforce(ctx, storage, live, proof)
 }
 
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {

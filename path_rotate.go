@@ -76,10 +76,7 @@ func (b *backend) rotationStep(callback framework.OperationFunc, verb, summary s
 }
 
 func (b *backend) readRotation(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	stored, err := loadConfig(ctx, req.Storage)
-	if err == nil && stored == nil {
-		err = errNotConfigured
-	}
+	stored, err := loadConfigured(ctx, req.Storage)
 	if err != nil {
 		return answer(req, err)
 	}
@@ -87,9 +84,6 @@ func (b *backend) readRotation(ctx context.Context, req *logical.Request, _ *fra
 }
 
 func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
 	input := &configChange{}
 	var id, secret string
 	if _, err := input.text(d, "client_id", &id); err != nil {
@@ -105,24 +99,15 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.
 	return b.take(ctx, req, stage(pair, d.Get("compromised").(bool)), input.warnings)
 }
 
-func (b *backend) promote(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
+func (b *backend) promote(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return b.take(ctx, req, promote, nil)
 }
 
 func (b *backend) complete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
 	return b.take(ctx, req, complete(d.Get("force").(bool)), nil)
 }
 
-func (b *backend) rollback(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
+func (b *backend) rollback(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return b.take(ctx, req, rollback, nil)
 }
 
@@ -133,10 +118,7 @@ func (b *backend) discard(ctx context.Context, req *logical.Request, _ *framewor
 // take proves what a step needs, takes it, and answers with where the rotation
 // stands then.
 func (b *backend) take(ctx context.Context, req *logical.Request, s step, warnings []string) (*logical.Response, error) {
-	based, err := loadConfig(ctx, req.Storage)
-	if err == nil && based == nil {
-		err = errNotConfigured
-	}
+	based, err := loadConfigured(ctx, req.Storage)
 	if err != nil {
 		return answer(req, err)
 	}
@@ -206,12 +188,7 @@ func (b *backend) commitStep(ctx context.Context, storage logical.Storage, based
 	if err != nil {
 		return transition{}, err
 	}
-	if err := saveConfig(ctx, storage, &live.storedConfig); err != nil {
-		b.forget(false) // It may have been saved all the same: storage knows.
-		return transition{}, err
-	}
-	b.putInForce(ctx, storage, live, proof)
-	return t, nil
+	return t, b.saveAndEnforce(ctx, storage, live, proof)
 }
 
 const rotateSynopsis = `

@@ -89,9 +89,6 @@ func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framew
 }
 
 func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := refuseUnknown(req, d); err != nil {
-		return answer(req, err)
-	}
 	b.metrics.replacements.Inc()
 	dead := strings.TrimSpace(d.Get("rejected_token").(string))
 	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {

@@ -10,7 +10,7 @@
 # Several may run at once: one builds and the others wait for it.
 set -eu
 
-minimum_minor=17     # Vault 1.17 is the oldest version the engine is tested for.
+minimum_minor=17     # Older versions than 1.17 are not considered.
 built_version=1.21.2 # What tools/vault/go.mod requires.
 sign_of_life=20      # Seconds between two lines of progress.
 silent_owner=120     # Seconds without news after which the owner of a lock counts as dead.

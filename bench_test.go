@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -22,7 +23,7 @@ func BenchmarkWarmRead(b *testing.B) {
 	b.Run("engine=constant", func(b *testing.B) { benchmarkRead(b, constantBackend(), &logical.InmemStorage{}) })
 	b.Run("engine=fuuffy", func(b *testing.B) {
 		storage := &logical.InmemStorage{}
-		benchmarkRead(b, warmBackend(b, storage), storage)
+		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage)
 	})
 }
 
@@ -60,10 +61,14 @@ func constantBackend() logical.Backend {
 	}
 }
 
-// warmBackend is an engine that holds a token.
-func warmBackend(b *testing.B, storage logical.Storage) logical.Backend {
-	sandbox := fuuffytest.New(fuuffytest.Config{})
+func newSandbox() *fuuffytest.Sandbox {
+	sandbox := fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1})
 	sandbox.CreateClient(testClientID, testSecret)
+	return sandbox
+}
+
+// warmBackend is an engine that holds a token.
+func warmBackend(b *testing.B, sandbox *fuuffytest.Sandbox, storage logical.Storage) logical.Backend {
 	raw, err := Factory(b.Context(), &logical.BackendConfig{StorageView: storage, System: logical.TestSystemView()})
 	require.NoError(b, err)
 	engine := raw.(*backend)
@@ -76,4 +81,24 @@ func warmBackend(b *testing.B, storage logical.Storage) logical.Backend {
 	require.NoError(b, err)
 	require.False(b, resp.IsError(), "%v", resp)
 	return engine
+}
+
+// BenchmarkMount is what a mount that holds a token keeps on the heap: B/mount. The
+// idle connection to Fuuffy is not in it.
+func BenchmarkMount(b *testing.B) {
+	sandbox, backends := newSandbox(), make([]logical.Backend, 0, b.N)
+	before := heapInUse()
+	for range b.N {
+		backends = append(backends, warmBackend(b, sandbox, &logical.InmemStorage{}))
+	}
+	b.ReportMetric(float64(heapInUse()-before)/float64(b.N), "B/mount")
+	runtime.KeepAlive(backends)
+}
+
+// heapInUse is what is left after a collection.
+func heapInUse() int64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
 }

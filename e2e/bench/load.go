@@ -13,12 +13,17 @@ import (
 )
 
 // slice is how long each target is read in a round.
-const slice = 2 * time.Second
+const slice = 2500 * time.Millisecond
 
 // target is one thing that is read.
 type target struct {
 	name    string
 	request *http.Request
+	// wants is the status of the answers.
+	wants int
+	// prepare, if set, brings about what the target is measured in, which ends by
+	// itself. finish waits for that end.
+	prepare func(context.Context) (finish func() error, err error)
 	// samples are the rounds with the number of connections that is measured now.
 	samples []sample
 }
@@ -35,10 +40,14 @@ func newTarget(name, url, token string) *target {
 		panic(err) // The address is our own Vault's.
 	}
 	request.Header.Set("X-Vault-Token", token)
-	return &target{name: name, request: request}
+	return &target{
+		name: name, request: request, wants: http.StatusOK,
+		prepare: func(context.Context) (func() error, error) { return func() error { return nil }, nil },
+	}
 }
 
-// compare measures all targets in turns and prints a line for each.
+// compare measures all targets in turns and prints a line for each. The ratios are to
+// the first one.
 func compare(ctx context.Context, targets []*target, connections, rounds int) error {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
 	defer client.CloseIdleConnections()
@@ -48,22 +57,35 @@ func compare(ctx context.Context, targets []*target, connections, rounds int) er
 	for round := range rounds {
 		for i := range targets {
 			t := targets[(i+round)%len(targets)] // Nobody is always the first.
-			s, err := t.load(ctx, client, connections)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", t.name, err)
+			if err := t.sample(ctx, client, connections); err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
 			}
-			t.samples = append(t.samples, s)
 		}
 	}
-	fmt.Printf("\n%d connections\n%-10s %14s %22s %12s %12s %12s\n", connections, "", "reads/s", "range", "of the floor", "p50", "p99")
-	floor := median(targets[0].samples, func(s sample) float64 { return s.perSecond })
+	fmt.Printf("\n%d connections\n%-30s %9s %16s %7s %10s %10s %7s\n", connections, "", "reads/s", "range", "ratio", "p50", "p99", "ratio")
+	floor := targets[0].median()
 	for _, t := range targets {
-		perSecond := func(s sample) float64 { return s.perSecond }
-		rates := sorted(t.samples, perSecond)
-		fmt.Printf("%-10s %14.0f %22s %12.2f %12s %12s\n", t.name, median(t.samples, perSecond),
-			fmt.Sprintf("%.0f-%.0f", rates[0], rates[len(rates)-1]), median(t.samples, perSecond)/floor,
-			time.Duration(median(t.samples, func(s sample) float64 { return float64(s.p50) })).Round(10*time.Microsecond),
-			time.Duration(median(t.samples, func(s sample) float64 { return float64(s.p99) })).Round(10*time.Microsecond))
+		m := t.median()
+		rates := sorted(t.samples, func(s sample) float64 { return s.perSecond })
+		fmt.Printf("%-30s %9.0f %16s %7.2f %10s %10s %7.2f\n", t.name, m.perSecond,
+			fmt.Sprintf("%.0f-%.0f", rates[0], rates[len(rates)-1]), m.perSecond/floor.perSecond,
+			m.p50.Round(10*time.Microsecond), m.p99.Round(10*time.Microsecond), float64(m.p99)/float64(floor.p99))
+	}
+	return nil
+}
+
+func (t *target) sample(ctx context.Context, client *http.Client, connections int) error {
+	finish, err := t.prepare(ctx)
+	if err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	s, err := t.load(ctx, client, connections)
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	t.samples = append(t.samples, s)
+	if err := finish(); err != nil {
+		return fmt.Errorf("finish: %w", err)
 	}
 	return nil
 }
@@ -104,10 +126,20 @@ func (t *target) read(ctx context.Context, client *http.Client) error {
 	}
 	defer response.Body.Close()
 	_, err = io.Copy(io.Discard, response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
+	if err == nil && response.StatusCode != t.wants {
 		err = fmt.Errorf("vault answered %s", response.Status)
 	}
 	return err
+}
+
+// median has the medians of all rounds.
+func (t *target) median() sample {
+	middle := func(of func(sample) float64) float64 { return sorted(t.samples, of)[len(t.samples)/2] }
+	return sample{
+		perSecond: middle(func(s sample) float64 { return s.perSecond }),
+		p50:       time.Duration(middle(func(s sample) float64 { return float64(s.p50) })),
+		p99:       time.Duration(middle(func(s sample) float64 { return float64(s.p99) })),
+	}
 }
 
 func sorted(samples []sample, of func(sample) float64) []float64 {
@@ -117,8 +149,4 @@ func sorted(samples []sample, of func(sample) float64) []float64 {
 	}
 	slices.Sort(values)
 	return values
-}
-
-func median(samples []sample, of func(sample) float64) float64 {
-	return sorted(samples, of)[len(samples)/2]
 }

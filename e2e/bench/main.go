@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command bench compares reads of a warm token, over HTTP from a real Vault with Raft
-// storage and an audit device, with what Vault charges for any plugin call (a plugin
-// that answers a constant) and with Vault's own KV. All are measured in one run, in
-// turns, so that a noisy machine is noisy to all of them.
+// Command bench measures the engine in a real Vault with Raft storage and an audit
+// device: reads of a warm token against what Vault charges for any plugin call (a
+// plugin that answers a constant) and against Vault's own KV; reads while Fuuffy is
+// being asked, or is left alone; what a user may tune; memory, and starts. What is
+// compared is measured in one run, in turns, so that a noisy machine is noisy to all.
 package main
 
 import (
@@ -12,12 +13,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 func main() {
@@ -29,98 +26,46 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
-	constant := flag.String("constant", "", "the `program` of the constant plugin, in the folder of the engine's")
-	rounds := flag.Int("rounds", 7, "how many times each is measured")
-	flag.Parse()
-	programs, err := stack.ProgramsToTest()
-	if err != nil {
-		return err
-	}
-	s, err := stack.New()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	targets, err := setUp(ctx, s, programs, *constant)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%d rounds of %s for each; medians over the rounds, and their range\n", *rounds, slice)
-	for _, connections := range []int{1, 16, 128} {
-		if err := compare(ctx, targets, connections, *rounds); err != nil {
-			return err
-		}
-	}
-	return nil
+// measurements in the order in which they run.
+var measurements = []struct {
+	name    string
+	measure func(context.Context, *bench) error
+}{
+	{"reads", measureReads},
+	{"busy", measureBusy},
+	{"hold-off", measureHoldOff},
+	{"tuning", measureTuning},
+	{"memory", measureMemory},
+	{"starts", measureStarts},
 }
 
-// setUp returns what is compared. The first one is the floor.
-func setUp(ctx context.Context, s *stack.Stack, programs stack.Programs, constant string) ([]*target, error) {
+func run(ctx context.Context) error {
+	b := new(bench)
+	only := flag.String("only", "", "the `name` of one measurement: reads, busy, hold-off, tuning, memory or starts; all if empty")
+	flag.StringVar(&b.constant, "constant", "", "the `program` of the constant plugin, in the folder of the engine's")
+	flag.IntVar(&b.rounds, "rounds", 7, "how many times each is measured")
+	flag.Parse()
+	var err error
+	if b.programs, err = stack.ProgramsToTest(); err != nil {
+		return err
+	}
 	// Tests want Vault's log at the finest level; here it would be measured.
 	if err := os.Setenv("VAULT_LOG_LEVEL", "error"); err != nil {
-		return nil, err
+		return err
 	}
-	v, err := s.StartVault(ctx, programs.Vault, filepath.Dir(programs.Plugin))
-	if err != nil {
-		return nil, err
-	}
-	audit := &api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": filepath.Join(s.Dir, "audit.log")}}
-	if err := v.Client.Sys().EnableAuditWithOptionsWithContext(ctx, "file", audit); err != nil {
-		return nil, fmt.Errorf("enable audit: %w", err)
-	}
-	if err := v.RegisterPlugin(ctx, programs.Plugin, programs.PluginVersion); err != nil {
-		return nil, err
-	}
-	if err := v.RegisterPlugin(ctx, constant, ""); err != nil {
-		return nil, err
-	}
-	for path, input := range map[string]*api.MountInput{
-		"constant": {Type: filepath.Base(constant)},
-		"fuuffy":   {Type: filepath.Base(programs.Plugin)},
-		"kv1":      {Type: "kv", Options: map[string]string{"version": "1"}},
-		"kv2":      {Type: "kv", Options: map[string]string{"version": "2"}},
-	} {
-		if err := v.Client.Sys().MountWithContext(ctx, path, input); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", path, err)
+	fmt.Printf("%d rounds of %s for each; medians over the rounds, and their range\n", b.rounds, slice)
+	measured := false
+	for _, m := range measurements {
+		if *only != "" && *only != m.name {
+			continue
 		}
+		if err := b.alone(func() error { return m.measure(ctx, b) }); err != nil {
+			return fmt.Errorf("measure %s: %w", m.name, err)
+		}
+		measured = true
 	}
-	if err := fill(ctx, v); err != nil {
-		return nil, err
+	if !measured {
+		return fmt.Errorf("there is no measurement %q: run it with -h for their names", *only)
 	}
-	var targets []*target
-	for _, t := range []struct{ name, path string }{
-		{"constant", "constant/token"}, {"fuuffy", "fuuffy/token"}, {"KV v1", "kv1/token"}, {"KV v2", "kv2/data/token"},
-	} {
-		targets = append(targets, newTarget(t.name, v.Address+"/v1/"+t.path, v.Client.Token()))
-	}
-	return targets, nil
-}
-
-// fill configures the engine and gives the KVs a secret of the same size.
-func fill(ctx context.Context, v *stack.Vault) error {
-	sandbox, err := fuuffytest.Start(fuuffytest.Config{}, "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	defer sandbox.Close() // From here on, the token is in the cache for an hour.
-	sandbox.CreateClient("shop", "secret")
-	logical := v.Client.Logical()
-	_, err = logical.WriteWithContext(ctx, "fuuffy/config", map[string]any{
-		"client_id": "shop", "client_secret": "secret", "base_url": sandbox.BaseURL(), "ca_cert": sandbox.CACert(),
-	})
-	if err != nil {
-		return fmt.Errorf("configure the engine: %w", err)
-	}
-	token, err := logical.ReadWithContext(ctx, "fuuffy/token")
-	if err != nil {
-		return fmt.Errorf("read a token: %w", err)
-	}
-	if _, err := logical.WriteWithContext(ctx, "kv1/token", token.Data); err != nil {
-		return fmt.Errorf("fill KV v1: %w", err)
-	}
-	return stack.Eventually(ctx, "KV v2 to be ready", func() error {
-		_, err := logical.WriteWithContext(ctx, "kv2/data/token", map[string]any{"data": token.Data})
-		return err
-	})
+	return nil
 }

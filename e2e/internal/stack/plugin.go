@@ -71,6 +71,39 @@ func (v *Vault) KillPlugin(ctx context.Context) error {
 	})
 }
 
+// PluginMemory returns the bytes that the plugin's processes have resident.
+func (v *Vault) PluginMemory() (int64, error) {
+	plugins, err := children(v.process.pid())
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, pid := range plugins {
+		resident, err := residentMemory(pid)
+		if err != nil {
+			return 0, fmt.Errorf("read the plugin's memory: %w", err)
+		}
+		sum += resident
+	}
+	return sum, nil
+}
+
+// residentMemory returns bytes. As in processTable, Linux may lack ps.
+func residentMemory(pid int) (int64, error) {
+	if statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid)); err == nil {
+		var size, resident int64
+		_, err := fmt.Sscan(string(statm), &size, &resident)
+		return resident * int64(os.Getpagesize()), err
+	}
+	output, err := exec.Command("ps", "-o", "rss=", "-p", fmt.Sprint(pid)).Output()
+	if err != nil {
+		return 0, err
+	}
+	var kib int64
+	_, err = fmt.Sscan(string(output), &kib)
+	return kib * 1024, err
+}
+
 // children returns the processes whose parent is pid.
 func children(pid int) ([]int, error) {
 	table, err := processTable()

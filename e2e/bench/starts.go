@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// measureStarts tells how long it takes from `secrets enable` to the first answer, the
+// configuration with its token request included, and how long the first read takes
+// after a SIGKILL of the plugin. Each engine has a Vault of its own, for that is where
+// its process is the only one.
+func measureStarts(ctx context.Context, b *bench) error {
+	sandbox, err := b.newSandbox(fuuffytest.Config{})
+	if err != nil {
+		return err
+	}
+	var all []*starts
+	for _, s := range []*starts{
+		{name: "constant plugin", enable: b.enableConstant},
+		{name: "fuuffy/token", enable: func(ctx context.Context, v *stack.Vault, path string) (*mount, error) {
+			return b.enableEngine(ctx, v, path, sandbox)
+		}},
+	} {
+		if s.vault, err = b.startVault(ctx, 1); err != nil {
+			return err
+		}
+		all = append(all, s)
+	}
+	for range b.rounds {
+		for _, s := range all {
+			if err := s.round(ctx); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+	}
+	fmt.Printf("\n%-30s %20s %20s %20s\n", "Starts", "first mount", "second mount", "read after SIGKILL")
+	for _, s := range all {
+		fmt.Printf("%-30s %20s %20s %20s\n", s.name, spread(s.first), spread(s.second), spread(s.killed))
+	}
+	return nil
+}
+
+// starts are those of one engine.
+type starts struct {
+	name   string
+	vault  *stack.Vault
+	enable enabler
+	// first starts the process that second finds running.
+	first, second, killed []time.Duration
+}
+
+func (s *starts) round(ctx context.Context) error {
+	one, err := s.timed(ctx, &s.first, func() (*mount, error) { return s.enable(ctx, s.vault, "first") })
+	if err != nil {
+		return err
+	}
+	two, err := s.timed(ctx, &s.second, func() (*mount, error) { return s.enable(ctx, s.vault, "second") })
+	if err != nil {
+		return err
+	}
+	if err := s.vault.KillPlugin(ctx); err != nil {
+		return err
+	}
+	if _, err := s.timed(ctx, &s.killed, func() (*mount, error) { return one, nil }); err != nil {
+		return err
+	}
+	for _, m := range []*mount{one, two} {
+		if err := s.vault.Client.Sys().UnmountWithContext(ctx, m.path); err != nil {
+			return fmt.Errorf("unmount %s: %w", m.path, err)
+		}
+	}
+	return nil
+}
+
+// timed adds how long it takes to get a mount and read from it.
+func (s *starts) timed(ctx context.Context, times *[]time.Duration, get func() (*mount, error)) (*mount, error) {
+	began := time.Now()
+	m, err := get()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := m.read(ctx); err != nil {
+		return nil, err
+	}
+	*times = append(*times, time.Since(began))
+	return m, nil
+}
+
+// spread is the median, and the range.
+func spread(times []time.Duration) string {
+	slices.Sort(times)
+	ms := func(d time.Duration) int64 { return d.Milliseconds() }
+	return fmt.Sprintf("%d ms (%d-%d)", ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]))
+}

@@ -103,7 +103,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if err := b.checkInput(req); err != nil {
 		return answer(req, err)
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	if err == nil && req.Operation == logical.HelpOperation {
+		err = keepReferences(resp)
+	}
+	return resp, err
 }
 
 // HandleExistenceCheck is part of logical.Backend. What is written has no part in it:

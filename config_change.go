@@ -33,7 +33,7 @@ var durationFields = []durationField{
 	{
 		"token_expiry_buffer", 5 * time.Minute, 30 * time.Second, 30 * time.Minute,
 		func(c *storedConfig) *time.Duration { return &c.TokenExpiryBuffer },
-		"A token with less left to live than this is not served. At most half of a token's life is used.",
+		"A token with less time left than this is not served. It is half of the token's life at most.",
 	},
 	{
 		"token_refresh_window", 5 * time.Minute, 30 * time.Second, 30 * time.Minute,
@@ -92,21 +92,30 @@ var configFields = func() map[string]*framework.FieldSchema {
 
 func (f *durationField) schema() *framework.FieldSchema {
 	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(f.least), shortDuration(f.most), shortDuration(f.standard))
-	return &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: int(f.standard / time.Second), Description: f.description + bounds}
+	return &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: shortDuration(f.standard), Description: f.description + bounds}
 }
 
 // configResponseFields are the fields that a read shows: no secret, nothing that
-// is only an instruction.
+// is only an instruction. Durations are whole seconds.
 func configResponseFields() map[string]*framework.FieldSchema {
 	fields := maps.Clone(configFields)
 	delete(fields, "client_secret")
 	delete(fields, "verify_connection")
+	for _, f := range durationFields {
+		fields[f.name] = &framework.FieldSchema{Type: framework.TypeInt64, Description: f.description + " In seconds."}
+	}
 	for name, field := range fields {
-		shown := *field
-		shown.Required = true
-		fields[name] = &shown
+		fields[name] = required(field)
+		fields[name].Default = nil
 	}
 	return fields
+}
+
+// required is a copy of a field that must not be left out.
+func required(field *framework.FieldSchema) *framework.FieldSchema {
+	copied := *field
+	copied.Required = true
+	return &copied
 }
 
 // configChange is a configuration that a write asks for.

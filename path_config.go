@@ -16,31 +16,27 @@ import (
 const operationPrefix = "fuuffy"
 
 func (b *backend) pathConfig() *framework.Path {
-	written := map[int][]framework.Response{http.StatusNoContent: {{Description: "The configuration is saved."}}}
+	// The storage is the primary's, and each write asks Fuuffy first: both belong on
+	// the node that can finish the job.
+	write := &framework.PathOperation{
+		Callback: b.writeConfig,
+		Summary:  "Write the configuration, or change some of it.",
+		Responses: map[int][]framework.Response{
+			http.StatusNoContent: {{Description: "The configuration is saved."}},
+			http.StatusOK:        {{Description: "The configuration is saved, and there are warnings."}},
+		},
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+	}
 	return &framework.Path{
 		Pattern:        configKey,
 		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields:         configFields,
 		ExistenceCheck: b.configExists,
 		Operations: map[logical.Operation]framework.OperationHandler{
-			// The storage is the primary's, and each write asks Fuuffy first: both
-			// belong on the node that can finish the job.
-			logical.CreateOperation: &framework.PathOperation{
-				Callback:                    b.writeConfig,
-				Summary:                     "Configure the engine.",
-				Responses:                   written,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-			},
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.writeConfig,
-				Summary:                     "Change what is named of the configuration.",
-				Responses:                   written,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-			},
+			logical.CreateOperation: write,
+			logical.UpdateOperation: write,
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.readConfig,
 				Summary:      "Read the configuration, without the client secret.",
@@ -157,9 +153,9 @@ input, so that it is on no command line:
 
     vault write fuuffy/config client_id=… client_secret=-
 
-The credentials are tried with a token request before anything is saved. The
-secret is never shown again. A later write changes just what it names; one that
-changes environment, base_url or ca_cert must bring client_secret along, since it
-decides where the secret is sent. Deleting the configuration deletes the
-credentials and the cached token too.
+The first write needs both. The credentials are tried with a token request before
+anything is saved. The secret is never shown again. A later write changes just what
+it names; one that changes environment, base_url or ca_cert must bring
+client_secret along, since it decides where the secret is sent. Deleting the
+configuration deletes the credentials and the cached token too.
 `

@@ -18,8 +18,8 @@ func (b *backend) pathRotate() *framework.Path {
 		Pattern:      rotatePath,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "rotation"},
 		Fields: map[string]*framework.FieldSchema{
-			"client_id":     configFields["client_id"],
-			"client_secret": configFields["client_secret"],
+			"client_id":     required(configFields["client_id"]),
+			"client_secret": required(configFields["client_secret"]),
 			"compromised": {
 				Type: framework.TypeBool, Default: false,
 				Description: "The old credentials may be in the wrong hands: put the new ones in force at once, and do not use the old ones again.",
@@ -28,11 +28,11 @@ func (b *backend) pathRotate() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:  b.readRotation,
-				Summary:   "See where the rotation of the credentials stands, and what to do next.",
+				Summary:   "See where the rotation stands, and what to do next.",
 				Responses: rotationAnswers,
 			},
-			logical.UpdateOperation: b.rotationStep(b.stage, "stage", "Try and stage new credentials."),
-			logical.DeleteOperation: b.rotationStep(b.discard, "discard", "Discard what is staged."),
+			logical.UpdateOperation: b.rotationStep(b.stage, "stage", "Try new credentials, and stage them."),
+			logical.DeleteOperation: b.rotationStep(b.discard, "discard", "Discard the staged credentials."),
 		},
 		HelpSynopsis:    strings.TrimSpace(rotateSynopsis),
 		HelpDescription: strings.TrimSpace(rotateDescription),
@@ -56,7 +56,7 @@ func (b *backend) pathComplete() *framework.Path {
 	path.Fields = map[string]*framework.FieldSchema{
 		"force": {
 			Type: framework.TypeBool, Default: false,
-			Description: "Do not prove that the old credentials are dead.",
+			Description: "Forget the old credentials without the proof that they are dead.",
 		},
 	}
 	return path

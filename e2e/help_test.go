@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
@@ -26,14 +25,22 @@ func TestPathHelp(t *testing.T) {
 	} {
 		t.Run(path, func(t *testing.T) {
 			help := strings.ReplaceAll(command(t, shared, "path-help", m.path+path), m.path, "fuuffy")
-			golden := filepath.Join("testdata", "help", strings.ReplaceAll("fuuffy"+path, "/", "-")+".txt")
-			if *update {
-				require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
-				require.NoError(t, os.WriteFile(golden, []byte(help), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			assert.Equal(t, string(want), help, "if it is meant to change: go test -run TestPathHelp . -update")
+			requireGolden(t, filepath.Join("testdata", "help", strings.ReplaceAll("fuuffy"+path, "/", "-")+".txt"), help)
 		})
 	}
+}
+
+// requireGolden holds a file to what a test found; -update writes it.
+func requireGolden(t *testing.T, file, found string) {
+	t.Helper()
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(found), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	wanted, lines := strings.Split(string(want), "\n"), strings.Split(found, "\n")
+	for i := range min(len(wanted), len(lines)) {
+		require.Equal(t, wanted[i], lines[i], "%s, line %d; if it is meant to change: make docs", file, i+1)
+	}
+	require.Len(t, lines, len(wanted), "the lines of %s", file)
 }

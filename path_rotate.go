@@ -162,9 +162,12 @@ func (b *backend) proveStep(ctx context.Context, req *logical.Request, based *st
 	}
 	_, err = b.prove(ctx, live, t.mustBeDead)
 	switch {
-	case err == nil:
+	case err == nil && t.step == "complete":
 		return nil, userError(fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
 			"If that can't be, vault write %s%s/complete force=true forgets them without this proof", toRevoke(t.mustBeDead, t.mustWork), req.MountPoint, rotatePath))
+	case err == nil:
+		return nil, userError(fmt.Sprintf("client %s still works, so nothing was changed: put it back with rotate-root/rollback, "+
+			"or revoke it in the Fuuffy dashboard and write this again", t.mustBeDead.ClientID))
 	case !rejectsCredentials(err):
 		return nil, &explainedError{fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID), err}
 	}

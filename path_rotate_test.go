@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,7 +117,7 @@ func TestRotationSteps(t *testing.T) {
 		"stage current":      {"idle": "in force already", "staged": "in force already", "promoted": "was promoted and client shop-1 is not known to be dead", "compromised": "was promoted and client shop-1 is not known"},
 		"stage third":        {"idle": "staged", "staged": "client shop-2 is staged: promote it", "promoted": "finish that rotation with rotate-root/complete", "compromised": "finish that rotation"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "finish that rotation", "compromised": "finish that rotation"},
+		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "client shop-1 still works", "compromised": "client shop-1 still works"},
 		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"complete":           {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
 		"force":              {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "idle", "compromised": "idle"},
@@ -297,6 +298,31 @@ func TestCompromisedWhilePromoted(t *testing.T) {
 		assert.Equal(t, newClientID, m.servedClientID(), "the token of the old ones is dropped at once")
 		assert.Equal(t, true, m.rotation()["compromised"])
 	})
+}
+
+// When both clients of a rotation are revoked, others get the mount going again, and
+// nothing is lost.
+func TestBothClientsRevoked(t *testing.T) {
+	for _, state := range []string{statePromoted, "compromised"} {
+		t.Run(state, func(t *testing.T) {
+			m := newRotatingMount(t, state)
+			m.sandbox.RevokeClient(testClientID)
+			m.sandbox.RevokeClient(newClientID)
+			m.do(logical.DeleteOperation, "token", nil)
+			m.refused(logical.ReadOperation, "token", nil)
+			assert.Contains(t, m.rotation()["next_step"], "create others in the Fuuffy dashboard")
+
+			m.sandbox.CreateClient("shop-3", "third-secret")
+			third := pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
+			status := m.do(logical.UpdateOperation, "rotate-root", third).Data
+			assert.Equal(t, "shop-3", m.servedClientID())
+			assert.Equal(t, "promoted", status["state"])
+			assert.Equal(t, newClientID, status["previous_client_id"])
+
+			assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
+			assert.Contains(t, strings.Join(m.rotation()["history"].([]string), "\n"), "completed shop-2 (revoked: shop-1)")
+		})
+	}
 }
 
 // While promoted, the old credentials step in if the new ones are rejected, and

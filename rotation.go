@@ -14,7 +14,7 @@ import (
 //	                  ▼                       ▼
 //	                 idle                    idle (old credentials back)
 //
-// With compromised=true, stage goes from idle or staged straight to promoted.
+// With compromised=true, stage goes straight to promoted, from any state.
 const (
 	stateIdle     = "idle"
 	stateStaged   = "staged"
@@ -112,6 +112,8 @@ func stage(pair credentials, compromised bool) step {
 			return stageAgain(c, compromised, now)
 		case pair.same(&c.Current):
 			return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
+		case state == statePromoted && compromised && !pair.same(r.Previous):
+			return stageOverPromoted(c, pair, now), nil
 		case state == statePromoted:
 			return transition{}, userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
 				"finish that rotation with rotate-root/complete, or end it with rotate-root/rollback, and stage then", c.Current.ClientID, r.Previous.ClientID))
@@ -124,17 +126,33 @@ func stage(pair credentials, compromised bool) step {
 		if state == stateStaged && !pair.same(r.Staged) {
 			warnings = []string{fmt.Sprintf("client %s was staged before and is discarded", r.Staged.ClientID)}
 		}
-		r.Staged, r.StagedAt = &pair, now
-		r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
+		r.take(pair, now)
 		if !compromised {
 			return transition{step: "stage", next: c, mustWork: &pair}, nil
 		}
-		t := promoteStaged(c, now)
+		t := promoteCompromised(c, now)
 		t.warnings = warnings
-		t.next.Rotation.Compromised = true
-		t.next.Rotation.lastRecord().Detail = "the old credentials are compromised"
 		return t, nil
 	}
+}
+
+// take stages a pair.
+func (r *rotation) take(pair credentials, now time.Time) {
+	r.Staged, r.StagedAt = &pair, now
+	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
+}
+
+// stageOverPromoted is the way out when the credentials that were promoted are
+// compromised or dead too. The ones before them must be dead: nobody would ask any
+// more whether they are.
+func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transition {
+	forgotten := c.Rotation.Previous
+	c.Rotation.end()
+	c.Rotation.note(rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + forgotten.ClientID})
+	c.Rotation.take(pair, now)
+	t := promoteCompromised(c, now)
+	t.mustBeDead = forgotten
+	return t
 }
 
 // stageAgain takes credentials that are in force: a repeated emergency, or the news
@@ -170,6 +188,14 @@ func promoteStaged(c storedConfig, now time.Time) transition {
 	c.Rotation.Staged, c.Rotation.StagedAt = nil, time.Time{}
 	c.Rotation.note(rotationRecord{Step: "promoted", At: now, ClientID: current.ClientID, Detail: "in place of " + previous.ClientID})
 	return transition{step: "promote", next: c, mustWork: &current}
+}
+
+// promoteCompromised promotes what is staged, and gives up the old credentials.
+func promoteCompromised(c storedConfig, now time.Time) transition {
+	t := promoteStaged(c, now)
+	t.next.Rotation.Compromised = true
+	t.next.Rotation.lastRecord().Detail = "the old credentials are compromised"
+	return t
 }
 
 // complete returns the step that forgets the old credentials. With force it is not
@@ -208,7 +234,7 @@ func rollback(c storedConfig, now time.Time) (transition, error) {
 	}
 	if r.Compromised {
 		return transition{}, userError(fmt.Sprintf("client %s is compromised and is not put back: if the new credentials fail, create others in the Fuuffy dashboard, "+
-			"revoke client %s there, complete this rotation, and stage them", r.Previous.ClientID, r.Previous.ClientID))
+			"revoke client %s there, and stage the others with compromised=true", r.Previous.ClientID, r.Previous.ClientID))
 	}
 	abandoned := c.Current.ClientID
 	c.Current = *r.Previous

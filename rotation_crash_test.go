@@ -121,6 +121,12 @@ var crashSteps = []crashStep{
 	{"compromised while promoted", statePromoted, nil, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", m.newPair("compromised", true))
 	}, statePromoted, newClientID},
+	{"new ones compromised too", statePromoted, func(m *mount) {
+		m.sandbox.RevokeClient(testClientID)
+		m.sandbox.CreateClient("shop-3", "third-secret")
+	}, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
+	}, statePromoted, "shop-3"},
 	{"discard", stateStaged, nil, func(m *mount) (*logical.Response, error) {
 		return m.handle(m.t.Context(), logical.DeleteOperation, "rotate-root", nil)
 	}, stateIdle, testClientID},

@@ -170,7 +170,11 @@ func (b *backend) nextStepPromoted(c *storedConfig, path string, now time.Time) 
 	finish := fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: vault write -f %s/complete", toRevoke(r.Previous, &c.Current), path)
 	back := fmt.Sprintf(" If apps have trouble with the new credentials: vault write -f %s/rollback", path)
 	after := b.revokeOldAfter(r)
+	cause := b.cache.upstream().cause
 	switch {
+	case cause != nil && cause.failure == rejected && !b.fallbackActive(c):
+		return fmt.Sprintf("Fuuffy rejects the new credentials, and there are no old ones to use: create others in the Fuuffy dashboard, revoke %s there, "+
+			"then: vault write %s client_id=… client_secret=- compromised=true", toRevoke(r.Previous, &c.Current), path)
 	case r.Compromised:
 		return "Now: " + finish
 	case b.fallbackActive(c):

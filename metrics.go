@@ -104,11 +104,12 @@ var (
 	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When Fuuffy will refuse the token held; 0 if none is.")
 	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "Until when the token held is served; 0 if none is.")
 	gaugeWaiting      = gauge("readers_waiting", "Readers that wait for Fuuffy right now.")
+	gaugeUpstream     = gauge("upstream_state", "1 for how the last token request for readers ended: ok, or the class of the failure.", "state")
 	gaugeHoldOff      = gauge("hold_off_seconds", "For how long Fuuffy is still left alone after a failure; 0 if it is not.")
 	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, by its last answer.")
 	gaugeConfigured   = gauge("configured", "1 if the mount has credentials.")
 	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the credentials in force were put in force.")
-	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When they are due for rotation.")
+	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When the credentials in force are due for rotation.")
 	gaugeRotation     = gauge("rotation_state", "1 for the state that the rotation is in.", "state")
 	gaugePromoted     = gauge("rotation_promoted_timestamp_seconds", "When the new credentials were promoted; 0 if no rotation is there.")
 	gaugeFallback     = gauge("rotation_fallback_active", "1 if tokens of the old credentials are served because the new ones are rejected.")
@@ -118,8 +119,8 @@ var (
 // Describe is part of prometheus.Collector.
 func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		gaugeBuild, gaugeTokenExpiry, gaugeServedUntil, gaugeWaiting, gaugeHoldOff, gaugeRateLimit, gaugeConfigured,
-		gaugeRotated, gaugeRotationDue, gaugeRotation, gaugePromoted, gaugeFallback, gaugeAuthFailures,
+		gaugeBuild, gaugeTokenExpiry, gaugeServedUntil, gaugeWaiting, gaugeUpstream, gaugeHoldOff, gaugeRateLimit,
+		gaugeConfigured, gaugeRotated, gaugeRotationDue, gaugeRotation, gaugePromoted, gaugeFallback, gaugeAuthFailures,
 	} {
 		descriptions <- d
 	}
@@ -140,8 +141,15 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugeTokenExpiry, unix(expiry))
 	set(gaugeServedUntil, unix(servedUntil))
 	set(gaugeWaiting, float64(cache.waiting.Load()))
-	set(gaugeHoldOff, cache.upstream().heldOffFor.Seconds())
 
+	upstream, state := cache.upstream(), outcomeOK
+	if upstream.cause != nil {
+		state = string(upstream.cause.failure)
+	}
+	for _, outcome := range outcomes {
+		set(gaugeUpstream, truth(outcome == state), outcome)
+	}
+	set(gaugeHoldOff, upstream.heldOffFor.Seconds())
 	if remaining := g.b.rateLimit.Load(); remaining >= 0 {
 		set(gaugeRateLimit, float64(remaining))
 	}

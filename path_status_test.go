@@ -119,6 +119,7 @@ func TestMetrics(t *testing.T) {
 		assert.Equal(t, float64(issued.Add(90*24*time.Hour).Unix()), m.metric("fuuffy_rotation_due_timestamp_seconds"))
 		assert.Equal(t, 1.0, m.metric("fuuffy_rotation_state/idle"))
 		assert.Equal(t, 0.0, m.metric("fuuffy_hold_off_seconds"))
+		assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/ok"))
 
 		for fault, outcome := range map[string]string{"rejected": "rejected", "unavailable": "unavailable", "malformed": "malformed", "rate limited": "rate_limited"} {
 			switch fault {
@@ -135,9 +136,21 @@ func TestMetrics(t *testing.T) {
 			m.refused(logical.ReadOperation, "token", nil)
 			assert.Equal(t, 1.0, m.metric("fuuffy_token_requests_total/"+outcome))
 			assert.Positive(t, m.metric("fuuffy_hold_off_seconds"))
+			assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/"+outcome))
+			assert.Equal(t, 0.0, m.metric("fuuffy_upstream_state/ok"))
+
+			// What somebody tried to write says nothing about what readers get.
+			m.refused(logical.UpdateOperation, "config", pairs("client_id", "shop-9", "client_secret", "x"))
+			assert.Equal(t, 2.0, m.metric("fuuffy_token_requests_total/"+outcome))
+			assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/"+outcome))
 		}
 		m.sandbox.ClearFault()
 		m.do(logical.DeleteOperation, "token", nil)
+		m.read()
+		assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/ok"))
+		m.refused(logical.UpdateOperation, "config", pairs("client_id", "shop-9", "client_secret", "x"))
+		assert.Equal(t, 3.0, m.metric("fuuffy_token_requests_total/rejected"))
+		assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/ok"), "a mistyped secret is no failure of the mount")
 		m.do(logical.UpdateOperation, "token", pairs("rejected_token", "sk-x"))
 		assert.Equal(t, 1.0, m.metric("fuuffy_rejected_token_reports_total"))
 	})

@@ -12,24 +12,50 @@ type Programs struct {
 	Vault, Plugin, Sandbox string
 	// PluginVersion is the version that the plugin was built as.
 	PluginVersion string
+	// Prometheus and Promtool are empty unless the environment names them: see
+	// NeedPrometheus.
+	Prometheus, Promtool string
 }
 
 // ProgramsToTest takes them from the environment, and clears that of what would
 // disturb the tests.
 func ProgramsToTest() (Programs, error) {
-	var p Programs
-	for name, value := range map[string]*string{
-		"VAULT_BIN":      &p.Vault,
-		"PLUGIN_BIN":     &p.Plugin,
-		"SANDBOX_BIN":    &p.Sandbox,
-		"PLUGIN_VERSION": &p.PluginVersion,
+	p := Programs{
+		Vault:         os.Getenv("VAULT_BIN"),
+		Plugin:        os.Getenv("PLUGIN_BIN"),
+		Sandbox:       os.Getenv("SANDBOX_BIN"),
+		PluginVersion: os.Getenv("PLUGIN_VERSION"),
+		Prometheus:    os.Getenv("PROMETHEUS_BIN"),
+		Promtool:      os.Getenv("PROMTOOL_BIN"),
+	}
+	for name, value := range map[string]string{
+		"VAULT_BIN":      p.Vault,
+		"PLUGIN_BIN":     p.Plugin,
+		"SANDBOX_BIN":    p.Sandbox,
+		"PLUGIN_VERSION": p.PluginVersion,
 	} {
-		if *value = os.Getenv(name); *value == "" {
-			return p, fmt.Errorf("%s is not set: run `make test-e2e`, which builds the programs and names them", name)
+		if value == "" {
+			return p, notSet(name)
 		}
 	}
 	ClearEnvironment()
 	return p, nil
+}
+
+// NeedPrometheus returns an error unless there are Prometheus and promtool. Only the
+// tests of a package that calls it need them.
+func (p Programs) NeedPrometheus() error {
+	if p.Prometheus == "" {
+		return notSet("PROMETHEUS_BIN")
+	}
+	if p.Promtool == "" {
+		return notSet("PROMTOOL_BIN")
+	}
+	return nil
+}
+
+func notSet(name string) error {
+	return fmt.Errorf("%s is not set: run `make test-e2e`, which builds the programs and names them", name)
 }
 
 // RunTests is what a TestMain does: it runs the tests of a package, after setUp, with

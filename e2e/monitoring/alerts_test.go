@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package monitoring
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	prometheus "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+)
+
+// TestAuthenticationFailures revokes the credentials of a mount: the alert fires, for
+// this mount only, and clears with others.
+func TestAuthenticationFailures(t *testing.T) {
+	ctx, vault, fuuffy := t.Context(), watched.Vault.Client.Logical(), watched.Fuuffys["fuuffy"]
+	require.NoError(t, stack.Eventually(ctx, "no alert", firing(ctx)))
+
+	fuuffy.RevokeClient(ClientID)
+	revoked := time.Now()
+	_, err := vault.DeleteWithContext(ctx, "fuuffy/token")
+	require.NoError(t, err)
+	_, err = vault.ReadWithContext(ctx, "fuuffy/token")
+	require.ErrorContains(t, err, "Fuuffy rejected the request")
+	const summary = "Fuuffy rejects the credentials of fuuffy"
+	require.NoError(t, stack.Eventually(ctx, "the alert", firing(ctx, summary)))
+	fired := time.Now()
+
+	// What is refused is not saved: the alert stays until the right ones are written.
+	fuuffy.CreateClient("shop-2", "new-secret")
+	require.ErrorContains(t, watched.Configure(ctx, "fuuffy", "shop-2", "mistyped"), "Nothing was saved")
+	require.NoError(t, stack.Eventually(ctx, "the second rejection on all nodes, since standbys forward", func() error {
+		rejected, err := samples(ctx, `fuuffy_token_requests_total{mount="fuuffy", outcome="rejected"} == 2`)
+		if err == nil && len(rejected) != nodes {
+			err = fmt.Errorf("%d know", len(rejected))
+		}
+		return err
+	}))
+	require.NoError(t, stack.Eventually(ctx, "the alert still", firing(ctx, summary)))
+	require.NoError(t, watched.Configure(ctx, "fuuffy", "shop-2", "new-secret"))
+	mended := time.Now()
+	require.NoError(t, stack.Eventually(ctx, "no alert", firing(ctx)))
+	t.Logf("scraped each second, the alert fired %s after the credentials were revoked, and cleared %s after others were written",
+		fired.Sub(revoked).Round(100*time.Millisecond), time.Since(mended).Round(100*time.Millisecond))
+}
+
+// firing returns a check that FuuffyAuthenticationFailures says just this.
+func firing(ctx context.Context, expected ...string) func() error {
+	return func() error {
+		answer, err := watched.Prometheus.API.Alerts(ctx)
+		if err != nil {
+			return err
+		}
+		var summaries []string
+		for _, a := range answer.Alerts {
+			if a.State == prometheus.AlertStateFiring && a.Labels["alertname"] == "FuuffyAuthenticationFailures" {
+				summaries = append(summaries, string(a.Annotations["summary"]))
+			}
+		}
+		if !slices.Equal(summaries, expected) {
+			return fmt.Errorf("it says %q", summaries)
+		}
+		return nil
+	}
+}
+
+// samples asks Prometheus for what is now.
+func samples(ctx context.Context, query string) (model.Vector, error) {
+	value, _, _, err := watched.Prometheus.API.Query(ctx, query, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", query, err)
+	}
+	vector, ok := value.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("%s: it is a %s", query, value.Type())
+	}
+	return vector, nil
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MPL-2.0
+#
+# Keeps a Vault token for Prometheus in /run/fuuffy-monitor/vault-token, with the
+# policy of examples/policies/monitor.hcl. Runs as the user that Prometheus runs as:
+#
+#     vault agent -config=/etc/fuuffy-monitor/agent.hcl
+
+vault {
+  address = "https://vault.example.com:8200"
+}
+
+auto_auth {
+  method "approle" {
+    config = {
+      role_id_file_path                   = "/etc/fuuffy-monitor/role_id"
+      secret_id_file_path                 = "/etc/fuuffy-monitor/secret_id"
+      remove_secret_id_file_after_reading = false
+    }
+  }
+
+  # The file is replaced in one step, before the token in it expires.
+  sink "file" {
+    config = {
+      path = "/run/fuuffy-monitor/vault-token"
+      mode = 0600
+    }
+  }
+}

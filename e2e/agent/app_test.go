@@ -74,6 +74,7 @@ func (a *appHost) command(program string, folders ...string) *exec.Cmd {
 	folders = append(folders, filepath.Dir(vault.Binary), os.Getenv("PATH"))
 	c.Env = append(os.Environ(),
 		"PATH="+strings.Join(folders, string(os.PathListSeparator)),
+		"HOME="+a.run, // Not one with the token of a person who logged in to Vault.
 		"FUUFFY_BASE_URL="+a.BaseURL(),
 		"FUUFFY_CA_CERT="+filepath.Join(a.etc, "ca.pem"),
 		"FUUFFY_TOKEN_FILE="+filepath.Join(a.run, "token"),

@@ -57,7 +57,7 @@ func setUp(p stack.Programs, s *stack.Stack) (err error) {
 	exampleApp, curlStandIn = filepath.Join(s.Dir, "app"), filepath.Join(s.Dir, "stand-in", "curl")
 	for program, source := range map[string]string{
 		exampleApp:  "github.com/fuuffy/vault-plugin-secrets-fuuffy/examples/app",
-		curlStandIn: "./testdata/curl",
+		curlStandIn: "../internal/curl",
 	} {
 		if output, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", source, err, output)

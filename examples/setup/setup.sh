@@ -1,0 +1,153 @@
+#!/bin/sh
+# SPDX-License-Identifier: MPL-2.0
+#
+# Usage: setup.sh ./fuuffy.env
+#
+# Brings Vault to the state that the file describes: the plugin registered, the engine
+# running that version of it and configured, the policies written. It changes only what
+# differs, and says what. Run it after each change of the file, or every night.
+#
+# VAULT_ADDR and VAULT_TOKEN are as for vault itself; installer.hcl has what the token must
+# be allowed to do. The client secret is read, from the file FUUFFY_CLIENT_SECRET_FILE
+# (/dev/stdin is one too), only if there are no credentials yet, or if they go to another
+# address from now on. Otherwise credentials change by rotation, which this leaves alone.
+set -eu
+unset VAULT_FORMAT
+
+plugin=vault-plugin-secrets-fuuffy
+policy_folder=$(dirname "$0")/../policies
+changes=0
+problem=$(mktemp)
+trap 'rm -f "$problem"' EXIT
+
+fail() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
+
+changed() {
+    echo "$*"
+    changes=$((changes + 1))
+}
+
+# look prints what there is in Vault: nothing if it isn't there, which is no failure.
+look() {
+    vault "$@" 2>"$problem" && return
+    case $(cat "$problem") in
+    *"No value found"* | *"No secret engine mount"* | *"No policy named"*) ;;
+    *) fail "$(cat "$problem")" ;;
+    esac
+}
+
+# field prints a field of the JSON in $answer, which has one in a line.
+field() {
+    printf '%s\n' "$answer" | sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p"
+}
+
+register() {
+    answer=$(look read -format=json "sys/plugins/catalog/secret/$plugin" version="$plugin_version")
+    case $(field sha256) in
+    "$plugin_sha256") return ;;
+    "") ;;
+    *) fail "$plugin $plugin_version is registered with another checksum: give another build another version, or deregister this one first" ;;
+    esac
+    vault plugin register -version="$plugin_version" -command="$plugin_command" -sha256="$plugin_sha256" secret "$plugin" >/dev/null
+    changed "registered $plugin $plugin_version"
+}
+
+enable() {
+    answer=$(look read -format=json "sys/mounts/$mount")
+    case $(field type) in
+    "$plugin") upgrade ;;
+    "")
+        vault secrets enable -seal-wrap -path="$mount" -plugin-version="$plugin_version" "$plugin" >/dev/null
+        changed "enabled $mount/ with $plugin_version"
+        ;;
+    *) fail "$mount/ is another secrets engine: $(field type)" ;;
+    esac
+}
+
+upgrade() {
+    running=$(field running_plugin_version)
+    if [ "$(field plugin_version)" != "$plugin_version" ]; then
+        rehearse
+        vault secrets tune -plugin-version="$plugin_version" "$mount" >/dev/null
+        changed "chose $plugin_version for $mount/"
+    fi
+    if [ "$running" != "$plugin_version" ]; then
+        vault write -force sys/plugins/reload/backend mounts="$mount" scope=global >/dev/null
+        changed "reloaded $mount/, which ran $running"
+    fi
+}
+
+# rehearse starts the version on a mount of its own. A reload ends the old version before
+# it starts the new one: if that can't start, apps get no tokens.
+rehearse() {
+    vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin" >/dev/null
+    vault secrets disable "$mount-rehearsal" >/dev/null
+}
+
+configure() {
+    answer=$(look read -format=json "$mount/config")
+    held_client=$(field client_id)
+    credentials=keep
+    [ -n "$held_client" ] || credentials=write
+    set --
+    for setting in $config; do
+        if [ "$(field "${setting%%=*}")" != "${setting#*=}" ]; then
+            set -- "$@" "$setting"
+            case $setting in environment=* | base_url=*) credentials=write ;; esac
+        fi
+    done
+    ca_cert=
+    [ -z "$ca_cert_file" ] || ca_cert=$(cat "$ca_cert_file")
+    held_ca_cert=$(look read -field=ca_cert "$mount/config")
+    if [ "$held_ca_cert" != "$ca_cert" ]; then
+        set -- "$@" "ca_cert=$ca_cert"
+        credentials=write
+    fi
+
+    if [ "$credentials" = write ]; then
+        [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "the client secret of $client_id is needed: name the file that has it in FUUFFY_CLIENT_SECRET_FILE"
+        set -- "$@" client_id="$client_id" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"
+    elif [ "$held_client" != "$client_id" ]; then
+        fail "$mount/ has the credentials of client $held_client, not of $client_id. Change them by rotation (docs/rotation.md), or correct client_id."
+    fi
+    [ $# -gt 0 ] || return 0
+    vault write "$mount/config" "$@" >/dev/null
+    changed "configured $mount/"
+}
+
+write_policies() {
+    for policy in $policies; do
+        text=$(sed "s|\"fuuffy/|\"$mount/|" "$policy_folder/$policy.hcl")
+        held_text=$(look policy read "$mount-$policy")
+        if [ "$held_text" != "$text" ]; then
+            printf '%s\n' "$text" | vault policy write "$mount-$policy" - >/dev/null
+            changed "wrote the policy $mount-$policy"
+        fi
+    done
+}
+
+# verify asks the engine itself. Vault's own tables say the same while the plugin can't be
+# started, and then the configuration only seems to be missing.
+verify() {
+    version=$(vault read -field=version "$mount/status" 2>"$problem") || :
+    case $version,$(cat "$problem") in
+    "$plugin_version",* | *"no Fuuffy credentials yet"*) ;;
+    *) fail "$mount/ does not run $plugin_version: $version $(cat "$problem")" ;;
+    esac
+}
+
+report() {
+    answer=$(look read -format=json "$mount/status")
+    echo "$mount/ runs $plugin_version for client $(field client_id); Fuuffy: $(field upstream_state); changes: $changes"
+}
+
+. "$1"
+register
+enable
+verify
+configure
+write_policies
+report

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Command release builds what a release consists of, byte for byte the same wherever
+// it runs: see docs/releasing.md.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/semver"
+)
+
+const (
+	plugin = "vault-plugin-secrets-fuuffy"
+	module = "github.com/fuuffy/" + plugin
+)
+
+// vaultPlatforms are those for which there are releases of Vault.
+const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linux/arm64,windows/amd64"
+
+func main() {
+	platforms := flag.String("platforms", vaultPlatforms, "what to build for, as in linux/amd64,windows/amd64")
+	out := flag.String("out", "dist", "the folder to make, in the checkout unless the path is absolute")
+	flag.Parse()
+	if err := run(strings.Split(*platforms, ","), *out); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
+
+func run(platforms []string, out string) error {
+	r, err := fromTag()
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(r.root, out)
+	}
+	if err := os.Mkdir(out, 0o755); err != nil {
+		return fmt.Errorf("make the folder of the release: %w", err)
+	}
+	fmt.Printf("%s %s, of %s\n", plugin, r.version, r.time.Format(time.RFC3339))
+
+	var binarySums, sums checksums
+	for _, platform := range slices.Sorted(slices.Values(platforms)) {
+		a, err := r.build(platform)
+		if err != nil {
+			return fmt.Errorf("%s: %w", platform, err)
+		}
+		binarySums.add(a.name+"/"+a.binaryName, a.binary)
+		for name, content := range map[string][]byte{a.name + ".zip": a.zip, a.name + ".cdx.json": a.sbom} {
+			sums.add(name, content)
+			if err := os.WriteFile(filepath.Join(out, name), content, 0o644); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("  %-14s %5.1f MB\n", platform, float64(len(a.zip))/1e6)
+	}
+	if err := os.WriteFile(filepath.Join(out, "BINARY_SHA256SUMS"), binarySums.text(), 0o644); err != nil {
+		return err
+	}
+	sums.add("BINARY_SHA256SUMS", binarySums.text())
+	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), sums.text(), 0o644)
+}
+
+// release is what all platforms share.
+type release struct {
+	// root is the checkout.
+	root    string
+	version string
+	// time is the commit's: that of the files in the archives.
+	time time.Time
+}
+
+// fromTag takes the version from the tag at the commit that is checked out. What is
+// not in the commit can't be built again by others, so nothing else may be there.
+func fromTag() (*release, error) {
+	root, err := git("rev-parse", "--show-toplevel")
+	if err != nil {
+		return nil, fmt.Errorf("a release is made in a git checkout: %w", err)
+	}
+	changes, err := git("status", "--porcelain")
+	if err != nil {
+		return nil, err
+	}
+	if changes != "" {
+		return nil, fmt.Errorf("commit or remove these first, a release has what is in the commit:\n%s", changes)
+	}
+	version, err := git("describe", "--tags", "--exact-match", "--match", "v[0-9]*")
+	if err != nil {
+		return nil, fmt.Errorf("the commit that is checked out has no version: tag it, as in git tag v1.2.3: %w", err)
+	}
+	if semver.Canonical(version) != version {
+		return nil, fmt.Errorf("the tag %s is not a version that Vault takes, as v1.2.3 or v1.2.3-rc1", version)
+	}
+	seconds, err := git("log", "-1", "--format=%ct")
+	if err != nil {
+		return nil, err
+	}
+	unix, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("read the commit's time: %w", err)
+	}
+	return &release{root: root, version: version, time: time.Unix(unix, 0).UTC()}, nil
+}
+
+func git(arguments ...string) (string, error) {
+	command := exec.Command("git", arguments...)
+	return output(command)
+}
+
+// output returns what a command prints, without the last line break.
+func output(command *exec.Cmd) (string, error) {
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	text, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(command.Args, " "), err, stderr.String())
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// TestReadme types what the README has under "In your own Vault", in a Vault whose
+// Fuuffy is the sandbox.
+func TestReadme(t *testing.T) {
+	programs, err := stack.ProgramsToTest()
+	require.NoError(t, err)
+	s, err := stack.New()
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	plugins := t.TempDir()
+	vault, err := s.StartVault(t.Context(), programs.Vault, plugins)
+	require.NoError(t, err)
+	fuuffy := fuuffytest.NewServer(t, fuuffytest.Config{})
+	fuuffy.CreateClient("shop-1", "first-secret")
+	fuuffy.CreateClient("shop-2", "second-secret")
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(caFile, []byte(fuuffy.CACert()), 0o600))
+
+	shell := func(line, input string) string {
+		command := exec.CommandContext(t.Context(), "sh", "-euc", line)
+		command.Dir = root
+		command.Stdin = strings.NewReader(input)
+		command.Env = append(os.Environ(), "VAULT_ADDR="+vault.Address, "VAULT_TOKEN="+vault.Client.Token(),
+			"PATH="+filepath.Dir(vault.Binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+		output, err := command.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", line, output)
+		return string(output)
+	}
+
+	var typed int
+	for _, line := range readmeCommands(t) {
+		var input string
+		switch {
+		case strings.HasPrefix(line, "make build"), strings.HasPrefix(line, "vault agent"):
+			continue // Make has built it; the Agent has tests of its own.
+		case strings.Contains(line, "client_id=shop-1"):
+			input = "first-secret"
+			line += " base_url=" + fuuffy.BaseURL() + " ca_cert=@" + caFile
+		case strings.Contains(line, "client_id=shop-2"):
+			input = "second-secret"
+		case strings.Contains(line, "rejected_token=-"):
+			input = shell("vault read -field=access_token fuuffy/token", "")
+		case strings.Contains(line, "rotate-root/complete"):
+			fuuffy.RevokeClient("shop-1")
+		}
+		shell(strings.ReplaceAll(line, "/etc/vault.d/plugins", plugins), input)
+		typed++
+	}
+	require.Equal(t, 9, typed)
+	assert.Contains(t, shell("vault read fuuffy/rotate-root", ""), "shop-2")
+	assert.Contains(t, shell("vault read fuuffy/status", ""), "fresh")
+}
+
+// readmeCommands are the commands of the section, without their output.
+func readmeCommands(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(readme), "\n## In your own Vault\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	section = strings.ReplaceAll(section, "\\\n", "")
+	var commands []string
+	for line := range strings.Lines(section) {
+		code, ok := strings.CutPrefix(line, "    ")
+		code = strings.TrimSpace(strings.TrimPrefix(code, "$ "))
+		program, _, _ := strings.Cut(code, " ")
+		if ok && (program == "vault" || program == "cp" || program == "make") {
+			commands = append(commands, code)
+		}
+	}
+	return commands
+}

@@ -28,6 +28,8 @@ type flight struct {
 	cancel  context.CancelFunc
 	// replaces is set when the held token was reported dead: whatever comes is better.
 	replaces bool
+	// retries is set when the request before this one failed.
+	retries bool
 	// done is closed once token or err is set.
 	done  chan struct{}
 	token *heldToken
@@ -43,15 +45,15 @@ func (c *tokenCache) takeOff(generation uint64, source tokenSource, now instant)
 	if c.closed {
 		return nil, errClosed
 	}
-	if c.flight != nil {
-		return c.flight, nil
+	if f := c.flight.Load(); f != nil {
+		return f, nil
 	}
 	if err := c.holdOff.active(now); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(c.life)
-	f := &flight{generation: generation, started: now.mono, cancel: cancel, done: make(chan struct{})}
-	c.flight = f
+	f := &flight{generation: generation, started: now.mono, cancel: cancel, retries: c.holdOff.cause != nil, done: make(chan struct{})}
+	c.flight.Store(f)
 	c.flights.Go(func() {
 		defer cancel()
 		c.fly(ctx, f, source)
@@ -103,7 +105,7 @@ func (c *tokenCache) land(f *flight, token accessToken, err error) (*heldToken, 
 	if c.generation != f.generation {
 		return nil, errSuperseded
 	}
-	c.flight = nil
+	c.flight.Store(nil)
 
 	old := c.held.Load()
 	if old != nil && old.state(now) == fresh && !f.replaces {

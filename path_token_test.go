@@ -67,6 +67,45 @@ func TestWarmRead(t *testing.T) {
 	})
 }
 
+// A read while the refresh is under way is as cheap as a warm one, but not while there
+// is a failure to tell of.
+func TestReadDuringARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		held := m.readToken()
+		time.Sleep(51 * time.Minute)
+		_, warm := m.b.warmToken()
+		require.False(t, warm, "somebody must start the refresh")
+
+		release := m.sandbox.Hold()
+		assert.Equal(t, held, m.readToken())
+		synctest.Wait()
+		resp, warm := m.b.warmToken()
+		require.True(t, warm)
+		assert.Equal(t, held, resp.Data["access_token"])
+
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized})
+		release()
+		synctest.Wait()
+		_, warm = m.b.warmToken()
+		assert.False(t, warm, "the refresh failed")
+		assert.NotEmpty(t, m.read().Warnings)
+
+		time.Sleep(time.Minute)
+		m.sandbox.ClearFault()
+		release = m.sandbox.Hold()
+		assert.NotEmpty(t, m.read().Warnings, "this starts another refresh")
+		synctest.Wait()
+		_, warm = m.b.warmToken()
+		assert.False(t, warm, "the failure before it is still told")
+		assert.NotEmpty(t, m.read().Warnings)
+		release()
+		synctest.Wait()
+		_, warm = m.b.warmToken()
+		assert.True(t, warm, "there is a new token")
+	})
+}
+
 // A thousand readers of a cold mount cost one request, and share its failure too.
 func TestColdReadersShareOneRequest(t *testing.T) {
 	for name, fault := range map[string]*fuuffytest.Fault{

@@ -36,8 +36,9 @@ type tokenCache struct {
 	// waiting counts the readers in front of a flight.
 	waiting atomic.Int64
 
-	// held is written under mu and read without it.
-	held atomic.Pointer[heldToken]
+	// held and flight are written under mu and read without it.
+	held   atomic.Pointer[heldToken]
+	flight atomic.Pointer[flight]
 
 	// saving is held across storage writes of the token, so that one of an older
 	// generation can't come after one of a newer.
@@ -51,7 +52,6 @@ type tokenCache struct {
 	policy     policy
 	// judge says what becomes of a token under the credentials in force.
 	judge   func(accessToken) verdict
-	flight  *flight
 	holdOff holdOff
 	closed  bool
 }
@@ -74,14 +74,23 @@ func newTokenCache(life context.Context, log hclog.Logger) *tokenCache {
 
 func (c *tokenCache) wallClock() time.Time { return c.clock().wall }
 
-// warm returns the held token if there is nothing to do but serve it.
+// warm returns the held token if there is nothing to do but serve it: it is fresh, or
+// its refresh is under way and there is no failure to tell of.
 func (c *tokenCache) warm() (reading, bool) {
 	now := c.clock()
 	t := c.held.Load()
-	if t == nil || t.state(now) != fresh {
+	if t == nil {
 		return reading{}, false
 	}
-	return c.serve(t, now, nil), true
+	switch t.state(now) {
+	case fresh:
+		return c.serve(t, now, nil), true
+	case inWindow:
+		if f := c.flight.Load(); f != nil && !f.retries {
+			return c.serve(t, now, nil), true
+		}
+	}
+	return reading{}, false
 }
 
 // get returns a valid token, waiting for one if need be. In the refresh window it

@@ -88,9 +88,9 @@ func (c *tokenCache) supersede(drop bool) {
 func (c *tokenCache) begin() {
 	c.generation++
 	c.holdOff = holdOff{}
-	if c.flight != nil {
-		c.flight.cancel()
-		c.flight = nil
+	if f := c.flight.Load(); f != nil {
+		f.cancel()
+		c.flight.Store(nil)
 	}
 }
 

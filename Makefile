@@ -9,14 +9,14 @@ PLUGIN  := $(CURDIR)/bin/vault-plugin-secrets-fuuffy
 SANDBOX := $(CURDIR)/bin/fuuffy-sandbox
 DEMO    := $(CURDIR)/bin/demo
 
-# Modules whose code is ours. Those below tools/ only pin versions.
-MODULES     := . e2e
-STATICCHECK := go tool -modfile="$(CURDIR)/tools/lint/go.mod" staticcheck
+# Modules whose code is ours. The others below tools/ only pin versions.
+MODULES     := . e2e tools/release tools/dockerlint
+LINTER      := go tool -modfile="$(CURDIR)/tools/lint/go.mod"
 
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e demo dev lint fuzz soak bench clean
+.PHONY: help build test test-unit figures test-e2e compat demo dev docs picture lint fuzz soak bench release clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -41,18 +41,27 @@ FIGURES := ^(TestDay|TestFleet|TestRotationCrashMatrix|TestReadersDuringARotatio
 figures: ## Print the figures that the tests of the engine measure
 	@go test -count=1 -v -run '$(FIGURES)' . | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 
-# What the end-to-end tests need: Vault, and the programs under test.
-E2E = VAULT_BIN=$$(scripts/vault.sh) || exit 1; \
-	export VAULT_BIN PLUGIN_BIN="$(PLUGIN)" PLUGIN_VERSION="$(VERSION)" SANDBOX_BIN="$(SANDBOX)"; cd e2e
+# What the end-to-end tests need: the programs under test, and Vault. Those of
+# monitoring need Prometheus too.
+export PLUGIN_BIN     := $(PLUGIN)
+export PLUGIN_VERSION := $(VERSION)
+export SANDBOX_BIN    := $(SANDBOX)
+
+FIND_VAULT      = VAULT_BIN=$$(scripts/program.sh vault) || exit 1; export VAULT_BIN
+FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
+	PROMTOOL_BIN=$$(scripts/program.sh promtool) || exit 1; export PROMETHEUS_BIN PROMTOOL_BIN
 
 # The filter takes out what only says that a test passed, and leaves the figures.
-test-e2e: build ## Run the end-to-end tests in a real Vault (the first time it is built: about 8 minutes)
-	@$(E2E) && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
+test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
+	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
 		sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; exit "$$(cat "$(CURDIR)/bin/e2e.status")"
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
-	@$(E2E) && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
+	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
+
+compat: build ## Run the heart of the end-to-end tests in older Vaults too (builds each the first time)
+	@scripts/compat.sh
 
 demo: build ## Show the engine at work in a real Vault, step by step
 	@$(RUN_DEMO)
@@ -60,26 +69,40 @@ demo: build ## Show the engine at work in a real Vault, step by step
 dev: build ## Start a Vault with the engine set up, to try things in
 	@$(RUN_DEMO) -stay
 
-RUN_DEMO = vault=$$(scripts/vault.sh) && (cd e2e && go build -o "$(DEMO)" ./demo) && \
+RUN_DEMO = vault=$$(scripts/program.sh vault) && (cd e2e && go build -o "$(DEMO)" ./demo) && \
 	exec "$(DEMO)" -vault "$$vault" -plugin "$(PLUGIN)" -sandbox "$(SANDBOX)"
 
-lint: ## Check format, go vet and staticcheck
+docs: build ## Write what is generated: docs/api.md, tables in docs/, what vault path-help shows
+	go test -count=1 -run '^(TestFaultMatrix|TestMetricNames)$$' . -update
+	@$(FIND_VAULT); cd e2e && go test -count=1 -run '^(TestPathHelp|TestAPIDocs)$$' . -update
+
+picture: build ## Draw docs/images/a-day.svg anew, from a run of six minutes
+	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && go run ./monitoring/picture
+
+lint: ## Check all that can be checked without running the code
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
 		{ echo "Not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; }
-	@for script in scripts/*.sh; do sh -n "$$script" || exit 1; done
+	@for script in scripts/*.sh examples/*/*.sh; do sh -n "$$script" || exit 1; done
+	go run -C tools/dockerlint . "$(CURDIR)/Dockerfile"
 	@for module in $(MODULES); do \
-		(set -ex; cd $$module; go vet ./...; $(STATICCHECK) ./...) || exit 1; \
+		(set -ex; cd $$module; go vet ./...; $(LINTER) staticcheck ./...) || exit 1; \
 	done
+	$(LINTER) actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
+	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
 	@for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' *_test.go); do \
 		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .) || exit 1; \
 	done
 
-bench: build ## Compare reads of a warm token with the least that Vault charges, and with KV
+bench: build ## Measure reads, memory and starts beside the least that Vault charges: 15 minutes
 	go test -run '^$$' -bench WarmRead -benchmem -cpu 1,2 -count 3 .
+	go test -run '^$$' -bench Mount -benchtime 1000x .
 	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../bin/constant ./bench/constant && go build -o ../bin/bench ./bench
-	@$(E2E) && ../bin/bench -constant ../bin/constant
+	@$(FIND_VAULT); cd e2e && ../bin/bench -constant ../bin/constant
 
-clean: ## Remove bin/
-	rm -rf bin
+release: ## Make a release of the commit that is checked out, which must have a tag, in dist/
+	go run -C tools/release .
+
+clean: ## Remove bin/ and dist/
+	rm -rf bin dist

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
@@ -32,7 +33,15 @@ func TestTokenSurvives(t *testing.T) {
 			}
 			return v.Unseal(t.Context())
 		}},
-		{"plugin killed", func(t *testing.T) error { return v.KillPlugin(t.Context()) }},
+		{"plugin killed", func(t *testing.T) error {
+			if err := v.KillPlugin(t.Context()); err != nil {
+				return err
+			}
+			return stack.Eventually(t.Context(), "Vault to notice", func() error {
+				_, err := m.client.Logical().ReadWithContext(t.Context(), m.path+"/token")
+				return err
+			})
+		}},
 		{"plugin reloaded", func(t *testing.T) error {
 			command(t, v, "plugin", "reload", "-type=secret", "-plugin="+filepath.Base(programs.Plugin))
 			return nil

@@ -212,9 +212,9 @@ func TestManyRejected(t *testing.T) {
 			}
 		})
 	}
-	err := stack.Eventually(t.Context(), "each app to get a 401", func() error {
-		if n := a.Stats().OrderRejections; n < apps {
-			return fmt.Errorf("%d of them have", n)
+	err := stack.Eventually(t.Context(), "each app to get a 401, and one to ask for a token", func() error {
+		if stats := a.Stats(); stats.OrderRejections < apps || stats.Held == 0 {
+			return fmt.Errorf("%d of them have, and %d token requests are under way", stats.OrderRejections, stats.Held)
 		}
 		return nil
 	})

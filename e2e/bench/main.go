@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	b := new(bench)
 	only := flag.String("only", "", "the `name` of one measurement: reads, busy, hold-off, tuning, memory or starts; all if empty")
 	flag.StringVar(&b.constant, "constant", "", "the `program` of the constant plugin, in the folder of the engine's")
-	flag.IntVar(&b.rounds, "rounds", 7, "how many times each is measured")
+	flag.IntVar(&b.rounds, "rounds", 5, "how many times each is measured")
 	flag.Parse()
 	var err error
 	if b.programs, err = stack.ProgramsToTest(); err != nil {

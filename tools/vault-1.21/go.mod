@@ -1,8 +1,10 @@
-module github.com/fuuffy/vault-plugin-secrets-fuuffy/tools/vault
+module github.com/fuuffy/vault-plugin-secrets-fuuffy/tools/vault-1.21
 
 go 1.26.0
 
-require github.com/hashicorp/vault v1.21.2
+tool github.com/hashicorp/vault
+
+require github.com/hashicorp/vault v1.21.2 // indirect
 
 require (
 	cel.dev/expr v0.24.0 // indirect

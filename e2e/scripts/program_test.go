@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package vaultscript has the tests of scripts/vault.sh. Vault and Go are fakes in
-// them, so they take seconds and need neither.
-package vaultscript
+// Package scripts has the tests of the folder scripts. Go and what it builds are fakes
+// in them, so they take seconds and need neither.
+package scripts
 
 import (
 	"bytes"
@@ -21,17 +21,37 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
-const fakeVault = "#!/bin/sh\necho 'Vault v%s (0123abc), built 2024-01-01T00:00:00Z'\n"
+const (
+	fakeVault      = "#!/bin/sh\necho 'Vault v%s (0123abc), built 2024-01-01T00:00:00Z'\n"
+	fakePrometheus = "#!/bin/sh\necho 'prometheus, version %s (branch: HEAD, revision: 0123abc)'\n"
+	fakePromtool   = "#!/bin/sh\necho 'promtool, version %s (branch: HEAD, revision: 0123abc)'\n"
+)
+
+// programs are what the script finds or builds.
+var programs = map[string]struct {
+	fake, variable, built string
+	good, bad             []string
+}{
+	"vault": {fakeVault, "VAULT_BIN", "1.21.2",
+		[]string{"1.18.0", "1.21.2+ent", "1.19.0-beta1", "2.0.0"}, []string{"1.17.6", "0.11.6"}},
+	"prometheus": {fakePrometheus, "PROMETHEUS_BIN", "3.5.0",
+		[]string{"2.42.0+ds", "3.0.0-rc.1"}, []string{"2.41.1", "1.99.0"}},
+	"promtool": {fakePromtool, "PROMTOOL_BIN", "3.5.0",
+		[]string{"2.42.0+ds", "3.0.0-rc.1"}, []string{"2.41.1", "1.99.0"}},
+}
 
 // fakeGo tells of each call, waits as long as there is a file hold, and then
-// either fails, if there is a file fail, or writes a fake vault.
+// either fails, if there is a file fail, or writes a fake of the program. As go test,
+// it fails in Vault 1.19.
 const fakeGo = `#!/bin/sh
 cd "$(dirname "$0")"
 echo "$GOFLAGS $*" >>calls
+if [ "$1" = test ]; then echo "tests in $VAULT_BIN"; case $VAULT_BIN in */vault-1.19.*) exit 1 ;; *) exit 0; esac; fi
 while [ -e hold ]; do sleep 0.1; done
 if [ -e fail ]; then echo 'no space left on device'; exit 1; fi
 while [ "$1" != -o ]; do shift; done
-cat built-vault >"$2"
+name=$(basename "$2")
+cat "built-${name%.new.*}" >"$2"
 chmod +x "$2"
 `
 
@@ -45,9 +65,11 @@ func newMachine(t *testing.T) *machine {
 	t.Parallel()
 	m := &machine{t: t, bin: t.TempDir(), cache: t.TempDir()}
 	m.write("go", fakeGo)
-	m.write("built-vault", fmt.Sprintf(fakeVault, "1.21.2"))
-	// Whatever this computer has, the first vault in PATH is too old.
-	m.write("vault", fmt.Sprintf(fakeVault, "1.16.9"))
+	for name, program := range programs {
+		m.write("built-"+name, fmt.Sprintf(program.fake, program.built))
+		// Whatever this computer has, the first of its name in PATH is too old.
+		m.write(name, fmt.Sprintf(program.fake, program.bad[0]))
+	}
 	return m
 }
 
@@ -65,11 +87,19 @@ type run struct {
 	stdout, stderr string // the files that have them
 }
 
-// start starts the script in a process group of its own.
+// start starts the script for Vault, in a process group of its own.
 func (m *machine) start(variables ...string) *run {
 	m.t.Helper()
-	script, err := filepath.Abs("../../scripts/vault.sh")
-	require.NoError(m.t, err)
+	return m.startFor("vault", variables...)
+}
+
+func (m *machine) startFor(program string, variables ...string) *run {
+	m.t.Helper()
+	return m.startScript([]string{"../../scripts/program.sh", program}, variables...)
+}
+
+func (m *machine) startScript(script []string, variables ...string) *run {
+	m.t.Helper()
 	out, err := os.CreateTemp(m.t.TempDir(), "stdout")
 	require.NoError(m.t, err)
 	defer out.Close()
@@ -77,7 +107,7 @@ func (m *machine) start(variables ...string) *run {
 	require.NoError(m.t, err)
 	defer messages.Close()
 
-	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), "sh", script), stdout: out.Name(), stderr: messages.Name()}
+	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), "sh", script...), stdout: out.Name(), stderr: messages.Name()}
 	r.command.Env = append([]string{"PATH=" + m.bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + m.cache}, variables...)
 	r.command.Stdout, r.command.Stderr = out, messages
 	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -147,63 +177,101 @@ func (m *machine) left() []string {
 	return files
 }
 
-func TestVaultInPath(t *testing.T) {
-	for version, good := range map[string]bool{"1.17.0": true, "1.21.2+ent": true, "1.18.0-beta1": true, "2.0.0": true, "1.16.9": false, "0.11.6": false} {
-		t.Run(version, func(t *testing.T) {
-			m := newMachine(t)
-			vault := m.write("vault", fmt.Sprintf(fakeVault, version))
-			status, out, messages := m.start().end()
-			require.Zero(t, status, messages)
-			if good {
-				assert.Equal(t, vault+"\n", out)
+func TestInPath(t *testing.T) {
+	for name, program := range programs {
+		for _, version := range program.good {
+			t.Run(name+" "+version, func(t *testing.T) {
+				m := newMachine(t)
+				found := m.write(name, fmt.Sprintf(program.fake, version))
+				status, out, messages := m.startFor(name).end()
+				require.Zero(t, status, messages)
+				assert.Equal(t, found+"\n", out)
 				assert.Empty(t, messages)
 				assert.Zero(t, m.builds())
-			} else {
-				assert.NotEqual(t, vault+"\n", out)
+			})
+		}
+		for _, version := range program.bad {
+			t.Run(name+" "+version, func(t *testing.T) {
+				m := newMachine(t)
+				found := m.write(name, fmt.Sprintf(program.fake, version))
+				status, out, messages := m.startFor(name).end()
+				require.Zero(t, status, messages)
+				assert.NotEqual(t, found+"\n", out)
 				assert.Contains(t, messages, version)
 				assert.Equal(t, 1, m.builds())
+			})
+		}
+	}
+}
+
+func TestGiven(t *testing.T) {
+	for name, program := range programs {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			given := m.write("given", fmt.Sprintf(program.fake, program.good[0]))
+			status, out, messages := m.startFor(name, program.variable+"="+given).end()
+			require.Zero(t, status, messages)
+			assert.Equal(t, given+"\n", out)
+
+			for what, bad := range map[string]string{
+				"too old":       filepath.Join(m.bin, name),
+				"another thing": m.write("other", "#!/bin/sh\necho 'OpenBao v2.4.0'\n"),
+				"not there":     filepath.Join(m.bin, "nowhere"),
+				"no program":    m.bin,
+			} {
+				status, out, messages := m.startFor(name, program.variable+"="+bad).end()
+				assert.Equal(t, 1, status, what)
+				assert.Empty(t, out, what)
+				assert.Contains(t, messages, program.variable+"="+bad, what)
 			}
+			assert.Zero(t, m.builds())
 		})
 	}
 }
 
-func TestVaultGiven(t *testing.T) {
-	m := newMachine(t)
-	given := m.write("my-vault", fmt.Sprintf(fakeVault, "1.19.0"))
-	status, out, messages := m.start("VAULT_BIN=" + given).end()
-	require.Zero(t, status, messages)
-	assert.Equal(t, given+"\n", out)
+func TestBuild(t *testing.T) {
+	for name, program := range programs {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			status, out, messages := m.startFor(name, "GOFLAGS=-trimpath").end()
 
-	for name, bad := range map[string]string{
-		"too old":    filepath.Join(m.bin, "vault"),
-		"not Vault":  m.write("other", "#!/bin/sh\necho 'OpenBao v2.4.0'\n"),
-		"not there":  filepath.Join(m.bin, "nowhere"),
-		"no program": m.bin,
-	} {
-		status, out, messages := m.start("VAULT_BIN=" + bad).end()
-		assert.Equal(t, 1, status, name)
-		assert.Empty(t, out, name)
-		assert.Contains(t, messages, "VAULT_BIN="+bad, name)
+			require.Zero(t, status, messages)
+			assert.Contains(t, messages, "building "+name+" "+program.built+" from source")
+			assert.Contains(t, messages, "minutes the first time")
+			assert.Equal(t, fmt.Sprintf(program.fake, program.built), read(t, strings.TrimSuffix(out, "\n")))
+			assert.ElementsMatch(t, []string{"build.log", name}, m.left())
+			call := read(t, filepath.Join(m.bin, "calls"))
+			assert.Contains(t, call, " build -mod=readonly ")
+			assert.NotContains(t, call, "trimpath")
+
+			status, again, messages := m.startFor(name).end()
+			require.Zero(t, status, messages)
+			assert.Equal(t, out, again)
+			assert.Equal(t, 1, m.builds())
+		})
 	}
-	assert.Zero(t, m.builds())
 }
 
-func TestBuild(t *testing.T) {
+// A Vault of one line is built, whatever there is.
+func TestPinnedVault(t *testing.T) {
 	m := newMachine(t)
-	status, out, messages := m.start("GOFLAGS=-trimpath").end()
-
+	vault := m.write("vault", fmt.Sprintf(fakeVault, "1.19.9"))
+	status, out, messages := m.startFor("vault-1.19", "VAULT_BIN="+vault).end()
 	require.Zero(t, status, messages)
-	assert.Contains(t, messages, "8 minutes")
-	assert.Equal(t, fmt.Sprintf(fakeVault, "1.21.2"), read(t, strings.TrimSuffix(out, "\n")))
-	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
-	call := read(t, filepath.Join(m.bin, "calls"))
-	assert.Contains(t, call, " build -mod=readonly -tags minimal -o ")
-	assert.NotContains(t, call, "trimpath")
-
-	status, again, messages := m.start().end()
-	require.Zero(t, status, messages)
-	assert.Equal(t, out, again)
+	assert.Contains(t, messages, "building vault 1.19.5 from source")
+	assert.NotContains(t, messages, "PATH")
+	assert.Contains(t, out, "/vault-1.19.5-")
 	assert.Equal(t, 1, m.builds())
+}
+
+func TestUnknownProgram(t *testing.T) {
+	m := newMachine(t)
+	for _, name := range []string{"", "vault-1.2", "grafana"} {
+		status, out, messages := m.startFor(name).end()
+		assert.Equal(t, 1, status, name)
+		assert.Empty(t, out, name)
+		assert.Contains(t, messages, "name one of vault, prometheus, promtool, vault-1.", name)
+	}
 }
 
 func TestTwoAtOnce(t *testing.T) {
@@ -284,4 +352,19 @@ func TestBrokenBuild(t *testing.T) {
 	assert.Equal(t, 1, status)
 	assert.Contains(t, messages, "does not run")
 	assert.Equal(t, []string{"build.log"}, m.left())
+}
+
+// What fails in one Vault keeps none of the others from being tried.
+func TestCompat(t *testing.T) {
+	m := newMachine(t)
+	status, out, messages := m.startScript([]string{"../../scripts/compat.sh"}).end()
+
+	assert.Equal(t, 1, status, messages)
+	before, table, found := strings.Cut(out, "\n\n")
+	require.True(t, found, out)
+	assert.Contains(t, before, "/vault-1.18.1-")
+	assert.Contains(t, before, "/vault-1.19.5-")
+	assert.Contains(t, before, "/vault-1.21.2-")
+	assert.Equal(t, 1, strings.Count(table, "FAILED"), table)
+	assert.Equal(t, 2, strings.Count(table, "passed"), table)
 }

@@ -1,0 +1,241 @@
+#!/bin/sh
+# SPDX-License-Identifier: MPL-2.0
+#
+# Usage: program.sh vault | prometheus | promtool | vault-1.NN
+#
+# Prints the path of a usable program on stdout, and everything else on stderr:
+#
+#   1. $VAULT_BIN, $PROMETHEUS_BIN or $PROMTOOL_BIN, if set (an error if it is no good);
+#   2. the program from PATH, if it is new enough;
+#   3. the program built from its Go module below tools/, once per user.
+#
+# vault-1.NN is always what tools/vault-1.NN builds. Vault is under the Business Source
+# License: it is for development and tests, and never part of a release.
+# Several may run at once: one builds and the others wait for it.
+set -eu
+
+sign_of_life=20  # Seconds between two lines of progress.
+silent_owner=120 # Seconds without news after which the owner of a lock counts as dead.
+
+say() { echo "program.sh: $*" >&2; }
+
+fail() {
+	say "$@"
+	exit 1
+}
+
+# version_of prints the version of a binary, as in 1.21.2, or nothing.
+version_of() {
+	"$1" --version 2>&1 </dev/null | sed -n "s/^$banner\([0-9][0-9.]*\).*/\1/p"
+}
+
+# new_enough tells whether a version is at least $minimum.
+new_enough() {
+	major=${1%%.*}
+	rest=${1#*.}
+	minor=${rest%%.*}
+	[ -n "$1" ] && { [ "$major" -gt "${minimum%.*}" ] ||
+		{ [ "$major" -eq "${minimum%.*}" ] && [ "$minor" -ge "${minimum#*.}" ]; }; }
+}
+
+# absolute prints a path so that it holds in other folders too.
+absolute() {
+	case $1 in
+	/*) echo "$1" ;;
+	*) echo "$(pwd)/$1" ;;
+	esac
+}
+
+use_given() {
+	remedy="Correct it, or unset it to have $program found or built."
+	command -v "$given" >/dev/null 2>&1 ||
+		fail "$variable=$given is not an executable file. $remedy"
+	version=$(version_of "$given")
+	new_enough "$version" ||
+		fail "$variable=$given is ${version:-not $program}; $minimum or newer is needed. $remedy"
+	absolute "$(command -v "$given")"
+}
+
+# use_path prints the program in PATH if it is new enough.
+use_path() {
+	found=$(command -v "$program") || return 1
+	version=$(version_of "$found")
+	if ! new_enough "$version"; then
+		say "$found is ${version:-not $program}; $minimum or newer is needed, so it is left alone"
+		return 1
+	fi
+	absolute "$found"
+}
+
+now() { date +%s; }
+
+# minutes writes seconds as in 2m05s.
+minutes() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
+
+# The lock is a file that only one can create. It names its owner and counts
+# the seconds the owner has worked, so that the others can tell a living owner
+# from a dead one, even on another machine that shares the folder, or when the
+# process number belongs to somebody else by now.
+take_lock() { (set -C && lock_text 0 >"$lock") 2>/dev/null; }
+
+lock_text() { echo "$$ $(uname -n) $1"; }
+
+# owner_died takes what the lock says and for how many seconds it has said so.
+# An empty lock is being written at this moment.
+owner_died() {
+	[ "$2" -lt "$silent_owner" ] || return 0
+	set -- $1
+	[ "$#" -ge 2 ] && [ "$2" = "$(uname -n)" ] && ! kill -0 "$1" 2>/dev/null
+}
+
+# drop_dead_lock removes the lock if it still says what it said when its owner
+# was found dead. Between the look and the move, somebody else may have done the
+# same and taken it, so a lock that says something else is put back. Should
+# even that go wrong, two build at once, each into a file of its own.
+drop_dead_lock() {
+	mv "$lock" "$lock.$$" 2>/dev/null || return 0
+	[ "$(cat "$lock.$$")" = "$1" ] || (set -C && cat "$lock.$$" >"$lock") 2>/dev/null || :
+	rm -f "$lock.$$"
+}
+
+# wait_for_other returns when the lock is gone or was taken from a dead owner.
+# It counts the looks, one a second, rather than ask the clock: a computer that
+# slept has not shown that anybody died.
+wait_for_other() {
+	waited=0
+	quiet=0
+	before=
+	while text=$(cat "$lock" 2>/dev/null); do
+		[ "$text" = "$before" ] || quiet=0
+		before=$text
+		if owner_died "$text" "$quiet"; then
+			say "the run that was building $program (process ${text%% *}) is gone; taking over"
+			drop_dead_lock "$text"
+			return
+		fi
+		[ $((waited % sign_of_life)) -ne 0 ] ||
+			say "another run (process ${text%% *}) is building $program; waiting, $(minutes "$waited") so far"
+		waited=$((waited + 1))
+		quiet=$((quiet + 1))
+		sleep 1
+	done
+}
+
+# clean_up runs on every way out that a shell can see.
+clean_up() {
+	[ -z "$compiler" ] || kill "$compiler" 2>/dev/null || :
+	case $(cat "$lock" 2>/dev/null) in
+	"$$ $(uname -n) "*) rm -f "$lock" ;;
+	esac
+	rm -f "$new" "$lock.$$" "$lock.text.$$"
+}
+
+# build compiles into a file of its own and moves it into place. It clears GOFLAGS
+# (by a harmless value, for an empty one would let "go env -w" have its way): other
+# flags would make Go compile everything once more.
+build() {
+	command -v go >/dev/null 2>&1 ||
+		fail "there is no go to build $program with. Install Go (https://go.dev/dl/)${alternative:+, or $alternative}."
+	rm -f "$built".new.* # What runs that were killed have left.
+	say "building $program $built_version from source${alternative:+ (there is no $program $minimum or newer in PATH)}"
+	say "this takes $duration the first time, once per user; it ends up in $folder"
+	log=$folder/build.log
+	begun=$(now)
+	reported=$begun
+	(cd "$module" && exec env GOFLAGS=-buildvcs=false GOWORK=off \
+		go build -mod=readonly "$flag" -o "$new" "$package") >"$log" 2>&1 </dev/null &
+	compiler=$!
+	while kill -0 "$compiler" 2>/dev/null; do
+		sleep 1
+		if [ $(($(now) - reported)) -ge "$sign_of_life" ]; then
+			reported=$(now)
+			lock_text $((reported - begun)) >"$lock.text.$$"
+			mv "$lock.text.$$" "$lock"
+			say "still building, $(minutes $((reported - begun))) so far"
+		fi
+	done
+	status=0
+	wait "$compiler" || status=$?
+	compiler=
+	[ "$status" -eq 0 ] || build_failed "go build ended with status $status"
+	[ -n "$(version_of "$new")" ] || build_failed "what was built does not run"
+	mv "$new" "$built"
+	say "$program is built, in $(minutes $(($(now) - begun)))"
+}
+
+build_failed() {
+	say "building $program failed: $1. The end of $log:"
+	tail -n 20 "$log" | sed 's/^/    /' >&2
+	fail "Put right what it says (usually the network, a full disk or an old Go) and run this again: what was compiled so far is kept.${alternative:+ Or $alternative.}"
+}
+
+use_built() {
+	key=$(cat "$module/go.mod" "$module/go.sum" | cksum | sed 's/ .*//')
+	folder=${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-fuuffy/$program-$built_version-$key
+	built=$folder/$program
+	new=$built.new.$$
+	lock=$folder/lock
+	compiler=
+	[ -x "$built" ] || mkdir -p "$folder" || fail "cannot make $folder. Set XDG_CACHE_HOME to a folder that you may write to."
+	trap clean_up EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	while [ ! -x "$built" ]; do
+		if take_lock; then
+			# The one who had the lock before may have finished just now.
+			[ -x "$built" ] || build
+		elif [ -e "$lock" ]; then
+			wait_for_other
+		else
+			[ -w "$folder" ] || fail "cannot write to $folder. Set XDG_CACHE_HOME to a folder that you may write to."
+		fi
+	done
+	echo "$built"
+}
+
+# pinned prints the version of a Go module that go.mod requires.
+pinned() { sed -n "s|.*$1 v\([0-9.]*\).*|\1|p" "$module/go.mod"; }
+
+usage() { fail "name one of vault, prometheus, promtool, $(cd "$tools" && echo vault-*)"; }
+
+tools=$(cd "$(dirname "$0")/../tools" && pwd)
+case ${1:-} in
+vault | vault-1.*)
+	program=vault
+	banner='Vault v'
+	minimum=1.18
+	module=$tools/vault-1.21
+	[ "$1" = vault ] || module=$tools/$1
+	[ -d "$module" ] || usage
+	package=github.com/hashicorp/vault
+	built_version=$(pinned "$package")
+	flag=-tags=minimal # Without most of what can be built in.
+	duration='about 8 minutes'
+	;;
+prometheus | promtool)
+	program=$1
+	banner="$1, version "
+	minimum=2.42
+	module=$tools/prometheus
+	package=github.com/prometheus/prometheus/cmd/$1
+	# The module has the version 0.305.0 for Prometheus 3.5.0.
+	built_version=$(pinned github.com/prometheus/prometheus | sed 's/^0\.\([0-9]\)0\{0,1\}/\1./')
+	flag=-ldflags=-X=github.com/prometheus/common/version.Version=$built_version
+	duration='up to 4 minutes'
+	;;
+*) usage ;;
+esac
+
+if [ "$1" != "$program" ]; then
+	alternative=
+	use_built
+	exit
+fi
+variable=$(echo "$program" | tr '[:lower:]' '[:upper:]')_BIN
+alternative="install $program $minimum or newer in PATH, or name it in $variable"
+eval "given=\${$variable:-}"
+if [ -n "$given" ]; then
+	use_given
+else
+	use_path || use_built
+fi

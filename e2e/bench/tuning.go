@@ -49,11 +49,10 @@ func measureTuning(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		t := newTarget("through Vault Agent "+cache, address+"/v1/fuuffy/token", usual.Client.Token())
 		if err := awaitProxy(ctx, address); err != nil {
 			return err
 		}
-		targets = append(targets, t)
+		targets = append(targets, newTarget("through Vault Agent "+cache, address+"/v1/fuuffy/token", usual.Client.Token()))
 	}
 	fmt.Println("\nWith other settings")
 	return compare(ctx, targets, 16, b.rounds)

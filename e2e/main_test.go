@@ -157,7 +157,7 @@ func (m *mount) orders(token string) int {
 func command(t *testing.T, v *stack.Vault, arguments ...string) string {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), v.Binary, arguments...)
-	c.Env = append(os.Environ(), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+v.Client.Token())
+	c.Env = append(os.Environ(), v.Environment()...)
 	output, err := c.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		t.Fatalf("vault %v: %v\n%s", arguments, err, exit.Stderr)

@@ -38,8 +38,7 @@ func TestReadme(t *testing.T) {
 	shell := exec.CommandContext(t.Context(), "sh", "-eu")
 	shell.Dir = filepath.Join("..", "..")
 	shell.Stdin = strings.NewReader(commands.String())
-	shell.Env = append(os.Environ(), "VAULT_ADDR="+vault.Address, "VAULT_TOKEN="+vault.Client.Token(),
-		"PATH="+filepath.Dir(vault.Binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	shell.Env = append(os.Environ(), vault.Environment()...)
 	output, err := shell.CombinedOutput()
 	require.NoError(t, err, "%s\n%s", commands.String(), output)
 

@@ -86,13 +86,7 @@ func (t *tour) shell(ctx context.Context, status int, line string) (string, erro
 
 // environment is what the commands need besides the usual.
 func (t *tour) environment() []string {
-	return []string{
-		"PATH=" + filepath.Dir(t.vaultd.Binary) + ":" + os.Getenv("PATH"),
-		"VAULT_ADDR=" + t.vaultd.Address,
-		"VAULT_TOKEN=" + t.vaultd.Client.Token(),
-		"FUUFFY_CLIENT_ID=" + t.clientID,
-		"FUUFFY_CLIENT_SECRET=" + t.clientSecret,
-	}
+	return append(t.vaultd.Environment(), "FUUFFY_CLIENT_ID="+t.clientID, "FUUFFY_CLIENT_SECRET="+t.clientSecret)
 }
 
 // printExports shows what makes another shell the same as the demo's.

@@ -37,8 +37,7 @@ func TestReadme(t *testing.T) {
 		command := exec.CommandContext(t.Context(), "sh", "-euc", line)
 		command.Dir = root
 		command.Stdin = strings.NewReader(input)
-		command.Env = append(os.Environ(), "VAULT_ADDR="+vault.Address, "VAULT_TOKEN="+vault.Client.Token(),
-			"PATH="+filepath.Dir(vault.Binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+		command.Env = append(os.Environ(), vault.Environment()...)
 		output, err := command.CombinedOutput()
 		require.NoError(t, err, "%s\n%s", line, output)
 		return string(output)

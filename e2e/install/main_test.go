@@ -112,10 +112,8 @@ func (s *site) command(program string, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(s.t.Context(), program, arguments...)
 	command.Dir = s.dir
 	command.Stdin = strings.NewReader(secret + "\n")
-	command.Env = append(os.Environ(),
-		"VAULT_ADDR="+s.vault.Address,
+	command.Env = append(append(os.Environ(), s.vault.Environment()...),
 		"VAULT_TOKEN="+s.token,
-		"PATH="+filepath.Dir(s.vault.Binary)+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"MAKEFLAGS=", // Of the make that runs the tests.
 	)
 	return command

@@ -222,6 +222,6 @@ func sum(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(
 // vault runs it as a person does.
 func vault(t *testing.T, v *stack.Vault, arguments ...string) {
 	t.Helper()
-	_, err := run(t.TempDir(), []string{"VAULT_ADDR=" + v.Address, "VAULT_TOKEN=" + v.Client.Token()}, v.Binary, arguments...)
+	_, err := run(t.TempDir(), v.Environment(), v.Binary, arguments...)
 	require.NoError(t, err)
 }

@@ -190,6 +190,16 @@ func (v *Vault) Kill() {
 // LogTail returns the last lines of the server's log.
 func (v *Vault) LogTail() string { return logTail(v.LogFile, 25) }
 
+// Environment has the variables with which a shell works with this Vault: vault is in
+// PATH, and the root token at hand.
+func (v *Vault) Environment() []string {
+	return []string{
+		"PATH=" + filepath.Dir(v.Binary) + string(os.PathListSeparator) + os.Getenv("PATH"),
+		"VAULT_ADDR=" + v.Address,
+		"VAULT_TOKEN=" + v.Client.Token(),
+	}
+}
+
 // NewClient returns a client of its own: with the root token, and with connections
 // that nobody shares.
 func (v *Vault) NewClient() (*api.Client, error) {

@@ -6,45 +6,38 @@ package fuuffy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// backend is one mount of the engine.
+// backend is one mount of the engine. What changes together is in the state of its
+// cache, the configuration in force included.
 type backend struct {
 	*framework.Backend
 
-	cache   *tokenCache
+	cache   *tokencache.Cache
 	metrics *metrics
-	// end ends the context that everything the backend starts runs on.
-	end context.CancelFunc
 	// newTransport makes the connections to Fuuffy.
 	newTransport func(caCert string) (http.RoundTripper, error)
+	// clock and random are the machine's, but in tests.
+	clock  func() tokencache.Instant
+	random func() float64
 
-	// changes serialises the writes of the stored configuration.
-	changes sync.Mutex
-
-	// loading keeps concurrent readers from all reading the configuration.
-	loading sync.Mutex
-
-	// switching makes a change of live and of the cache's generation one step.
-	switching sync.Mutex
-	// live is the configuration in force; nil until it is read from storage.
-	live atomic.Pointer[liveConfig]
-
-	rateLimit *rateLimit
-	// authFailures counts how often Fuuffy rejected the credentials in force, on this
-	// node and since they are.
-	authFailures authFailures
+	rateLimit  *upstream.RateLimit
+	rejections rejections
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time
@@ -57,14 +50,22 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	if err := b.Setup(ctx, conf); err != nil {
 		return nil, fmt.Errorf("set up backend: %w", err)
 	}
-	b.cache.log = b.Logger()
 	return b, nil
 }
 
 func newBackend() *backend {
-	life, end := context.WithCancel(context.Background())
-	b := &backend{end: end, newTransport: newTransport, cache: newTokenCache(life, nil), rateLimit: newRateLimit()}
-	b.metrics = newMetrics(b)
+	b := &backend{
+		newTransport: upstream.NewTransport,
+		clock:        tokencache.SystemClock,
+		random:       rand.Float64,
+		rateLimit:    upstream.NewRateLimit(),
+	}
+	b.cache = tokencache.New(tokencache.Options{
+		Clock:  func() tokencache.Instant { return b.clock() },
+		Random: func() float64 { return b.random() },
+		Logger: func() hclog.Logger { return b.Logger() },
+	})
+	b.metrics = newMetrics(&gauges{b})
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -101,13 +102,16 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		}
 	}
 	if err := b.checkInput(req); err != nil {
-		return answer(req, err)
+		return respond(req, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
-	if err == nil && req.Operation == logical.HelpOperation {
+	if err == nil && req.Operation == logical.HelpOperation && req.Path == "" {
 		err = keepReferences(resp)
 	}
-	return resp, err
+	if err != nil {
+		return respond(req, err)
+	}
+	return resp, nil
 }
 
 // HandleExistenceCheck is part of logical.Backend. What is written has no part in it:
@@ -121,15 +125,11 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 // initialize loads what is stored, so that the first read after an unseal, a
 // failover or a crash is a warm one. What can't be read now is tried again then.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	live, err := b.config(ctx, req.Storage)
-	if err != nil {
-		if !errors.Is(err, errNotConfigured) {
-			b.Logger().Warn("could not load the configuration; it is tried again on the first request", "error", err)
-		}
-		return nil
-	}
-	if t, ok := b.storedToken(ctx, req.Storage, live); ok {
-		b.cache.offer(live.generation, t)
+	c, err := b.inForce(ctx, req.Storage)
+	if err == nil {
+		b.cache.Restore(ctx, c)
+	} else if !errors.Is(err, errNotConfigured) {
+		b.Logger().Warn("could not load the configuration; it is tried again on the first request", "error", err)
 	}
 	return nil
 }
@@ -139,41 +139,68 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
-	live, err := b.config(ctx, req.Storage)
+	c, err := b.inForce(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	b.cache.refreshInUse(live.generation, b.newTokenRequest(req.Storage, live))
-	b.remind(ctx, &live.storedConfig)
+	b.cache.RefreshInUse(c)
+	b.remind(ctx, c.storedConfig)
 	return nil
+}
+
+// reminderInterval is how often a due rotation is logged.
+const reminderInterval = 24 * time.Hour
+
+// remind logs once a day that a rotation is due.
+func (b *backend) remind(ctx context.Context, c *storedConfig) {
+	now := b.now()
+	text := c.dueText(now)
+	if text == "" || now.Sub(b.reminded) < reminderInterval {
+		return
+	}
+	b.reminded = now
+	b.Logger().Warn(text, "days_left", c.daysLeft(now))
+	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
 }
 
 // invalidate is called where another node changed a storage entry.
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch key {
 	case configKey:
-		b.forget(false)
+		b.cache.Forget()
 	case tokenKey:
-		b.forget(true)
+		b.cache.DropToken()
 	}
 }
 
 // clean ends everything that the backend started.
 func (b *backend) clean(context.Context) {
-	b.end()
-	b.cache.close()
-	if live := b.live.Load(); live != nil {
-		live.client.close()
+	b.cache.Close()
+	if c, ok := b.cache.Snapshot().Source.(*client); ok {
+		c.upstream.Close()
 	}
 }
 
-// mayAskFuuffy tells whether this node may get tokens of its own. A performance
-// standby leaves that to the active node; a secondary has its own storage for them.
-func (b *backend) mayAskFuuffy() bool {
-	return !b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
+var schemaReference = regexp.MustCompile(`"\$ref":("[^"]*")`)
+
+// keepReferences keeps the schemas of the OpenAPI document, which the help of the whole
+// mount has, tied to their operations. Of a plugin's document Vault reads a reference
+// as ref where it is $ref, and so would lose it (hashicorp/vault#30714): it is given
+// under both names.
+func keepReferences(resp *logical.Response) error {
+	document, err := json.Marshal(resp.Data["openapi"])
+	if err != nil {
+		return fmt.Errorf("encode the OpenAPI document: %w", err)
+	}
+	var both map[string]any
+	if err := json.Unmarshal(schemaReference.ReplaceAll(document, []byte(`$0,"ref":$1`)), &both); err != nil {
+		return fmt.Errorf("decode the OpenAPI document: %w", err)
+	}
+	resp.Data["openapi"] = both
+	return nil
 }
 
 const backendHelp = `

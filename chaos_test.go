@@ -167,7 +167,7 @@ func (c *chaos) attempt(operation logical.Operation, path string, data map[strin
 // killToken revokes the token held, which the engine can't know, and reports it as
 // an app does.
 func (c *chaos) killToken() {
-	held := c.b.cache.held.Load()
+	held := c.b.cache.Snapshot().Token
 	if held == nil {
 		return
 	}

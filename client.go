@@ -3,201 +3,270 @@
 package fuuffy
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
-	cleanhttp "github.com/hashicorp/go-cleanhttp"
-	retryablehttp "github.com/hashicorp/go-retryablehttp"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-const (
-	// maxAttempts counts the first attempt of a token request too.
-	maxAttempts = 3
-	// retryWait and maxRetryWait bound the pause between two attempts.
-	retryWait    = 250 * time.Millisecond
-	maxRetryWait = 2 * time.Second
-	// maxRequestTime bounds a token request with all its attempts. It stays below
-	// the minute after which the vault CLI gives up.
-	maxRequestTime = 50 * time.Second
-	// maxBody is how much of an answer is read. A token response has some 150 bytes.
-	maxBody = 64 << 10
-)
+// tokenFormat is the version of the stored entry.
+const tokenFormat = 1
 
-// client asks one Fuuffy environment for access tokens. It keeps one pool of
-// connections and is safe for concurrent use.
+// client gets access tokens with one configuration: it asks Fuuffy, and loads and
+// saves the token. It is immutable, and it is the tokencache.Source of what is
+// configured: a token that another client brought is not published.
 type client struct {
-	http     *retryablehttp.Client
-	tokenURL string
-	// now is the wall clock, for a Retry-After that is a date.
-	now func() time.Time
-	// remaining is where the last X-RateLimit-Remaining is kept.
-	remaining *rateLimit
+	*storedConfig
+	b        *backend
+	storage  logical.Storage
+	upstream *upstream.Client
 }
 
-// rateLimit is how many requests Fuuffy's rate limit left at its last answer,
-// shared by the clients of a mount. A negative number means that it never said.
-type rateLimit struct{ atomic.Int64 }
-
-func newRateLimit() *rateLimit {
-	r := &rateLimit{}
-	r.Store(-1)
-	return r
-}
-
-// grant is an access token as Fuuffy granted it.
-type grant struct {
-	accessToken string
-	// expiresIn is the life of the token, counted from before it was asked for.
-	expiresIn time.Duration
-	// assumedExpiry is set when Fuuffy did not say and the documented hour was taken.
-	assumedExpiry bool
-}
-
-// newTransport returns a pooled transport that verifies certificates against
-// caCert (a PEM bundle), or against the system's authorities where it is empty.
-func newTransport(caCert string) (http.RoundTripper, error) {
-	transport := cleanhttp.DefaultPooledTransport()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	transport.DisableCompression = true
-	transport.MaxResponseHeaderBytes = maxBody
-	if caCert != "" {
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(caCert)) {
-			return nil, errors.New("read ca_cert: no certificate in it")
-		}
-	}
-	return transport, nil
-}
-
-// newClient returns a client of the API at baseURL. An attempt is given up after
-// timeout.
-func newClient(baseURL string, timeout time.Duration, transport http.RoundTripper, now func() time.Time, remaining *rateLimit) *client {
-	return &client{
-		tokenURL:  strings.TrimSuffix(baseURL, "/") + "/auth/token",
-		now:       now,
-		remaining: remaining,
-		http: &retryablehttp.Client{
-			HTTPClient: &http.Client{
-				Transport: transport,
-				Timeout:   timeout,
-				// A redirect would carry the secret to wherever it points.
-				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			},
-			RetryMax:     maxAttempts - 1,
-			RetryWaitMin: retryWait,
-			RetryWaitMax: maxRetryWait,
-			CheckRetry:   worthRetrying,
-			Backoff:      fullJitter,
-			ErrorHandler: retryablehttp.PassthroughErrorHandler,
-		},
-	}
-}
-
-// close gives the idle connections back. Requests under way are not disturbed.
-func (c *client) close() { c.http.HTTPClient.CloseIdleConnections() }
-
-// requestToken asks for an access token with the client credentials grant
-// (RFC 6749 §4.4). What keeps Fuuffy from giving one is an *upstreamError; any
-// other error means that ctx ended.
-func (c *client) requestToken(ctx context.Context, clientID, clientSecret string) (grant, error) {
-	limited, cancel := context.WithTimeout(ctx, maxRequestTime)
-	defer cancel()
-
-	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "client_secret": {clientSecret}}
-	req, err := retryablehttp.NewRequestWithContext(limited, http.MethodPost, c.tokenURL, []byte(form.Encode()))
+func (b *backend) newClient(stored *storedConfig, storage logical.Storage) (*client, error) {
+	transport, err := b.newTransport(stored.Endpoint.CACert)
 	if err != nil {
-		return grant{}, fmt.Errorf("build token request: %w", err)
+		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", pluginName+"/"+version)
+	return &client{storedConfig: stored, b: b, storage: storage, upstream: upstream.New(upstream.Config{
+		BaseURL:   stored.Endpoint.address(),
+		Timeout:   stored.RequestTimeout,
+		Transport: transport,
+		UserAgent: pluginName + "/" + version,
+		Now:       b.now,
+		RateLimit: b.rateLimit,
+	})}, nil
+}
 
-	var granted grant
-	req.SetResponseHandler(func(resp *http.Response) error {
-		defer resp.Body.Close()
-		if remaining, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Remaining"), 10, 64); err == nil {
-			c.remaining.Store(remaining)
-		}
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+// load makes the client of what is stored.
+func (b *backend) load(storage logical.Storage) tokencache.Loader {
+	return func(ctx context.Context) (tokencache.Source, error) {
+		stored, err := loadConfigured(ctx, storage)
 		if err != nil {
-			return fmt.Errorf("read the answer: %w", err)
+			return nil, err
 		}
-		granted, err = readAnswer(resp, body, c.now())
-		return err
-	})
-	resp, err := c.http.Do(req)
-	if err == nil {
-		return granted, nil
-	}
-	if resp != nil {
-		resp.Body.Close()
-	}
-	return grant{}, asUpstreamError(ctx, err, clientSecret)
-}
-
-// worthRetrying is the retry policy: only what may be better a second later is
-// tried again. It is asked twice about an answer: when it starts, and with what
-// the response handler made of it.
-func worthRetrying(ctx context.Context, _ *http.Response, err error) (bool, error) {
-	if err == nil || ctx.Err() != nil {
-		return false, nil
-	}
-	if upstream, ok := errors.AsType[*upstreamError](err); ok {
-		return upstream.failure == unavailable && upstream.retryAfter <= maxRetryWait, nil
-	}
-	// The library knows the transport errors that last, such as an untrusted certificate.
-	return retryablehttp.DefaultRetryPolicy(ctx, nil, err)
-}
-
-// fullJitter waits a random part of an exponentially growing time, so that
-// engines that failed together do not return together.
-func fullJitter(least, most time.Duration, attempt int, _ *http.Response) time.Duration {
-	ceiling := min(least<<(attempt+1), most)
-	return rand.N(ceiling) + time.Millisecond
-}
-
-// asUpstreamError gives every way a request can end without a token one type.
-// The end of the caller's own context is not Fuuffy's doing and stays as it is.
-func asUpstreamError(ctx context.Context, err error, clientSecret string) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if upstream, ok := errors.AsType[*upstreamError](err); ok {
-		upstream.code = redact(upstream.code, clientSecret)
-		upstream.message = redact(upstream.message, clientSecret)
-		return upstream
-	}
-	timedOut := errors.Is(err, context.DeadlineExceeded)
-	if netErr, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err); ok {
-		timedOut = timedOut || netErr.Timeout()
-	}
-	return &upstreamError{
-		failure: unavailable,
-		timeout: timedOut,
-		message: redact(printable(err.Error()), clientSecret),
-		cause:   err,
+		return b.newClient(stored, storage)
 	}
 }
 
-// redact takes the secret out of a text that came from outside, in case it was
-// echoed, plain or URL-encoded.
-func redact(text, secret string) string {
-	if secret == "" {
-		return text
+// inForce returns the client of the configuration in force.
+func (b *backend) inForce(ctx context.Context, storage logical.Storage) (*client, error) {
+	source, err := b.cache.Source(ctx, b.load(storage))
+	if err != nil {
+		return nil, err
 	}
-	return strings.NewReplacer(secret, "[redacted]", url.QueryEscape(secret), "[redacted]").Replace(text)
+	return source.(*client), nil
+}
+
+// Policy is part of tokencache.Source.
+func (c *client) Policy() tokencache.Policy {
+	return tokencache.Policy{Buffer: c.TokenExpiryBuffer, Window: c.TokenRefreshWindow, StaleIfError: c.StaleIfError}
+}
+
+// Judge is part of tokencache.Source.
+func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
+	fallback := c.Rotation.fallback()
+	switch {
+	case t.CredentialsID == c.Current.ID:
+		return tokencache.KeepToken
+	case fallback == nil || t.CredentialsID != fallback.ID:
+		return tokencache.DropToken
+	case t.FallbackFor == c.Current.ID:
+		return tokencache.KeepToken // Fuuffy rejects the new credentials: there is no better one.
+	}
+	return tokencache.ReplaceToken
+}
+
+// Describe is part of tokencache.Source: what every reader gets, but for the ttl.
+func (c *client) Describe(t *tokencache.Cached) map[string]any {
+	return map[string]any{
+		"access_token":        t.Value,
+		"token_type":          "Bearer",
+		"expires_at":          timestamp(t.ExpiresAt),
+		"last_vault_rotation": timestamp(t.IssuedAt),
+		"rotation_period":     int64(t.ServedFor / time.Second),
+		"environment":         t.Environment,
+	}
+}
+
+// Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in
+// the middle of a rotation, the previous ones are tried.
+func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokencache.Token, error) {
+	if !c.b.mayRequestTokens() {
+		return tokencache.Token{}, tokencache.ErrForward
+	}
+	if cached != nil {
+		c.b.rejections.usedFallback(c.Current.ID, cached.FallbackUntil)
+	}
+	t, err := c.requestToken(ctx, &c.Current)
+	rejection, ok := errors.AsType[*upstream.Error](err)
+	if ok && rejection.RejectsCredentials() {
+		c.b.rejections.add(c.Current.ID)
+		if fallback := c.Rotation.fallback(); fallback != nil {
+			t, err = c.requestFallback(ctx, fallback, cached, rejection)
+		}
+	}
+	_, t.FallbackUntil = c.b.rejections.of(c.Current.ID)
+	return t, err
+}
+
+// requestFallback requests a token with the previous credentials.
+func (c *client) requestFallback(ctx context.Context, fallback *credentials, cached *tokencache.Cached, rejection *upstream.Error) (tokencache.Token, error) {
+	t, err := c.requestToken(ctx, fallback)
+	if failure, ok := errors.AsType[*upstream.Error](err); ok {
+		return t, bothFailed(rejection, fallback.ClientID, failure)
+	}
+	if err != nil {
+		return t, err
+	}
+	t.FallbackFor = c.Current.ID
+	c.b.rejections.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
+	if cached == nil || cached.FallbackFor != c.Current.ID {
+		c.b.Logger().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
+			"new_client_id", c.Current.ClientID, "old_client_id", fallback.ClientID, "error", rejection)
+		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", fallback.ClientID)
+	}
+	return t, nil
+}
+
+// bothFailed is a rejection that says how the fallback failed, and lasts as long as
+// the longer of the two.
+func bothFailed(rejection *upstream.Error, fallbackID string, failure *upstream.Error) error {
+	both := *rejection
+	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, failure)
+	wait := failure.RetryAfter
+	if failure.Failure == upstream.RateLimited {
+		wait = cmp.Or(wait, tokencache.DefaultRateLimitWait)
+	}
+	both.RetryAfter = max(both.RetryAfter, wait)
+	return &both
+}
+
+// requestToken requests a token with a pair of credentials, which need not be in force.
+func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencache.Token, error) {
+	began := c.b.clock()
+	granted, err := c.upstream.RequestToken(ctx, pair.ClientID, pair.ClientSecret)
+	c.b.metrics.requested(err, c.b.clock().Mono-began.Mono)
+	if err != nil {
+		return tokencache.Token{}, err
+	}
+	if granted.AssumedExpiry {
+		c.b.Logger().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", upstream.DefaultTokenLife)
+	}
+	issued := began.Wall.UTC()
+	return tokencache.Token{
+		Value:         granted.AccessToken,
+		IssuedAt:      issued,
+		ExpiresAt:     issued.Add(granted.ExpiresIn),
+		CredentialsID: pair.ID,
+		Environment:   c.Endpoint.Environment,
+	}, nil
+}
+
+// Report is part of tokencache.Source.
+func (c *client) Report(ctx context.Context, err error) {
+	if failure, ok := errors.AsType[*upstream.Error](err); ok {
+		c.b.notify(ctx, "token-issue-fail", tokenKey, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
+	} else if err == nil {
+		c.b.notify(ctx, "token-issue", tokenKey, "client_id", c.Current.ClientID)
+	}
+}
+
+// storedToken is the entry for the access token.
+type storedToken struct {
+	Format int `json:"format"`
+	tokencache.Token
+}
+
+// Stored is part of tokencache.Source. A token that this version can't read counts as
+// none.
+func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
+	entry, err := c.storage.Get(ctx, tokenKey)
+	if err != nil {
+		return tokencache.Token{}, false, fmt.Errorf("read the stored token: %w", err)
+	}
+	if entry == nil {
+		return tokencache.Token{}, false, nil
+	}
+	var t storedToken
+	if err := entry.DecodeJSON(&t); err != nil {
+		return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
+	}
+	life := t.Life()
+	valid := t.Format == tokenFormat && upstream.TokenProblem(t.Value) == "" && life > 0 && life <= upstream.MaxTokenLife
+	return t.Token, valid, nil
+}
+
+// Save is part of tokencache.Source.
+func (c *client) Save(ctx context.Context, t tokencache.Token) error {
+	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{Format: tokenFormat, Token: t})
+	if err != nil {
+		return fmt.Errorf("encode the token: %w", err)
+	}
+	return c.storage.Put(ctx, entry)
+}
+
+func eraseToken(ctx context.Context, storage logical.Storage) error {
+	if err := storage.Delete(ctx, tokenKey); err != nil {
+		return fmt.Errorf("delete the stored token: %w", err)
+	}
+	return nil
+}
+
+// rejections is what this node remembers of the credentials in force: how often Fuuffy
+// rejected them, and what that meant for apps.
+type rejections struct {
+	mu            sync.Mutex
+	credentialsID string
+	count         int
+	fallbackUntil time.Time
+}
+
+// forLocked begins anew with other credentials.
+func (r *rejections) forLocked(credentialsID string) {
+	if r.credentialsID != credentialsID {
+		r.credentialsID, r.count, r.fallbackUntil = credentialsID, 0, time.Time{}
+	}
+}
+
+func (r *rejections) add(credentialsID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forLocked(credentialsID)
+	r.count++
+}
+
+// usedFallback notes until when apps use a token of the previous credentials.
+func (r *rejections) usedFallback(credentialsID string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forLocked(credentialsID)
+	if until.After(r.fallbackUntil) {
+		r.fallbackUntil = until
+	}
+}
+
+// of returns the number of rejections, and when the last token of the previous
+// credentials that came from a fallback is no longer used.
+func (r *rejections) of(credentialsID string) (count int, fallbackUntil time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.credentialsID != credentialsID {
+		return 0, time.Time{}
+	}
+	return r.count, r.fallbackUntil
+}
+
+// timestamp is nil for no time.
+func timestamp(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Format(time.RFC3339)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // fleet is a number of Vault Agents. Each reads the token and comes back after
@@ -20,7 +22,6 @@ import (
 // an Agent between two reads, only the moment of the next one matters.
 type fleet struct {
 	m      *mount
-	live   *liveConfig
 	agents int
 	// agenda has how many Agents read in each moment of the day.
 	agenda []int
@@ -46,10 +47,8 @@ func newFleet(t *testing.T, agents int) *fleet {
 	m.read() // The first one waits, for there is no token yet.
 	// From now on a read that waits for Fuuffy is known by the time it takes.
 	m.sandbox.SetFault(slowAnswer)
-	live, err := m.b.config(t.Context(), m.storage)
-	require.NoError(t, err)
 	f := &fleet{
-		m: m, live: live, agents: agents,
+		m: m, agents: agents,
 		agenda:    make([]int, fleetDay/fleetStep),
 		reads:     make([]int, fleetDay/time.Second),
 		leastLife: time.Hour,
@@ -65,7 +64,7 @@ func (f *fleet) run(t *testing.T) {
 	start := time.Now()
 	for moment, agents := range f.agenda {
 		at := time.Duration(moment) * fleetStep
-		if at%periodicInterval == 0 {
+		if at%time.Minute == 0 {
 			time.Sleep(at - time.Since(start))
 			f.m.tick()
 		}
@@ -80,8 +79,8 @@ func (f *fleet) run(t *testing.T) {
 			if now.After(asked) {
 				f.waited++
 			}
-			back := r.ttl + time.Second
-			f.leastLife = min(f.leastLife, r.token.ExpiresAt.Sub(now.Add(back)))
+			back := r.TTL + time.Second
+			f.leastLife = min(f.leastLife, r.Token.ExpiresAt.Sub(now.Add(back)))
 			if next := moment + int((back+now.Sub(asked))/fleetStep); next < len(f.agenda) {
 				f.agenda[next]++
 			}
@@ -90,11 +89,11 @@ func (f *fleet) run(t *testing.T) {
 }
 
 // read does what the path does, without the answer around it.
-func (f *fleet) read(t *testing.T) reading {
-	if r, ok := f.m.b.cache.warm(); ok {
+func (f *fleet) read(t *testing.T) tokencache.Reading {
+	if r, ok := f.m.b.cache.Warm(); ok {
 		return r
 	}
-	r, err := f.m.b.cache.get(t.Context(), f.live.generation, f.m.b.newTokenRequest(f.m.storage, f.live))
+	r, err := f.m.b.cache.Read(t.Context(), f.m.b.load(f.m.storage))
 	require.NoError(t, err)
 	return r
 }
@@ -140,7 +139,7 @@ func TestFleet(t *testing.T) {
 		t.Run(fmt.Sprintf("%d agents, %s ttl", row.agents, row.name), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFleet(t, row.agents)
-				f.m.b.cache.random = row.random
+				f.m.b.random = row.random
 				f.run(t)
 
 				table += fmt.Sprintf("| %d | %s | %d | %d | %d | %d | %s |\n",

@@ -27,6 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 const (
@@ -138,6 +139,11 @@ func refusal(t testing.TB, resp *logical.Response, err error) (int, string) {
 	return http.StatusBadRequest, resp.Error().Error()
 }
 
+// roundTripFunc is a transport made of a function.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // pairs makes a map of "key", value, "key", value.
 func pairs(keysAndValues ...any) map[string]any {
 	data := make(map[string]any, len(keysAndValues)/2)
@@ -187,9 +193,9 @@ func (m *mount) requests() int { return m.sandbox.Stats().TokenRequests }
 // skewWallClock sets the wall clock forward by what skew returns; the monotonic
 // one goes on as it was.
 func (m *mount) skewWallClock(skew func() time.Duration) {
-	m.b.cache.clock = func() instant {
-		now := systemClock()
-		now.wall = now.wall.Add(skew())
+	m.b.clock = func() tokencache.Instant {
+		now := tokencache.SystemClock()
+		now.Wall = now.Wall.Add(skew())
 		return now
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // evilHost is an attacker's server. It keeps all that it is sent.
@@ -105,7 +106,7 @@ func newServerMount(t *testing.T, state string) *mount {
 	server.CreateClient(newClientID, newSecret)
 	m := newMount(t)
 	m.sandbox = server.Sandbox
-	m.b.newTransport = newTransport
+	m.b.newTransport = upstream.NewTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
 	m.rotateTo(state)
 	return m
@@ -131,7 +132,7 @@ func TestCleanLeavesNothingRunning(t *testing.T) {
 	require.NoError(t, err)
 	server.CreateClient(testClientID, testSecret)
 	m := newMount(t)
-	m.b.newTransport = newTransport
+	m.b.newTransport = upstream.NewTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
 	m.read()
 	server.Hold()

@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/x509"
 	"encoding/pem"
@@ -17,27 +18,22 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // maxTextLength bounds, in bytes, each text that is not a PEM bundle.
 const maxTextLength = 4096
 
-// text reads a text field into target if the write names it. Surrounding white
+// textField reads a text field, empty if the write does not name it. Surrounding white
 // space, which a paste or a file brings along, is taken off with a warning.
-func (c *configChange) text(d *framework.FieldData, field string, target *string) (given bool, err error) {
-	raw, ok := d.GetOk(field)
-	if !ok {
-		return false, nil
-	}
-	value := strings.TrimSpace(raw.(string))
+func textField(d *framework.FieldData, field string) (value, warning string, err error) {
+	raw := d.Get(field).(string)
+	value = strings.TrimSpace(raw)
 	if value != raw {
-		c.warn(fmt.Sprintf("%s had white space around it, which was taken off", field))
+		warning = fmt.Sprintf("%s had white space around it, which was taken off", field)
 	}
-	if err := checkText(field, value); err != nil {
-		return true, err
-	}
-	*target = value
-	return true, nil
+	return value, warning, checkText(field, value)
 }
 
 // checkText refuses what can't be seen in a text and is there by mistake. It does
@@ -89,27 +85,27 @@ func checkBaseURL(address string) error {
 	return nil
 }
 
-// checkCACert accepts a bundle of certificates and nothing else: a private key
-// pasted along would be stored and shown.
-func checkCACert(bundle string) error {
-	if bundle == "" {
-		return nil
-	}
-	rest := []byte(bundle)
-	for len(strings.TrimSpace(string(rest))) > 0 {
+// readCACert returns the certificates of a PEM bundle and nothing else of it: a private
+// key pasted along would be stored and shown.
+func readCACert(bundle string) (string, error) {
+	var certificates strings.Builder
+	rest := []byte(strings.TrimSpace(bundle))
+	for len(rest) > 0 {
 		var block *pem.Block
 		block, rest = pem.Decode(rest)
 		switch {
 		case block == nil:
-			return userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
+			return "", userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
 		case block.Type != "CERTIFICATE":
-			return userError("ca_cert must have only CERTIFICATE blocks in it: take out what else is there, above all private keys")
+			return "", userError("ca_cert must have only CERTIFICATE blocks in it: take out what else is there, above all private keys")
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return userError("ca_cert has a damaged certificate in it: copy the file again")
+			return "", userError("ca_cert has a damaged certificate in it: copy the file again")
 		}
+		certificates.Write(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
+		rest = bytes.TrimSpace(rest)
 	}
-	return nil
+	return strings.TrimSpace(certificates.String()), nil
 }
 
 // checkInput refuses fields that a path does not have, and values that are not of
@@ -144,7 +140,7 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 	var unknown []string
 	for _, field := range slices.Sorted(maps.Keys(data)) {
 		if _, ok := fields[field]; !ok {
-			unknown = append(unknown, printable(field))
+			unknown = append(unknown, upstream.Printable(field))
 		}
 	}
 	if len(unknown) == 0 {

@@ -4,16 +4,14 @@ package fuuffy
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
-
-const operationPrefix = "fuuffy"
 
 func (b *backend) pathConfig() *framework.Path {
 	// The storage is the primary's, and each write asks Fuuffy first: both belong on
@@ -65,81 +63,39 @@ func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *fra
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	stored, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return answer(req, err)
+	t, err := b.apply(ctx, req, proposeConfig(d, rand.Text()))
+	if err != nil || len(t.warnings) == 0 {
+		return nil, err
 	}
-	change, err := proposeChange(stored, d, b.cache.wallClock())
-	if err != nil {
-		return answer(req, err)
-	}
-	live, err := b.build(&change.config)
-	if err != nil {
-		return answer(req, err)
-	}
-	var proof *accessToken
-	if change.credentials {
-		if d.Get("verify_connection").(bool) {
-			if proof, err = b.prove(ctx, live, &change.config.Current); err != nil {
-				live.client.close()
-				return answer(req, &explainedError{"Nothing was saved: the new settings were tried first, and got no access token.", err})
-			}
-		} else {
-			change.warn("the credentials were saved without being tried (verify_connection=false)")
-		}
-	}
-	if err := b.commitConfig(ctx, req.Storage, stored, live, proof); err != nil {
-		live.client.close()
-		return answer(req, err)
-	}
-	return change.response(), nil
-}
-
-// commitConfig saves a change and puts it in force. based is what the change was
-// made from, nil for none: if it is no longer what is stored, nothing is saved.
-func (b *backend) commitConfig(ctx context.Context, storage logical.Storage, based *storedConfig, live *liveConfig, proof *accessToken) error {
-	b.changes.Lock()
-	defer b.changes.Unlock()
-	if _, err := reload(ctx, storage, based); err != nil {
-		return err
-	}
-	return b.saveAndEnforce(ctx, storage, live, proof)
+	return &logical.Response{Warnings: t.warnings}, nil
 }
 
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	stored, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return answer(req, err)
-	}
-	if stored == nil {
-		return nil, nil
+	if err != nil || stored == nil {
+		return nil, err
 	}
 	data := map[string]any{
-		"client_id":      stored.Current.ClientID,
-		"environment":    stored.Endpoint.Environment,
-		"base_url":       stored.Endpoint.BaseURL,
-		"ca_cert":        stored.Endpoint.CACert,
-		"stale_if_error": stored.StaleIfError,
+		"client_id":   stored.Current.ClientID,
+		"environment": stored.Endpoint.Environment,
+		"base_url":    stored.Endpoint.BaseURL,
+		"ca_cert":     stored.Endpoint.CACert,
 	}
-	for _, f := range durationFields {
-		data[f.name] = int64(*f.in(stored) / time.Second)
+	for _, f := range settings {
+		data[f.name] = f.get(stored)
 	}
 	resp := &logical.Response{Data: data}
-	stored.warnIfDue(resp, b.cache.wallClock(), req.MountPoint)
+	stored.warnIfDue(resp, b.now(), req.MountPoint)
 	return resp, nil
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	b.changes.Lock()
-	defer b.changes.Unlock()
-	if err := req.Storage.Delete(ctx, configKey); err != nil {
-		return answer(req, fmt.Errorf("delete config: %w", err))
-	}
-	b.forget(true)
-	if err := b.eraseToken(ctx, req.Storage); err != nil {
-		return answer(req, err)
-	}
-	return nil, nil
+	return nil, b.cache.DeleteAll(ctx, func(ctx context.Context) error {
+		if err := req.Storage.Delete(ctx, configKey); err != nil {
+			return fmt.Errorf("delete config: %w", err)
+		}
+		return eraseToken(ctx, req.Storage)
+	})
 }
 
 const configSynopsis = `

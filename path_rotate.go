@@ -5,13 +5,13 @@ package fuuffy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
-
-const rotatePath = "rotate-root"
 
 func (b *backend) pathRotate() *framework.Path {
 	return &framework.Path{
@@ -29,7 +29,7 @@ func (b *backend) pathRotate() *framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:  b.readRotation,
 				Summary:   "See where the rotation stands, and what to do next.",
-				Responses: rotationAnswers,
+				Responses: rotationResponses,
 			},
 			logical.UpdateOperation: b.rotationStep(b.stage, "stage", "Try new credentials, and stage them."),
 			logical.DeleteOperation: b.rotationStep(b.discard, "discard", "Discard the staged credentials."),
@@ -68,7 +68,7 @@ func (b *backend) rotationStep(callback framework.OperationFunc, verb, summary s
 	return &framework.PathOperation{
 		Callback:                    callback,
 		Summary:                     summary,
-		Responses:                   rotationAnswers,
+		Responses:                   rotationResponses,
 		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: verb},
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
@@ -76,122 +76,73 @@ func (b *backend) rotationStep(callback framework.OperationFunc, verb, summary s
 }
 
 func (b *backend) readRotation(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	stored, err := loadConfigured(ctx, req.Storage)
+	s, err := b.snapshot(ctx, req.Storage)
 	if err != nil {
-		return answer(req, err)
+		return nil, err
 	}
-	return b.rotationResponse(stored, req.MountPoint), nil
+	return s.rotationResponse(req.MountPoint), nil
 }
 
 func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	input := &configChange{}
-	var id, secret string
-	if _, err := input.text(d, "client_id", &id); err != nil {
-		return answer(req, err)
+	id, idWarning, err := textField(d, "client_id")
+	if err != nil {
+		return nil, err
 	}
-	if _, err := input.text(d, "client_secret", &secret); err != nil {
-		return answer(req, err)
+	secret, secretWarning, err := textField(d, "client_secret")
+	if err != nil {
+		return nil, err
 	}
 	if id == "" || secret == "" {
-		return answer(req, userError(fmt.Sprintf("client_id and client_secret are both needed; nothing was changed.\n\n%s", workflow(req.MountPoint))))
+		return nil, userError(fmt.Sprintf("client_id and client_secret are both needed; nothing was changed.\n\n%s", workflow(req.MountPoint)))
 	}
-	pair := newCredentials(id, secret, b.cache.wallClock())
-	return b.take(ctx, req, stage(pair, d.Get("compromised").(bool)), input.warnings)
+	pair := newCredentials(id, secret, b.now())
+	step := stage(pair)
+	if d.Get("compromised").(bool) {
+		step = emergency(pair)
+	}
+	return b.runStep(ctx, req, step, idWarning, secretWarning)
 }
 
 func (b *backend) promote(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return b.take(ctx, req, promote, nil)
+	return b.runStep(ctx, req, promote)
 }
 
 func (b *backend) complete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.take(ctx, req, complete(d.Get("force").(bool)), nil)
+	return b.runStep(ctx, req, complete(d.Get("force").(bool)))
 }
 
 func (b *backend) rollback(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return b.take(ctx, req, rollback, nil)
+	return b.runStep(ctx, req, rollback)
 }
 
 func (b *backend) discard(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return b.take(ctx, req, discard, nil)
+	return b.runStep(ctx, req, discard)
 }
 
-// take proves what a step needs, takes it, and answers with where the rotation
-// stands then.
-func (b *backend) take(ctx context.Context, req *logical.Request, s step, warnings []string) (*logical.Response, error) {
-	based, err := loadConfigured(ctx, req.Storage)
+// runStep takes a step of the rotation, and answers with where it stands then.
+func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, warnings ...string) (*logical.Response, error) {
+	t, err := b.apply(ctx, req, func(stored *storedConfig, now time.Time) (transition, error) {
+		if stored == nil {
+			return transition{}, errNotConfigured
+		}
+		return step(*stored, now)
+	})
 	if err != nil {
-		return answer(req, err)
-	}
-	t, err := s(*based, b.cache.wallClock().UTC())
-	if err != nil {
-		return answer(req, err)
-	}
-	proof, err := b.proveStep(ctx, req, based, t)
-	if err != nil {
-		return answer(req, err)
+		return nil, err
 	}
 	if !t.unchanged {
-		if t, err = b.commitStep(ctx, req.Storage, based, s, proof); err != nil {
-			return answer(req, err)
-		}
 		b.Logger().Info("rotation of the credentials", "step", t.step, "state", t.next.Rotation.state(), "client_id", t.next.Current.ClientID)
 		b.metrics.steps.WithLabelValues(t.step).Inc()
 		b.notify(ctx, "rotate-root-"+t.step, rotatePath, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())
 	}
-	resp := b.rotationResponse(&t.next, req.MountPoint)
-	resp.Warnings = append(append(warnings, t.warnings...), resp.Warnings...)
-	return resp, nil
-}
-
-// proveStep asks Fuuffy what must be true before a step. No lock is held meanwhile.
-func (b *backend) proveStep(ctx context.Context, req *logical.Request, based *storedConfig, t transition) (*accessToken, error) {
-	if t.mustWork == nil {
-		return nil, nil
-	}
-	live, err := b.build(based)
+	s, err := b.snapshot(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	defer live.client.close()
-	proof, err := b.prove(ctx, live, t.mustWork)
-	if err != nil {
-		return nil, &explainedError{fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", t.mustWork.ClientID), err}
-	}
-	if t.mustBeDead == nil {
-		return proof, nil
-	}
-	_, err = b.prove(ctx, live, t.mustBeDead)
-	switch {
-	case err == nil && t.step == "complete":
-		return nil, userError(fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
-			"If that can't be, vault write %s%s/complete force=true forgets them without this proof", toRevoke(t.mustBeDead, t.mustWork), req.MountPoint, rotatePath))
-	case err == nil:
-		return nil, userError(fmt.Sprintf("client %s still works, so nothing was changed: put it back with rotate-root/rollback, "+
-			"or revoke it in the Fuuffy dashboard and write this again", t.mustBeDead.ClientID))
-	case !rejectsCredentials(err):
-		return nil, &explainedError{fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID), err}
-	}
-	return proof, nil
-}
-
-// commitStep takes the step on what is stored now, which must be what it was
-// proved for. It is one storage write.
-func (b *backend) commitStep(ctx context.Context, storage logical.Storage, based *storedConfig, s step, proof *accessToken) (transition, error) {
-	b.changes.Lock()
-	defer b.changes.Unlock()
-	stored, err := reload(ctx, storage, based)
-	if err != nil {
-		return transition{}, err
-	}
-	t, err := s(*stored, b.cache.wallClock().UTC())
-	if err != nil {
-		return transition{}, err
-	}
-	live, err := b.build(&t.next)
-	if err != nil {
-		return transition{}, err
-	}
-	return t, b.saveAndEnforce(ctx, storage, live, proof)
+	resp := s.rotationResponse(req.MountPoint)
+	warnings = slices.DeleteFunc(warnings, func(text string) bool { return text == "" })
+	resp.Warnings = slices.Concat(warnings, t.warnings, resp.Warnings)
+	return resp, nil
 }
 
 const rotateSynopsis = `

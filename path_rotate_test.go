@@ -76,12 +76,13 @@ func (m *mount) rotation() map[string]any {
 func (m *mount) servedClientID() string {
 	m.t.Helper()
 	m.read()
-	live, held := m.b.live.Load(), m.b.cache.held.Load()
-	switch {
-	case held.CredentialsID == live.Current.ID:
-		return live.Current.ClientID
-	case live.Rotation.Previous != nil && held.CredentialsID == live.Rotation.Previous.ID:
-		return live.Rotation.Previous.ClientID
+	s, err := m.b.snapshot(m.t.Context(), m.storage)
+	require.NoError(m.t, err)
+	switch previous := s.Rotation.Previous; {
+	case s.cached.Token.CredentialsID == s.Current.ID:
+		return s.Current.ClientID
+	case previous != nil && s.cached.Token.CredentialsID == previous.ID:
+		return previous.ClientID
 	}
 	return "unknown"
 }

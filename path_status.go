@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
@@ -71,16 +72,15 @@ var statusFields = map[string]*framework.FieldSchema{
 }
 
 func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	live, err := b.config(ctx, req.Storage)
+	s, err := b.snapshot(ctx, req.Storage)
 	if err != nil {
-		return answer(req, err)
+		return nil, err
 	}
-	upstream := b.cache.upstream()
 	data := map[string]any{
 		"version":              version,
-		"environment":          live.Endpoint.Environment,
-		"base_url":             live.Endpoint.address(),
-		"client_id":            live.Current.ClientID,
+		"environment":          s.Endpoint.Environment,
+		"base_url":             s.Endpoint.address(),
+		"client_id":            s.Current.ClientID,
 		"token_state":          "none",
 		"token_issued_at":      nil,
 		"token_served_until":   nil,
@@ -88,42 +88,42 @@ func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *frame
 		"token_in_use":         false,
 		"upstream_state":       outcomeOK,
 		"upstream_message":     nil,
-		"upstream_failures":    int64(upstream.failures),
+		"upstream_failures":    int64(s.cached.Failures),
 		"upstream_next_try":    nil,
 		"rate_limit_remaining": nil,
-		"readers_waiting":      b.cache.waiting.Load(),
-		"rotation_state":       live.Rotation.state(),
-		"rotation_due":         timestamp(live.dueAt()),
-		"rotation_overdue":     live.overdue(b.cache.wallClock()),
-		"fallback_active":      b.fallbackActive(&live.storedConfig),
+		"readers_waiting":      s.cached.Waiting,
+		"rotation_state":       s.Rotation.state(),
+		"rotation_due":         timestamp(s.dueAt()),
+		"rotation_overdue":     s.overdue(s.now),
+		"fallback_active":      s.fallbackActive(),
 		"token_requests":       b.metrics.requestCounts(),
 	}
-	if held := b.cache.held.Load(); held != nil {
-		data["token_state"] = held.state(b.cache.clock()).String()
-		data["token_issued_at"] = timestamp(held.IssuedAt)
-		data["token_served_until"] = timestamp(held.IssuedAt.Add(held.servedUntil))
-		data["token_expires_at"] = timestamp(held.ExpiresAt)
-		data["token_in_use"] = held.used.Load()
+	if t := s.cached.Token; t != nil {
+		data["token_state"] = s.cached.State.String()
+		data["token_issued_at"] = timestamp(t.IssuedAt)
+		data["token_served_until"] = timestamp(t.ServedUntil())
+		data["token_expires_at"] = timestamp(t.ExpiresAt)
+		data["token_in_use"] = t.InUse()
 	}
-	if upstream.cause != nil {
-		data["upstream_state"] = string(upstream.cause.failure)
-		data["upstream_message"] = upstream.cause.Error()
-		data["upstream_next_try"] = timestamp(b.cache.wallClock().Add(upstream.heldOffFor))
+	if failure := s.cached.Failure; failure != nil {
+		data["upstream_state"] = string(failure.Failure)
+		data["upstream_message"] = failure.Error()
+		data["upstream_next_try"] = timestamp(s.now.Add(s.cached.HeldOffFor))
 	}
-	if remaining := b.rateLimit.Load(); remaining >= 0 {
+	if remaining, known := b.rateLimit.Remaining(); known {
 		data["rate_limit_remaining"] = remaining
 	}
 	resp := &logical.Response{Data: data}
-	live.warnIfDue(resp, b.cache.wallClock(), req.MountPoint)
+	s.warnIfDue(resp, s.now, req.MountPoint)
 	return resp, nil
 }
 
 func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	// After a start nothing may be loaded yet. A mount without credentials has metrics too.
-	_, _ = b.config(ctx, req.Storage)
+	_, _ = b.inForce(ctx, req.Storage)
 	text, err := b.metrics.text()
 	if err != nil {
-		return answer(req, err)
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:  http.StatusOK,
@@ -144,22 +144,97 @@ func (m *metrics) requestCounts() map[string]any {
 	return counts
 }
 
-// upstreamStatus is how the last token request went.
-type upstreamStatus struct {
-	cause      *upstreamError
-	failures   int
-	heldOffFor time.Duration
+// gauges shows the state of a mount as it is when it is asked for.
+type gauges struct{ b *backend }
+
+func gauge(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("fuuffy_"+name, help, labels, nil)
 }
 
-// upstream tells how the last token request went, and how long Fuuffy is left alone.
-func (c *tokenCache) upstream() upstreamStatus {
-	now := c.clock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.holdOff.cause == nil {
-		return upstreamStatus{}
+var (
+	gaugeBuild        = gauge("build_info", "Always 1; the label has the plugin's version.", "version")
+	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When Fuuffy will refuse the token held; 0 if none is.")
+	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "Until when the token held is served; 0 if none is.")
+	gaugeWaiting      = gauge("readers_waiting", "Readers that wait for Fuuffy right now.")
+	gaugeUpstream     = gauge("upstream_state", "1 for how the last token request for readers ended: ok, or the class of the failure.", "state")
+	gaugeHoldOff      = gauge("hold_off_seconds", "For how long Fuuffy is still left alone after a failure; 0 if it is not.")
+	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, by its last answer.")
+	gaugeConfigured   = gauge("configured", "1 if the mount has credentials.")
+	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the credentials in force were put in force.")
+	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When the credentials in force are due for rotation.")
+	gaugeRotation     = gauge("rotation_state", "1 for the state that the rotation is in.", "state")
+	gaugePromoted     = gauge("rotation_promoted_timestamp_seconds", "When the new credentials were promoted; 0 if no rotation is there.")
+	gaugeFallback     = gauge("rotation_fallback_active", "1 if tokens of the old credentials are served because the new ones are rejected.")
+	gaugeAuthFailures = gauge("rotation_auth_failures", "How often Fuuffy rejected the credentials in force, on this node.")
+)
+
+// Describe is part of prometheus.Collector.
+func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		gaugeBuild, gaugeTokenExpiry, gaugeServedUntil, gaugeWaiting, gaugeUpstream, gaugeHoldOff, gaugeRateLimit,
+		gaugeConfigured, gaugeRotated, gaugeRotationDue, gaugeRotation, gaugePromoted, gaugeFallback, gaugeAuthFailures,
+	} {
+		descriptions <- d
 	}
-	return upstreamStatus{cause: c.holdOff.cause, failures: c.holdOff.failures, heldOffFor: max(0, c.holdOff.until-now.mono)}
+}
+
+// Collect is part of prometheus.Collector. It uses what is in memory: a scrape
+// asks neither storage nor Fuuffy.
+func (g *gauges) Collect(values chan<- prometheus.Metric) {
+	set := func(d *prometheus.Desc, value float64, labels ...string) {
+		values <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	cached := g.b.cache.Snapshot()
+	var expiry, servedUntil time.Time
+	if t := cached.Token; t != nil {
+		expiry, servedUntil = t.ExpiresAt, t.ServedUntil()
+	}
+	set(gaugeBuild, 1, version)
+	set(gaugeTokenExpiry, unix(expiry))
+	set(gaugeServedUntil, unix(servedUntil))
+	set(gaugeWaiting, float64(cached.Waiting))
+
+	state := outcomeOK
+	if cached.Failure != nil {
+		state = string(cached.Failure.Failure)
+	}
+	for _, outcome := range outcomes {
+		set(gaugeUpstream, truth(outcome == state), outcome)
+	}
+	set(gaugeHoldOff, cached.HeldOffFor.Seconds())
+	if remaining, known := g.b.rateLimit.Remaining(); known {
+		set(gaugeRateLimit, float64(remaining))
+	}
+	c, configured := cached.Source.(*client)
+	set(gaugeConfigured, truth(configured))
+	if !configured {
+		return
+	}
+	s := snapshot{client: c, cached: cached, now: g.b.now()}
+	rejected, _ := g.b.rejections.of(s.Current.ID)
+	set(gaugeRotated, unix(s.Current.SetAt))
+	set(gaugeRotationDue, unix(s.dueAt()))
+	for _, state := range []string{stateIdle, stateStaged, statePromoted} {
+		set(gaugeRotation, truth(s.Rotation.state() == state), state)
+	}
+	set(gaugePromoted, unix(s.Rotation.PromotedAt))
+	set(gaugeFallback, truth(s.fallbackActive()))
+	set(gaugeAuthFailures, float64(rejected))
+}
+
+// unix is 0 for no time.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 const statusSynopsis = `

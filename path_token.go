@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -13,10 +12,12 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func (b *backend) pathToken() *framework.Path {
-	answers := map[int][]framework.Response{http.StatusOK: {{Description: "The access token.", Fields: tokenResponseFields}}}
+	responses := map[int][]framework.Response{http.StatusOK: {{Description: "The access token.", Fields: tokenResponseFields}}}
 	return &framework.Path{
 		Pattern:      tokenKey,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"},
@@ -31,12 +32,12 @@ func (b *backend) pathToken() *framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:  b.readToken,
 				Summary:   "Read the cached access token.",
-				Responses: answers,
+				Responses: responses,
 			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.replaceToken,
 				Summary:      "Report an access token that the API refused, and get the current one.",
-				Responses:    answers,
+				Responses:    responses,
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "replace"},
 				// The standby's idea of the current token may be older than the report.
 				ForwardPerformanceStandby: true,
@@ -66,13 +67,10 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 
-// warmToken answers a read for which there is nothing to do but serve the token
-// held. It takes no lock and touches no storage.
+// warmToken answers a read for which there is nothing to do but serve the cached
+// token. It takes no lock and touches no storage.
 func (b *backend) warmToken() (*logical.Response, bool) {
-	if b.live.Load() == nil {
-		return nil, false // The config was changed elsewhere; what is held may be of the former.
-	}
-	r, ok := b.cache.warm()
+	r, ok := b.cache.Warm()
 	if !ok {
 		return nil, false
 	}
@@ -80,69 +78,42 @@ func (b *backend) warmToken() (*logical.Response, bool) {
 }
 
 func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
-		if !b.mayAskFuuffy() && b.cache.due() {
-			return reading{}, errForward
-		}
-		return b.cache.get(ctx, live.generation, b.newTokenRequest(req.Storage, live))
-	})
+	if b.cache.Snapshot().State == tokencache.InWindow && !b.mayRequestTokens() {
+		return nil, tokencache.ErrForward // The active node serves the token and refreshes it.
+	}
+	r, err := b.cache.Read(ctx, b.load(req.Storage))
+	if err != nil {
+		return nil, err
+	}
+	return tokenResponse(r), nil
 }
 
 func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.metrics.replacements.Inc()
-	dead := strings.TrimSpace(d.Get("rejected_token").(string))
-	return b.serveToken(ctx, req, func(live *liveConfig) (reading, error) {
-		return b.cache.replace(ctx, live.generation, dead, b.newTokenRequest(req.Storage, live))
-	})
+	r, err := b.cache.Replace(ctx, b.load(req.Storage), strings.TrimSpace(d.Get("rejected_token").(string)))
+	if err != nil {
+		return nil, err
+	}
+	return tokenResponse(r), nil
 }
 
 func (b *backend) deleteToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	b.forget(true)
-	if err := b.eraseToken(ctx, req.Storage); err != nil {
-		return answer(req, err)
-	}
-	return nil, nil
+	return nil, b.cache.DeleteToken(ctx, func(ctx context.Context) error { return eraseToken(ctx, req.Storage) })
 }
 
-// eraseToken removes the stored token. The cache must have forgotten it before.
-func (b *backend) eraseToken(ctx context.Context, storage logical.Storage) error {
-	err := b.cache.erase(func() error { return storage.Delete(ctx, tokenKey) })
-	if err != nil {
-		return fmt.Errorf("delete the stored token: %w", err)
-	}
-	return nil
-}
-
-// serveToken reads with the configuration in force, and again if that changed
-// under it.
-func (b *backend) serveToken(ctx context.Context, req *logical.Request, read func(*liveConfig) (reading, error)) (*logical.Response, error) {
-	for {
-		live, err := b.config(ctx, req.Storage)
-		if err != nil {
-			return answer(req, err)
-		}
-		r, err := read(live)
-		if errors.Is(err, errSuperseded) {
-			continue
-		}
-		if err != nil {
-			return answer(req, err)
-		}
-		return tokenResponse(r), nil
-	}
-}
-
-func tokenResponse(r reading) *logical.Response {
-	t := r.token
-	resp := &logical.Response{Data: maps.Clone(t.answer)}
-	resp.Data["ttl"] = int64(r.ttl / time.Second)
+func tokenResponse(r tokencache.Reading) *logical.Response {
+	t := r.Token
+	resp := &logical.Response{Data: maps.Clone(t.Description)}
+	resp.Data["ttl"] = int64(r.TTL / time.Second)
 	switch {
-	case r.tooYoung:
-		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.replaceAge()))
-	case r.stale:
-		resp.AddWarning(fmt.Sprintf("Fuuffy gives no new token, so this one is served although it expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.failure))
-	case r.failure != nil:
-		resp.AddWarning(fmt.Sprintf("Fuuffy gives no newer token; this one is served until %s: %s", t.IssuedAt.Add(t.servedUntil).UTC().Format(time.RFC3339), r.failure))
+	case r.TooYoung:
+		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.ReplaceAge()))
+	case r.Stale:
+		resp.AddWarning(fmt.Sprintf("Fuuffy gives no new token, so this one is served although it expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
+	case r.Suspect:
+		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy refused this token, and Fuuffy gave no other yet; this one is served until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
+	case r.Failure != nil:
+		resp.AddWarning(fmt.Sprintf("Fuuffy gives no newer token; this one is served until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
 	}
 	return resp
 }

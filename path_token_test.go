@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func TestTokenReadShape(t *testing.T) {
@@ -300,10 +301,10 @@ func TestStoredTokenThatIsNotServed(t *testing.T) {
 		"in its buffer":          {wait: 56 * time.Minute},
 		"expired":                {wait: 2 * time.Hour},
 		"garbage":                {stored: "garbage"},
-		"of a newer version":     {stored: storedToken{Format: tokenFormat + 1, accessToken: accessToken{Value: "sk-1"}}},
+		"of a newer version":     {stored: storedToken{Format: tokenFormat + 1, Token: tokencache.Token{Value: "sk-1"}}},
 		"without a token":        {stored: storedToken{Format: tokenFormat}},
-		"with a damaged token":   {stored: storedToken{Format: tokenFormat, accessToken: accessToken{Value: "sk 1"}}},
-		"of unknown credentials": {stored: storedToken{Format: tokenFormat, accessToken: accessToken{Value: "sk-1", IssuedAt: time.Unix(946684800, 0), ExpiresAt: time.Unix(946688400, 0), CredentialsID: "other"}}},
+		"with a damaged token":   {stored: storedToken{Format: tokenFormat, Token: tokencache.Token{Value: "sk 1"}}},
+		"of unknown credentials": {stored: storedToken{Format: tokenFormat, Token: tokencache.Token{Value: "sk-1", IssuedAt: time.Unix(946684800, 0), ExpiresAt: time.Unix(946688400, 0), CredentialsID: "other"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -332,7 +333,7 @@ func TestStoredTokenFromTheFuture(t *testing.T) {
 		first := m.readToken()
 		m.b.Cleanup(t.Context())
 		m.start()
-		m.b.forget(true)
+		m.b.InvalidateKey(t.Context(), tokenKey)
 		m.skewWallClock(func() time.Duration { return -10 * time.Minute })
 		assert.NotEqual(t, first, m.readToken())
 		assert.Equal(t, 2, m.requests())

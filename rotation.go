@@ -84,60 +84,97 @@ func (r *rotation) fallback() *credentials {
 	return r.Previous
 }
 
-// transition is what a step comes to: what must be true before it, and the
+// transition is the outcome of a change: what must be true before it, and the
 // configuration after it.
 type transition struct {
-	step string
 	next storedConfig
-	// mustWork must get an access token, which is served if the step left none.
+	// step is the step of the rotation, empty for a write of the config.
+	step string
+	// mustWork must get an access token, which is served if the change left none.
 	mustWork *credentials
 	// mustBeDead must be rejected.
 	mustBeDead *credentials
-	// unchanged is set when the step was taken before.
+	// unchanged is set when there is nothing to save.
 	unchanged bool
-	warnings  []string
+	// renewed is set when the credentials in force, or their endpoint, are others.
+	renewed  bool
+	warnings []string
 }
 
-// step is a pure function from a configuration to a transition, or to a userError
-// that says why the step can't be taken and what to do instead. It is run twice:
-// to know what to prove, and on what is stored when that is proved.
+// step is a pure function from a configuration to the step of the rotation that leads
+// on from it, or to a userError that says why there is none and what to do instead.
 type step func(c storedConfig, now time.Time) (transition, error)
 
 // stage returns the step that takes new credentials in.
-func stage(pair credentials, compromised bool) step {
+func stage(pair credentials) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r := &c.Rotation
+		if pair.same(&c.Current) {
+			return stageCurrent(c)
+		}
+		switch r.state() {
+		case statePromoted:
+			return transition{}, finishFirst(c)
+		case stateStaged:
+			if pair.same(r.Staged) {
+				return tryAgain(c, r.Staged, "these credentials were staged before; they were only tried again"), nil
+			}
+			return transition{}, userError(fmt.Sprintf("client %s is staged: promote it with rotate-root/promote, or discard it by deleting rotate-root, and stage then", r.Staged.ClientID))
+		}
+		r.stagePair(pair, now)
+		return transition{step: "stage", next: c, mustWork: &pair}, nil
+	}
+}
+
+// emergency returns the step that puts new credentials in force and gives up the old
+// ones, which are compromised. It is possible in each state.
+func emergency(pair credentials) step {
 	return func(c storedConfig, now time.Time) (transition, error) {
 		r, state := &c.Rotation, c.Rotation.state()
 		switch {
-		case pair.same(&c.Current) && state == statePromoted:
-			return stageAgain(c, compromised, now)
+		case pair.same(&c.Current) && state == statePromoted && !r.Compromised:
+			r.Compromised = true
+			r.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: "the old credentials are compromised"})
+			return transition{step: "stage", next: c, mustWork: &c.Current}, nil
 		case pair.same(&c.Current):
-			return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
-		case state == statePromoted && compromised && !pair.same(r.Previous):
-			return stageOverPromoted(c, pair, now), nil
+			return stageCurrent(c)
+		case state == statePromoted && pair.same(r.Previous):
+			return transition{}, finishFirst(c)
 		case state == statePromoted:
-			return transition{}, userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
-				"finish that rotation with rotate-root/complete, or end it with rotate-root/rollback, and stage then", c.Current.ClientID, r.Previous.ClientID))
-		case state == stateStaged && pair.same(r.Staged) && !compromised:
-			return transition{step: "stage", next: c, mustWork: r.Staged, unchanged: true, warnings: []string{"these credentials were staged before; they were only tried again"}}, nil
-		case state == stateStaged && !pair.same(r.Staged) && !compromised:
-			return transition{}, userError(fmt.Sprintf("client %s is staged: promote it with rotate-root/promote, or discard it by deleting rotate-root, and stage then", r.Staged.ClientID))
+			return stageOverPromoted(c, pair, now), nil
 		}
 		var warnings []string
 		if state == stateStaged && !pair.same(r.Staged) {
 			warnings = []string{fmt.Sprintf("client %s was staged before and is discarded", r.Staged.ClientID)}
 		}
-		r.take(pair, now)
-		if !compromised {
-			return transition{step: "stage", next: c, mustWork: &pair}, nil
-		}
+		r.stagePair(pair, now)
 		t := promoteCompromised(c, now)
 		t.warnings = warnings
 		return t, nil
 	}
 }
 
-// take stages a pair.
-func (r *rotation) take(pair credentials, now time.Time) {
+// stageCurrent is a stage of the credentials in force. It makes sense only as a
+// repetition.
+func stageCurrent(c storedConfig) (transition, error) {
+	if c.Rotation.state() != statePromoted {
+		return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
+	}
+	return tryAgain(c, &c.Current, "these credentials were promoted before; they were only tried again"), nil
+}
+
+// tryAgain is a step that was taken before.
+func tryAgain(c storedConfig, pair *credentials, warning string) transition {
+	return transition{step: "stage", next: c, mustWork: pair, unchanged: true, warnings: []string{warning}}
+}
+
+func finishFirst(c storedConfig) error {
+	return userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
+		"finish that rotation with rotate-root/complete, or end it with rotate-root/rollback, and stage then", c.Current.ClientID, c.Rotation.Previous.ClientID))
+}
+
+// stagePair keeps a pair for the promotion.
+func (r *rotation) stagePair(pair credentials, now time.Time) {
 	r.Staged, r.StagedAt = &pair, now
 	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
 }
@@ -149,24 +186,10 @@ func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transiti
 	forgotten := c.Rotation.Previous
 	c.Rotation.end()
 	c.Rotation.note(rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + forgotten.ClientID})
-	c.Rotation.take(pair, now)
+	c.Rotation.stagePair(pair, now)
 	t := promoteCompromised(c, now)
 	t.mustBeDead = forgotten
 	return t
-}
-
-// stageAgain takes credentials that are in force: a repeated emergency, or the news
-// that the old ones are compromised, in the middle of a rotation.
-func stageAgain(c storedConfig, compromised bool, now time.Time) (transition, error) {
-	t := transition{step: "stage", next: c, mustWork: &c.Current}
-	if !compromised || c.Rotation.Compromised {
-		t.unchanged = true
-		t.warnings = []string{"these credentials were promoted before; they were only tried again"}
-		return t, nil
-	}
-	t.next.Rotation.Compromised = true
-	t.next.Rotation.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: "the old credentials are compromised"})
-	return t, nil
 }
 
 // promote is the step that puts the staged credentials in force.

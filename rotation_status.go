@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -12,10 +11,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-)
 
-// reminderInterval is how often a due rotation is logged.
-const reminderInterval = 24 * time.Hour
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
 
 // rotationFields are what each path of the rotation answers with. What does not
 // apply is null.
@@ -38,71 +36,42 @@ var rotationFields = map[string]*framework.FieldSchema{
 	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
 }
 
-var rotationAnswers = map[int][]framework.Response{http.StatusOK: {{Description: "Where the rotation stands.", Fields: rotationFields}}}
+var rotationResponses = map[int][]framework.Response{http.StatusOK: {{Description: "Where the rotation stands.", Fields: rotationFields}}}
 
 // rotationResponse shows where a rotation stands.
-func (b *backend) rotationResponse(c *storedConfig, mount string) *logical.Response {
-	now, r := b.cache.wallClock(), &c.Rotation
+func (s *snapshot) rotationResponse(mount string) *logical.Response {
+	r := &s.Rotation
+	rejected, _ := s.b.rejections.of(s.Current.ID)
 	data := map[string]any{
 		"state":              r.state(),
-		"client_id":          c.Current.ClientID,
-		"last_rotated":       timestamp(c.Current.SetAt),
-		"next_rotation":      timestamp(c.dueAt()),
-		"days_left":          c.daysLeft(now),
-		"overdue":            c.overdue(now),
+		"client_id":          s.Current.ClientID,
+		"last_rotated":       timestamp(s.Current.SetAt),
+		"next_rotation":      timestamp(s.dueAt()),
+		"days_left":          s.daysLeft(s.now),
+		"overdue":            s.overdue(s.now),
 		"staged_client_id":   nil,
 		"staged_at":          timestamp(r.StagedAt),
 		"previous_client_id": nil,
 		"promoted_at":        timestamp(r.PromotedAt),
-		"revoke_old_after":   nil,
+		"revoke_old_after":   timestamp(s.revokeOldAfter()),
 		"compromised":        r.Compromised,
-		"fallback_active":    b.fallbackActive(c),
-		"auth_failures":      int64(b.authFailures.of(c.Current.ID)),
+		"fallback_active":    s.fallbackActive(),
+		"auth_failures":      int64(rejected),
 		"history":            r.history(),
-		"next_step":          b.nextStep(c, mount, now),
+		"next_step":          s.nextStep(mount),
 	}
 	if r.Staged != nil {
 		data["staged_client_id"] = r.Staged.ClientID
 	}
 	if r.Previous != nil {
 		data["previous_client_id"] = r.Previous.ClientID
-		data["revoke_old_after"] = timestamp(b.revokeOldAfter(r))
 	}
 	resp := &logical.Response{Data: data}
-	c.warnIfDue(resp, now, mount)
-	if b.fallbackActive(c) {
-		resp.AddWarning(fmt.Sprintf("Fuuffy rejects the new credentials of client %s; apps get tokens of client %s. Do not revoke that one now.", c.Current.ClientID, r.Previous.ClientID))
+	s.warnIfDue(resp, s.now, mount)
+	if s.fallbackActive() {
+		resp.AddWarning(fmt.Sprintf("Fuuffy rejects the new credentials of client %s; apps get tokens of client %s. Do not revoke that one now.", s.Current.ClientID, r.Previous.ClientID))
 	}
 	return resp
-}
-
-// timestamp is nil for no time.
-func timestamp(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-// fallbackActive tells whether the token held is of the old credentials although
-// the new ones are in force.
-func (b *backend) fallbackActive(c *storedConfig) bool {
-	held, fallback := b.cache.held.Load(), c.Rotation.fallback()
-	return held != nil && fallback != nil && held.CredentialsID == fallback.ID && !held.superseded
-}
-
-// revokeOldAfter is when the last app has replaced its token of the old
-// credentials: they hold it for one rotation_period of the token at most. What was
-// leaked is revoked at once.
-func (b *backend) revokeOldAfter(r *rotation) time.Time {
-	if r.Compromised {
-		return r.PromotedAt
-	}
-	served := defaultTokenLife
-	if held := b.cache.held.Load(); held != nil {
-		served = held.servedUntil
-	}
-	return r.PromotedAt.Add(served)
 }
 
 // dueAt is when the credentials are to be rotated (Fuuffy's security page: every
@@ -137,52 +106,49 @@ func (c *storedConfig) dueText(now time.Time) string {
 	return ""
 }
 
-// remind logs once a day that a rotation is due.
-func (b *backend) remind(ctx context.Context, c *storedConfig) {
-	now := b.cache.wallClock()
-	text := c.dueText(now)
-	if text == "" || now.Sub(b.reminded) < reminderInterval {
-		return
-	}
-	b.reminded = now
-	b.Logger().Warn(text, "days_left", c.daysLeft(now))
-	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
-}
-
 // nextStep says what to do now, with commands to copy.
-func (b *backend) nextStep(c *storedConfig, mount string, now time.Time) string {
-	r, path := &c.Rotation, mount+rotatePath
+func (s *snapshot) nextStep(mount string) string {
+	r, path := &s.Rotation, mount+rotatePath
 	switch r.state() {
 	case stateStaged:
 		return fmt.Sprintf("Put client %s in force: vault write -f %s/promote (or discard it: vault delete %s)", r.Staged.ClientID, path, path)
 	case statePromoted:
-		return b.nextStepPromoted(c, path, now)
+		return s.nextStepPromoted(path)
 	}
 	create := fmt.Sprintf("create new credentials in the Fuuffy dashboard, then: vault write %s client_id=… client_secret=-", path)
-	if c.dueSoon(now) {
+	if s.dueSoon(s.now) {
 		return "Rotate now: " + create
 	}
-	return fmt.Sprintf("Nothing until %s. To rotate before: %s", c.dueAt().Add(-c.RotationReminder).UTC().Format(time.RFC3339), create)
+	return fmt.Sprintf("Nothing until %s. To rotate before: %s", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
 }
 
-func (b *backend) nextStepPromoted(c *storedConfig, path string, now time.Time) string {
-	r := &c.Rotation
-	finish := fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: vault write -f %s/complete", toRevoke(r.Previous, &c.Current), path)
+func (s *snapshot) nextStepPromoted(path string) string {
+	r := &s.Rotation
+	finish := fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: vault write -f %s/complete", toRevoke(r.Previous, &s.Current), path)
 	back := fmt.Sprintf(" If apps have trouble with the new credentials: vault write -f %s/rollback", path)
-	after := b.revokeOldAfter(r)
-	cause := b.cache.upstream().cause
-	switch {
-	case cause != nil && cause.failure == rejected && !b.fallbackActive(c):
+	after := s.revokeOldAfter()
+	switch failure := s.cached.Failure; {
+	case failure != nil && failure.Failure == upstream.Rejected && !s.fallbackActive():
 		return fmt.Sprintf("Fuuffy rejects the new credentials, and there are no old ones to use: create others in the Fuuffy dashboard, revoke %s there, "+
-			"then: vault write %s client_id=… client_secret=- compromised=true", toRevoke(r.Previous, &c.Current), path)
+			"then: vault write %s client_id=… client_secret=- compromised=true", toRevoke(r.Previous, &s.Current), path)
 	case r.Compromised:
 		return "Now: " + finish
-	case b.fallbackActive(c):
-		return fmt.Sprintf("Fuuffy rejects the new credentials: put the old ones back with vault write -f %s/rollback, and find out in the Fuuffy dashboard why client %s fails", path, c.Current.ClientID)
-	case now.Before(after):
+	case s.fallbackActive():
+		return fmt.Sprintf("Fuuffy rejects the new credentials: put the old ones back with vault write -f %s/rollback, and find out in the Fuuffy dashboard why client %s fails", path, s.Current.ClientID)
+	case s.now.Before(after):
 		return fmt.Sprintf("Wait until %s: apps may hold tokens of client %s. After that %s.%s", after.UTC().Format(time.RFC3339), r.Previous.ClientID, finish, back)
 	}
 	return "Now: " + finish + "." + back
+}
+
+// stillWorks says what to do about credentials that should be dead and are not.
+func stillWorks(t transition, mount string) error {
+	if t.step == "complete" {
+		return userError(fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
+			"If that can't be, vault write %s%s/complete force=true forgets them without this proof", toRevoke(t.mustBeDead, t.mustWork), mount, rotatePath))
+	}
+	return userError(fmt.Sprintf("client %s still works, so nothing was changed: put it back with rotate-root/rollback, "+
+		"or revoke it in the Fuuffy dashboard and write this again", t.mustBeDead.ClientID))
 }
 
 // workflow explains the rotation to who asked for it without credentials.

@@ -23,7 +23,7 @@ func TestLoneReaderOfShortLife(t *testing.T) {
 				leastLife := life
 				for end := time.Now().Add(200 * life); time.Now().Before(end); {
 					ttl := m.read().Data["ttl"].(int64)
-					held := m.b.cache.held.Load()
+					held := m.b.cache.Snapshot().Token
 					// What takes its time on the way shifts the reads against the tokens.
 					way := time.Duration(rand.Int64N(int64(100 * time.Millisecond)))
 					time.Sleep(time.Duration(ttl+1)*time.Second + way)

@@ -4,9 +4,20 @@ package fuuffy
 
 import (
 	"context"
+	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 )
+
+// now is the wall clock.
+func (b *backend) now() time.Time { return b.clock().Wall }
+
+// mayRequestTokens tells whether this node may get tokens of its own. A performance
+// standby leaves that to the active node; a secondary has its own storage for them.
+func (b *backend) mayRequestTokens() bool {
+	return !b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
+}
 
 // notify sends an event to those who subscribed to it in Vault and may subscribe to
 // the path. It comes on top of the log: where there is no sender nothing is missed.

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 var (
@@ -198,7 +199,7 @@ func TestLifeCountsFromBeforeTheRequest(t *testing.T) {
 
 // A life shorter than the buffer halves it, rather than never serving anything.
 func TestShortLivedTokens(t *testing.T) {
-	for _, life := range []time.Duration{time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
+	for _, life := range []time.Duration{10 * time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
 		t.Run(life.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
@@ -224,8 +225,8 @@ func TestShortLivedTokens(t *testing.T) {
 func TestTokenThatArrivesTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
-		m.sandbox.SetTokenLifetime(4 * time.Second)
-		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 3 * time.Second})
+		m.sandbox.SetTokenLifetime(12 * time.Second)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 7 * time.Second})
 		status, text := m.refused(logical.ReadOperation, "token", nil)
 		assert.Equal(t, http.StatusBadGateway, status)
 		assert.Contains(t, text, "arrived too late")
@@ -314,7 +315,7 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 			m.sandbox.CreateClient(id, "other-secret")
 			m.do(logical.UpdateOperation, "config", pairs("client_id", id, "client_secret", "other-secret", "verify_connection", i%2 == 0))
 			time.Sleep(10 * time.Millisecond)
-			require.Equal(t, m.b.live.Load().Current.ID, m.b.cache.held.Load().CredentialsID)
+			require.Equal(t, m.b.cache.Snapshot().Source.(*client).Current.ID, m.b.cache.Snapshot().Token.CredentialsID)
 		}
 		stop()
 		readers.Wait()
@@ -332,8 +333,8 @@ func TestCleanEndsWhatIsUnderWay(t *testing.T) {
 		}()
 		synctest.Wait()
 		m.b.Cleanup(t.Context())
-		assert.ErrorIs(t, <-failed, errClosed)
+		assert.ErrorIs(t, <-failed, tokencache.ErrClosed)
 		_, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
-		assert.ErrorIs(t, err, errClosed)
+		assert.ErrorIs(t, err, tokencache.ErrClosed)
 	})
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // userError is a mistake of who sent the request. Its text says what to do.
@@ -21,25 +24,25 @@ func (e userError) Error() string { return string(e) }
 
 var errNotConfigured = errors.New("not configured")
 
-// answer turns every error into what Vault should make of it, in one place: a
+// respond turns every error into what Vault should make of it, in one place: a
 // user's mistake and a rejection are a 400, other failures of Fuuffy have statuses
 // of their own, and the rest is a fault of ours, a 500.
-func answer(req *logical.Request, err error) (*logical.Response, error) {
+func respond(req *logical.Request, err error) (*logical.Response, error) {
 	if explained, ok := err.(*explainedError); ok {
-		return explained.answer(req)
+		return explained.respond(req)
 	}
 	mistake, isMistake := errors.AsType[userError](err)
-	upstream, isUpstream := errors.AsType[*upstreamError](err)
+	failure, isUpstream := errors.AsType[*upstream.Error](err)
 	switch {
 	case isMistake:
 		return logical.ErrorResponse("%s", mistake.Error()), nil
 	case isUpstream:
-		return answerUpstream(req, upstream, err)
+		return respondUpstream(req, failure, err)
 	case errors.Is(err, errNotConfigured):
 		return logical.ErrorResponse("this mount has no Fuuffy credentials yet: vault write %sconfig client_id=… client_secret=-", req.MountPoint), nil
 	// Vault forwards the request to the active node if the error is just this.
 	// Storage errors lose their type on the way to a plugin.
-	case errors.Is(err, errForward), strings.Contains(err.Error(), logical.ErrReadOnly.Error()):
+	case errors.Is(err, tokencache.ErrForward), strings.Contains(err.Error(), logical.ErrReadOnly.Error()):
 		return nil, logical.ErrReadOnly
 	}
 	return nil, err
@@ -55,8 +58,8 @@ func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error
 
 func (e *explainedError) Unwrap() error { return e.cause }
 
-func (e *explainedError) answer(req *logical.Request) (*logical.Response, error) {
-	resp, err := answer(req, e.cause)
+func (e *explainedError) respond(req *logical.Request) (*logical.Response, error) {
+	resp, err := respond(req, e.cause)
 	if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
 		return nil, logical.CodedError(coded.Code(), e.meaning+" "+coded.Error())
 	}
@@ -66,30 +69,30 @@ func (e *explainedError) answer(req *logical.Request) (*logical.Response, error)
 	return resp, err
 }
 
-// answerUpstream tells the reader why there is no token, and what to do.
-func answerUpstream(req *logical.Request, upstream *upstreamError, err error) (*logical.Response, error) {
+// respondUpstream tells the reader why there is no token, and what to do.
+func respondUpstream(req *logical.Request, failure *upstream.Error, err error) (*logical.Response, error) {
 	next := ""
-	heldOff, isHeldOff := errors.AsType[*heldOffError](err)
+	heldOff, isHeldOff := errors.AsType[*tokencache.HeldOffError](err)
 	if isHeldOff {
-		next = " Fuuffy is asked again from " + heldOff.next.UTC().Format(time.RFC3339) + " on."
+		next = " Fuuffy is asked again from " + heldOff.Next.UTC().Format(time.RFC3339) + " on."
 	}
-	switch upstream.failure {
-	case rejected:
-		return logical.ErrorResponse("Fuuffy rejected the request for an access token: %s.%s\n%s", upstream, next, rejectionHelp(upstream.status, req)), nil
-	case rateLimited:
+	switch failure.Failure {
+	case upstream.Rejected:
+		return logical.ErrorResponse("Fuuffy rejected the request for an access token: %s.%s\n%s", failure, next, rejectionHelp(failure.Status, req)), nil
+	case upstream.RateLimited:
 		if next == "" {
-			next = fmt.Sprintf(" It asks to wait %s.", max(upstream.retryAfter, time.Second))
+			next = fmt.Sprintf(" It asks to wait %s.", max(failure.RetryAfter, time.Second))
 		}
-		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("Fuuffy's rate limit is used up: %s.%s", upstream, next))
-	case malformed:
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("Fuuffy's rate limit is used up: %s.%s", failure, next))
+	case upstream.Malformed:
 		return nil, logical.CodedError(heldOffStatus(isHeldOff, http.StatusBadGateway),
-			fmt.Sprintf("Fuuffy's answer has no valid access token: %s.%s", upstream, next))
+			fmt.Sprintf("Fuuffy's answer has no valid access token: %s.%s", failure, next))
 	}
 	status := http.StatusBadGateway
-	if upstream.timeout {
+	if failure.Timeout {
 		status = http.StatusGatewayTimeout
 	}
-	return nil, logical.CodedError(heldOffStatus(isHeldOff, status), fmt.Sprintf("Fuuffy can't be reached: %s.%s%s", upstream, next, connectionHelp(upstream, req.MountPoint)))
+	return nil, logical.CodedError(heldOffStatus(isHeldOff, status), fmt.Sprintf("Fuuffy can't be reached: %s.%s%s", failure, next, connectionHelp(failure, req.MountPoint)))
 }
 
 // heldOffStatus is 503 where Fuuffy was not even asked.
@@ -116,17 +119,17 @@ func rejectionHelp(status int, req *logical.Request) string {
 }
 
 // connectionHelp explains the transport errors that do not pass by themselves.
-func connectionHelp(upstream *upstreamError, mount string) string {
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](upstream); ok {
+func connectionHelp(failure *upstream.Error, mount string) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](failure); ok {
 		return fmt.Sprintf("\nThe Vault server doesn't know the authority that signed this certificate. If it is meant to, name it: vault write %sconfig ca_cert=@ca.pem client_secret=-", mount)
 	}
-	if _, ok := errors.AsType[x509.HostnameError](upstream); ok {
+	if _, ok := errors.AsType[x509.HostnameError](failure); ok {
 		return "\nThe certificate is for another host: check base_url, and proxies on the way."
 	}
-	if _, ok := errors.AsType[*net.DNSError](upstream); ok {
+	if _, ok := errors.AsType[*net.DNSError](failure); ok {
 		return "\nThe Vault server can't resolve the name: check base_url, and the server's DNS."
 	}
-	if _, ok := errors.AsType[*net.OpError](upstream); ok {
+	if _, ok := errors.AsType[*net.OpError](failure); ok {
 		return "\nThe Vault server got no connection: check base_url, and firewalls and proxies on the way."
 	}
 	return ""

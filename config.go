@@ -11,15 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const (
-	configKey = "config"
-	tokenKey  = "token"
-
-	// configFormat and tokenFormat are the versions of the stored entries. A newer
-	// one is refused: what it means is not known here.
-	configFormat = 1
-	tokenFormat  = 1
-)
+// configFormat is the version of the stored entry.
+const configFormat = 1
 
 // baseURLs are Fuuffy's own addresses, by environment.
 var baseURLs = map[string]string{
@@ -32,7 +25,7 @@ const defaultEnvironment = "production"
 // credentials are one pair as the Fuuffy dashboard gives it out.
 type credentials struct {
 	// ID is this engine's own name for the pair together with the endpoint it is
-	// sent to. Tokens carry it, so that one of another pair is recognised.
+	// sent to. Tokens carry it, so that one of another pair is recognized.
 	ID           string    `json:"id"`
 	ClientID     string    `json:"client_id"`
 	ClientSecret string    `json:"client_secret"`
@@ -47,7 +40,7 @@ func (c *credentials) same(other *credentials) bool {
 	return c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret
 }
 
-// endpoint is where the client secret is sent to.
+// endpoint is where the engine sends the client secret.
 type endpoint struct {
 	Environment string `json:"environment"`
 	BaseURL     string `json:"base_url,omitempty"`
@@ -67,8 +60,9 @@ func (e endpoint) address() string {
 // of it is one write, so that a crash leaves either the old or the new.
 type storedConfig struct {
 	Format int `json:"format"`
-	// Revision counts the writes: a change that was prepared on another one is refused.
-	Revision int         `json:"revision"`
+	// WriteID names the write that made this entry. It never repeats, so a change
+	// that was prepared on another entry is recognized and refused.
+	WriteID  string      `json:"write_id"`
 	Current  credentials `json:"current"`
 	Endpoint endpoint    `json:"endpoint"`
 	Rotation rotation    `json:"rotation"`
@@ -81,27 +75,6 @@ type storedConfig struct {
 	RotationReminder   time.Duration `json:"rotation_reminder"`
 }
 
-func (c *storedConfig) policy() policy {
-	return policy{buffer: c.TokenExpiryBuffer, window: c.TokenRefreshWindow, staleIfError: c.StaleIfError}
-}
-
-// judge says what becomes of a token under this configuration.
-func (c *storedConfig) judge(t accessToken) verdict {
-	if t.CredentialsID == c.Current.ID {
-		return keepToken
-	}
-	fallback := c.Rotation.fallback()
-	switch {
-	case fallback == nil || t.CredentialsID != fallback.ID:
-		return dropToken
-	// Since the promotion the old credentials are only asked when the new ones were
-	// rejected: there is no better token to be had.
-	case t.IssuedAt.After(c.Rotation.PromotedAt):
-		return keepToken
-	}
-	return replaceToken
-}
-
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
 	entry, err := storage.Get(ctx, configKey)
@@ -111,13 +84,21 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	if entry == nil {
 		return nil, nil
 	}
+	// A newer version may have changed the type of any other field. The decoder's own
+	// words are left out: they could quote the entry.
+	var known struct {
+		Format int `json:"format"`
+	}
+	if err := entry.DecodeJSON(&known); err == nil && known.Format > configFormat {
+		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", known.Format, configFormat)
+	}
 	var c storedConfig
 	if err := entry.DecodeJSON(&c); err != nil {
-		// The decoder's own words could quote the entry.
 		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it anew")
 	}
-	if c.Format > configFormat {
-		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", c.Format, configFormat)
+	// Older versions stored the bundle as it was written.
+	if certificates, err := readCACert(c.Endpoint.CACert); err == nil {
+		c.Endpoint.CACert = certificates
 	}
 	return &c, nil
 }
@@ -138,16 +119,16 @@ func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (
 	if err != nil {
 		return nil, err
 	}
-	if (stored == nil) != (based == nil) || stored != nil && stored.Revision != based.Revision {
+	if (stored == nil) != (based == nil) || stored != nil && stored.WriteID != based.WriteID {
 		return nil, userError("the configuration was changed by somebody else meanwhile, and nothing was saved: read it, and repeat this if it is still right")
 	}
 	return stored, nil
 }
 
-// saveConfig writes the entry and counts it.
+// saveConfig writes the entry under a new name.
 func saveConfig(ctx context.Context, storage logical.Storage, c *storedConfig) error {
 	c.Format = configFormat
-	c.Revision++
+	c.WriteID = rand.Text()
 	entry, err := logical.StorageEntryJSON(configKey, c)
 	if err != nil {
 		return fmt.Errorf("encode config: %w", err)
@@ -156,35 +137,4 @@ func saveConfig(ctx context.Context, storage logical.Storage, c *storedConfig) e
 		return fmt.Errorf("save config: %w", err)
 	}
 	return nil
-}
-
-// storedToken is the entry for the access token.
-type storedToken struct {
-	Format int `json:"format"`
-	accessToken
-}
-
-// loadToken returns false if there is none that this version can read.
-func loadToken(ctx context.Context, storage logical.Storage) (accessToken, bool, error) {
-	entry, err := storage.Get(ctx, tokenKey)
-	if err != nil {
-		return accessToken{}, false, fmt.Errorf("read the stored token: %w", err)
-	}
-	if entry == nil {
-		return accessToken{}, false, nil
-	}
-	var t storedToken
-	if err := entry.DecodeJSON(&t); err != nil {
-		return accessToken{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
-	}
-	valid := t.Format == tokenFormat && tokenProblem(t.Value) == "" && t.life() > 0 && t.life() <= maxTokenLife
-	return t.accessToken, valid, nil
-}
-
-func saveToken(ctx context.Context, storage logical.Storage, t accessToken) error {
-	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{Format: tokenFormat, accessToken: t})
-	if err != nil {
-		return fmt.Errorf("encode the token: %w", err)
-	}
-	return storage.Put(ctx, entry)
 }

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// change is a pure function from what is stored, nil for nothing, to a transition, or
+// to a userError that says why it can't be and what to do instead. It runs twice: to
+// know what to prove, and on what is stored once that is proved.
+type change func(stored *storedConfig, now time.Time) (transition, error)
+
+// apply proves what a change needs, stores it and puts it in force.
+func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
+	based, err := loadConfig(ctx, req.Storage)
+	if err != nil {
+		return transition{}, err
+	}
+	t, err := change(based, b.now().UTC())
+	if err != nil {
+		return transition{}, err
+	}
+	proof, err := b.prove(ctx, req, t)
+	if err != nil || t.unchanged {
+		return t, err
+	}
+	replaced, _ := b.cache.Snapshot().Source.(*client)
+	var leftover error
+	err = b.cache.Switch(ctx, tokencache.Switch{
+		Store: func(ctx context.Context) (tokencache.Source, error) {
+			var next *client
+			t, next, err = b.store(ctx, req.Storage, based, change)
+			if err == nil && t.renewed && proof == nil {
+				leftover = eraseToken(ctx, req.Storage)
+			}
+			return next, err
+		},
+		Proof:   proof,
+		Renewed: t.renewed,
+	})
+	if err != nil {
+		return transition{}, err
+	}
+	if leftover != nil {
+		b.Logger().Warn("could not remove the former access token", "error", leftover)
+	}
+	if replaced != nil {
+		replaced.upstream.Close()
+	}
+	return t, nil
+}
+
+// prove asks Fuuffy what must be true before a change. No lock is held meanwhile. It
+// returns the token that it got, nil if nothing had to be proved.
+func (b *backend) prove(ctx context.Context, req *logical.Request, t transition) (*tokencache.Token, error) {
+	if t.mustWork == nil {
+		return nil, nil
+	}
+	c, err := b.newClient(&t.next, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	defer c.upstream.Close()
+	proof, err := c.requestToken(ctx, t.mustWork)
+	if err != nil && t.step == "" {
+		return nil, &explainedError{"Nothing was saved: the new settings were tried first, and got no access token.", err}
+	}
+	if err != nil {
+		return nil, &explainedError{fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", t.mustWork.ClientID), err}
+	}
+	if t.mustBeDead != nil {
+		err = c.proveDead(ctx, req, t)
+	}
+	return &proof, err
+}
+
+// proveDead makes sure that Fuuffy does not know a pair of credentials any more.
+func (c *client) proveDead(ctx context.Context, req *logical.Request, t transition) error {
+	_, err := c.requestToken(ctx, t.mustBeDead)
+	if err == nil {
+		return stillWorks(t, req.MountPoint)
+	}
+	if failure, ok := errors.AsType[*upstream.Error](err); ok && failure.ProvesDead() {
+		return nil
+	}
+	return &explainedError{fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID), err}
+}
+
+// store saves a change of what is stored now, which must be what it was proved for.
+func (b *backend) store(ctx context.Context, storage logical.Storage, based *storedConfig, change change) (transition, *client, error) {
+	stored, err := reload(ctx, storage, based)
+	if err != nil {
+		return transition{}, nil, err
+	}
+	t, err := change(stored, b.now().UTC())
+	if err != nil {
+		return transition{}, nil, err
+	}
+	next, err := b.newClient(&t.next, storage)
+	if err != nil {
+		return transition{}, nil, err
+	}
+	return t, next, saveConfig(ctx, storage, next.storedConfig)
+}

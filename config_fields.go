@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// setting is a field of config that is neither a credential nor part of the endpoint.
+// An entry in settings and a field of storedConfig are all that one needs.
+type setting struct {
+	name string
+	// written describes the field in a write, shown the one in a read.
+	written, shown *framework.FieldSchema
+	// set takes the value of a write, or the default.
+	set func(c *storedConfig, value any) error
+	get func(*storedConfig) any
+}
+
+var settings = []setting{
+	duration("request_timeout", 10*time.Second, time.Second, 30*time.Second,
+		func(c *storedConfig) *time.Duration { return &c.RequestTimeout },
+		"How long to wait for one attempt of a token request."),
+	duration("token_expiry_buffer", 5*time.Minute, 30*time.Second, 30*time.Minute,
+		func(c *storedConfig) *time.Duration { return &c.TokenExpiryBuffer },
+		"A token with less time left than this is not served. It is half of the token's life at most."),
+	duration("token_refresh_window", 5*time.Minute, 30*time.Second, 30*time.Minute,
+		func(c *storedConfig) *time.Duration { return &c.TokenRefreshWindow },
+		"How long before the buffer a replacement is fetched in the background."),
+	duration("rotation_period", 90*24*time.Hour, time.Hour, 3*365*24*time.Hour,
+		func(c *storedConfig) *time.Duration { return &c.RotationPeriod },
+		"After how long the credentials are due for rotation. Fuuffy asks for 90 days."),
+	duration("rotation_reminder", 14*24*time.Hour, 0, 365*24*time.Hour,
+		func(c *storedConfig) *time.Duration { return &c.RotationReminder },
+		"How early to say that a rotation is due."),
+	boolean("stale_if_error", false,
+		func(c *storedConfig) *bool { return &c.StaleIfError },
+		"Serve a token inside its buffer, with a warning, if Fuuffy gives no new one."),
+}
+
+// duration is a time span: whole seconds outside, a Duration inside.
+func duration(name string, standard, least, most time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
+	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(least), shortDuration(most), shortDuration(standard))
+	return setting{
+		name:    name,
+		written: &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: shortDuration(standard), Description: description + bounds},
+		shown:   &framework.FieldSchema{Type: framework.TypeInt64, Required: true, Description: description + " In seconds."},
+		set: func(c *storedConfig, value any) error {
+			d := time.Duration(value.(int)) * time.Second
+			if d < least || d > most {
+				return userError(fmt.Sprintf("%s must be between %s and %s", name, shortDuration(least), shortDuration(most)))
+			}
+			*in(c) = d
+			return nil
+		},
+		get: func(c *storedConfig) any { return int64(*in(c) / time.Second) },
+	}
+}
+
+func boolean(name string, standard bool, in func(*storedConfig) *bool, description string) setting {
+	return setting{
+		name:    name,
+		written: &framework.FieldSchema{Type: framework.TypeBool, Default: standard, Description: fmt.Sprintf("%s By default %t.", description, standard)},
+		shown:   &framework.FieldSchema{Type: framework.TypeBool, Required: true, Description: description},
+		set: func(c *storedConfig, value any) error {
+			*in(c) = value.(bool)
+			return nil
+		},
+		get: func(c *storedConfig) any { return *in(c) },
+	}
+}
+
+// configFields are the fields that a write takes.
+var configFields = func() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"client_id": {
+			Type: framework.TypeString, Description: "The client ID from the Fuuffy dashboard.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
+		},
+		"client_secret": {
+			Type: framework.TypeString, Description: "The client secret from the Fuuffy dashboard. It is never shown again.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
+		},
+		"environment": {
+			Type: framework.TypeString, Default: defaultEnvironment, AllowedValues: []any{"production", "testing"},
+			Description: "The Fuuffy environment that the credentials belong to: production, which is the default, or testing.",
+		},
+		"base_url": {
+			Type: framework.TypeString, Description: "The API's address, if it is not the environment's own: a private gateway, or a sandbox. https only. Empty: the environment's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
+		},
+		"ca_cert": {
+			Type: framework.TypeString, Description: "A PEM bundle of the certificate authorities to trust instead of the system's. Empty: the system's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "textarea"},
+		},
+		"verify_connection": {
+			Type: framework.TypeBool, Default: true,
+			Description: "Try new credentials with a token request before they are saved. By default true.",
+		},
+	}
+	for _, f := range settings {
+		fields[f.name] = f.written
+	}
+	return fields
+}()
+
+// configResponseFields are the fields that a read shows: no secret, nothing that
+// is only an instruction.
+func configResponseFields() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{}
+	for _, name := range []string{"client_id", "environment", "base_url", "ca_cert"} {
+		fields[name] = required(configFields[name])
+		fields[name].Default = nil
+	}
+	for _, f := range settings {
+		fields[f.name] = f.shown
+	}
+	return fields
+}
+
+// required is a copy of a field that must not be left out.
+func required(field *framework.FieldSchema) *framework.FieldSchema {
+	copied := *field
+	copied.Required = true
+	return &copied
+}
+
+// configChange is a configuration that a write asks for.
+type configChange struct {
+	config storedConfig
+	// moved is set when the endpoint is another, renewed when the credentials are.
+	moved, renewed bool
+	warnings       []string
+}
+
+// text reads a text field into target if the write names it.
+func (c *configChange) text(d *framework.FieldData, field string, target *string) (given bool, err error) {
+	if _, given = d.GetOk(field); !given {
+		return false, nil
+	}
+	value, warning, err := textField(d, field)
+	if err != nil {
+		return true, err
+	}
+	if warning != "" {
+		c.warn(warning)
+	}
+	*target = value
+	return true, nil
+}
+
+func (c *configChange) warn(text string) { c.warnings = append(c.warnings, text) }
+
+// proposeConfig returns the change that applies the fields of a write. id is the name
+// of the credentials if they are others.
+func proposeConfig(d *framework.FieldData, id string) change {
+	return func(stored *storedConfig, now time.Time) (transition, error) {
+		c := &configChange{}
+		if stored != nil {
+			c.config = *stored
+		} else {
+			c.config.Endpoint.Environment = defaultEnvironment
+		}
+		for _, apply := range []func(*storedConfig, *framework.FieldData) error{
+			c.applyCredentials, c.applyEndpoint, c.applySettings,
+		} {
+			if err := apply(stored, d); err != nil {
+				return transition{}, err
+			}
+		}
+		if c.moved || c.renewed {
+			return c.renew(stored, d, id, now)
+		}
+		return transition{next: c.config, warnings: c.warnings}, nil
+	}
+}
+
+// renew gives the credentials, which are others or sent elsewhere, a new name, and
+// has them tried.
+func (c *configChange) renew(stored *storedConfig, d *framework.FieldData, id string, now time.Time) (transition, error) {
+	if state := c.config.Rotation.state(); state != stateIdle {
+		return transition{}, userError("a rotation is under way (" + state + "): credentials and endpoint can't change until it is completed, rolled back or discarded; see rotate-root")
+	}
+	current := &c.config.Current
+	current.ID = id
+	if c.renewed {
+		current.SetAt = now
+		record := rotationRecord{Step: "replaced", At: now, ClientID: current.ClientID, Detail: "through config"}
+		if stored == nil {
+			record.Step, record.Detail = "configured", ""
+		}
+		c.config.Rotation.note(record)
+	}
+	t := transition{next: c.config, renewed: true, warnings: c.warnings}
+	if d.Get("verify_connection").(bool) {
+		t.mustWork = &t.next.Current
+	} else {
+		t.warnings = append(t.warnings, "the credentials were saved without being tried (verify_connection=false)")
+	}
+	return t, nil
+}
+
+func (c *configChange) applyCredentials(stored *storedConfig, d *framework.FieldData) error {
+	current := &c.config.Current
+	idGiven, err := c.text(d, "client_id", &current.ClientID)
+	if err != nil {
+		return err
+	}
+	secretGiven, err := c.text(d, "client_secret", &current.ClientSecret)
+	if err != nil {
+		return err
+	}
+	switch {
+	case current.ClientID == "":
+		return userError("client_id is missing: copy it from the Fuuffy dashboard")
+	case current.ClientSecret == "":
+		return userError("client_secret is missing: copy it from the Fuuffy dashboard, and pass it as client_secret=- on standard input or client_secret=@file")
+	}
+	if stored == nil {
+		c.renewed = true
+		return nil
+	}
+	if idGiven && !secretGiven && current.ClientID != stored.Current.ClientID {
+		return userError("client_id changes without its client_secret: write both, they belong together")
+	}
+	c.renewed = !current.same(&stored.Current)
+	return nil
+}
+
+func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldData) error {
+	e := &c.config.Endpoint
+	if _, err := c.text(d, "environment", &e.Environment); err != nil {
+		return err
+	}
+	e.Environment = cmp.Or(e.Environment, defaultEnvironment)
+	if _, ok := baseURLs[e.Environment]; !ok {
+		return userError("environment must be one of " + strings.Join(slices.Sorted(maps.Keys(baseURLs)), ", "))
+	}
+	if given, err := c.text(d, "base_url", &e.BaseURL); err != nil {
+		return err
+	} else if given {
+		e.BaseURL = strings.TrimRight(e.BaseURL, "/")
+		if err := checkBaseURL(e.BaseURL); err != nil {
+			return err
+		}
+	}
+	if bundle, ok := d.GetOk("ca_cert"); ok {
+		var err error
+		if e.CACert, err = readCACert(bundle.(string)); err != nil {
+			return err
+		}
+	}
+	if stored == nil || *e == stored.Endpoint {
+		return nil
+	}
+	// Whoever may write the config but does not know the secret must not be able to
+	// have it sent to a host of theirs.
+	if _, ok := d.GetOk("client_secret"); !ok {
+		return userError("client_secret must come along when environment, base_url or ca_cert change: they decide where it is sent")
+	}
+	c.moved = true
+	return nil
+}
+
+func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldData) error {
+	for _, f := range settings {
+		if _, given := d.GetOk(f.name); !given && stored != nil {
+			continue
+		}
+		if err := f.set(&c.config, d.Get(f.name)); err != nil {
+			return err
+		}
+	}
+	if c.config.RotationReminder >= c.config.RotationPeriod {
+		return userError(fmt.Sprintf("rotation_reminder (%s) must be shorter than rotation_period (%s)",
+			shortDuration(c.config.RotationReminder), shortDuration(c.config.RotationPeriod)))
+	}
+	if _, ok := d.GetOk("token_expiry_buffer"); ok && c.config.TokenExpiryBuffer < 5*time.Minute {
+		c.warn("token_expiry_buffer is below the five minutes that Fuuffy recommends: a token may expire while a request is under way")
+	}
+	return nil
+}
+
+// shortDuration writes 5m0s as 5m.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import "context"
+
+// Switch is a change of what is stored, and of the source with it.
+type Switch struct {
+	// Store writes what is stored, and returns the source made of it. If it fails,
+	// nobody knows what is stored.
+	Store func(context.Context) (Source, error)
+	// Proof is a token that was requested on the way, nil for none. If it is of the
+	// credentials in force after the change, and that leaves no better one, it is
+	// served, so that no reader waits.
+	Proof *Token
+	// Renewed is set when the credentials are others: what Fuuffy said of the old ones
+	// says nothing of these.
+	Renewed bool
+}
+
+// Switch carries out a change. Nothing else is stored meanwhile, and readers see the
+// change as one step. The error is Store's, or ctx's if another change took too long.
+func (c *Cache) Switch(ctx context.Context, change Switch) error {
+	unsaved, err := c.carryOut(ctx, change)
+	c.logUnsaved(unsaved)
+	return err
+}
+
+func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error) {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	next, err := change.Store(ctx)
+	if err != nil {
+		c.Forget() // It may have been stored all the same: storage knows.
+		return nil, err
+	}
+	now := c.options.Clock()
+	answered := change.Proof != nil && next.Judge(*change.Proof) == KeepToken
+	var proof *Cached
+	if answered && c.leavesNoFresh(next, now) {
+		proof = c.place(*change.Proof, next, now)
+		unsaved = c.save(ctx, next, proof.Token)
+	}
+	c.change(func(s *state) {
+		s.supersede()
+		c.enforce(s, next, now)
+		if proof != nil {
+			s.token, s.suspect = proof, false
+		}
+		if answered || change.Renewed {
+			s.holdOff = holdOff{}
+		}
+	})
+	return unsaved, nil
+}
+
+// leavesNoFresh tells whether the cached token would not be fresh under a source.
+func (c *Cache) leavesNoFresh(next Source, now Instant) bool {
+	s := *c.state.Load()
+	c.enforce(&s, next, now)
+	return s.tokenState(now) != Fresh
+}
+
+// DeleteToken deletes the token, in storage first: once it returns, no reader gets
+// that token any more.
+func (c *Cache) DeleteToken(ctx context.Context, remove func(context.Context) error) error {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := remove(ctx); err != nil {
+		return err
+	}
+	c.DropToken()
+	return nil
+}
+
+// DeleteAll deletes what is stored, and the source and the token with it.
+func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) error) error {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := remove(ctx); err != nil {
+		c.Forget() // It may have been deleted all the same: storage knows.
+		return err
+	}
+	c.change(func(s *state) {
+		s.supersede()
+		s.source, s.token, s.suspect, s.holdOff = nil, nil, false, holdOff{}
+	})
+	return nil
+}
+
+// Forget makes the next reader load the source again. The source decides then what
+// becomes of the cached token.
+func (c *Cache) Forget() {
+	c.change(func(s *state) {
+		s.supersede()
+		s.source = nil
+	})
+}
+
+// DropToken drops the cached token, but not what is stored.
+func (c *Cache) DropToken() {
+	c.change(func(s *state) {
+		s.supersede()
+		s.token, s.suspect = nil, false
+	})
+}
+
+// Restore serves the stored token, so that the first read after a start is a warm one.
+func (c *Cache) Restore(ctx context.Context, source Source) {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return
+	}
+	t, ok, err := c.stored(ctx, source, c.state.Load().token)
+	if ok {
+		now := c.options.Clock()
+		placed := c.place(t, source, now)
+		c.change(func(s *state) {
+			if s.source == source && s.tokenState(now) != Fresh {
+				s.token, s.suspect = placed, false
+			}
+		})
+	}
+	unlock()
+	c.logUnreadable(err)
+}

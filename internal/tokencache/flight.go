@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// saveTimeout bounds the storage write after a token request.
+const saveTimeout = 5 * time.Second
+
+// flight is one token request and its outcome, which all who wait for it share.
+type flight struct {
+	source Source
+	// started is on the monotonic clock: the token is at least as old as that.
+	started time.Duration
+	cancel  context.CancelFunc
+	// reported is the cached token if an app reported it: any other is better.
+	// Guarded by Cache.mu.
+	reported string
+	// done is closed once the outcome, which follows, is set.
+	done      chan struct{}
+	published *state
+	err       error
+	// stored is set if the token was found in storage.
+	stored bool
+}
+
+// joinFlight returns the flight under way, or starts one if the token needs it and
+// Fuuffy is not held off. reported is the cached token if an app reported it. The
+// state is the one that the decision was made on.
+func (c *Cache) joinFlight(source Source, now Instant, reported string) (*state, *flight, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state.Load()
+	switch {
+	case s.source != source:
+		return s, nil, errSuperseded
+	case s.closed:
+		return s, nil, ErrClosed
+	case s.token == nil || s.token.Value != reported:
+		reported = ""
+	}
+	if s.suspect {
+		reported = s.token.Value
+	}
+	if reported == "" && s.tokenState(now) == Fresh {
+		return s, nil, nil
+	}
+	f := s.flight
+	if f == nil {
+		if err := s.holdOff.active(now); err != nil {
+			if reported != "" && !s.suspect {
+				c.changeLocked(func(s *state) { s.suspect = true })
+			}
+			return s, nil, err
+		}
+		f = c.startLocked(source, now)
+	}
+	if reported != "" {
+		f.reported = reported
+	}
+	return s, f, nil
+}
+
+func (c *Cache) startLocked(source Source, now Instant) *flight {
+	ctx, cancel := context.WithCancel(c.life)
+	f := &flight{source: source, started: now.Mono, cancel: cancel, done: make(chan struct{})}
+	c.changeLocked(func(s *state) { s.flight = f })
+	c.background.Go(func() {
+		defer cancel()
+		f.published, f.err = c.run(ctx, f)
+		close(f.done)
+		if !f.stored {
+			c.logPanic(guard("report of a token request", func() { source.Report(ctx, f.err) }))
+		}
+	})
+	return f
+}
+
+// run gets one token, stores it and publishes it, in this order: a token that
+// somebody was given survives a crash.
+func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
+	token, err := c.fetch(ctx, f)
+	if c.life.Err() != nil {
+		return nil, ErrClosed // Rather than that some context ended.
+	}
+	unlock, lockErr := c.lockStoring(ctx)
+	if lockErr != nil {
+		return nil, errSuperseded
+	}
+	placed, err := c.admit(f, token, err)
+	var unsaved error
+	if placed != nil && !f.stored {
+		unsaved = c.save(ctx, f.source, token)
+	}
+	now, before := c.options.Clock(), c.state.Load().holdOff
+	published, err := c.publish(f, placed, err, now)
+	unlock()
+
+	if err != errSuperseded {
+		c.logUnsaved(unsaved)
+		c.logOutcome(before, published.holdOff, now)
+	}
+	return published, err
+}
+
+// fetch prefers a stored token to a new one where that is better than the cached
+// one: after a start, and on a standby, whose active node put it there.
+func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
+	panicked := guard("token request", func() {
+		cached := c.state.Load().token
+		var unreadable error
+		if t, f.stored, unreadable = c.stored(ctx, f.source, cached); !f.stored {
+			c.logUnreadable(unreadable)
+			t, err = f.source.Request(ctx, cached)
+		}
+	})
+	if panicked != nil {
+		c.logPanic(panicked)
+		err = &upstream.Error{Failure: upstream.Malformed, Message: "the engine stumbled over Fuuffy's answer", Cause: panicked}
+	}
+	return t, err
+}
+
+// stored returns the token in storage if it is worth serving in place of the cached
+// one.
+func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Token, bool, error) {
+	t, ok, err := source.Stored(ctx)
+	now := c.options.Clock()
+	switch {
+	case !ok || err != nil,
+		t.IssuedAt.After(now.Wall.Add(maxClockSkew)),
+		cached != nil && !t.ExpiresAt.After(cached.ExpiresAt):
+		return Token{}, false, err
+	}
+	placed := c.place(t, source, now)
+	return t, placed != nil && placed.state(now) <= InWindow, nil
+}
+
+// admit decides whether the token that a flight brought is worth storing. It returns
+// nil without an error if somebody published a better one meanwhile.
+func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
+	if err != nil {
+		return nil, err
+	}
+	now := c.options.Clock()
+	placed := c.place(token, f.source, now)
+	if placed != nil {
+		placed.issuedMono = min(placed.issuedMono, f.started)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state.Load()
+	switch {
+	case s.flight != f:
+		return nil, errSuperseded
+	case f.reported == "" && s.tokenState(now) == Fresh:
+		return nil, nil
+	}
+	if err := s.objection(placed, f.reported, now); err != nil {
+		return nil, err
+	}
+	return placed, nil
+}
+
+// objection says why a token is not worth publishing in place of the cached one.
+func (s *state) objection(t *Cached, reported string, now Instant) error {
+	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
+	switch {
+	case t == nil || t.state(now) > InWindow:
+		return malformed("the access token arrived too late to be of use")
+	case t.Value == reported:
+		return malformed("Fuuffy issued the very access token that an app reported as rejected")
+	}
+	needed := reported != "" || s.tokenState(now) > InWindow || s.token.Superseded
+	if !needed && !s.token.ExpiresAt.Before(t.ExpiresAt) {
+		return malformed("the new access token expires before the one it would replace")
+	}
+	return nil
+}
+
+// publish ends a flight, unless it was superseded.
+func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, error) {
+	random := c.options.Random()
+	failure, failed := errors.AsType[*upstream.Error](err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Load().flight != f {
+		return nil, errSuperseded
+	}
+	c.changeLocked(func(s *state) {
+		s.flight = nil
+		switch {
+		case failed:
+			s.holdOff = s.holdOff.after(failure, now, random)
+			s.suspect = f.reported != ""
+		case t != nil:
+			s.token, s.suspect, s.holdOff = t, false, holdOff{}
+		}
+	})
+	s := c.state.Load()
+	if err == nil && s.token.Value == f.reported {
+		return nil, errSuperseded // The report came after admit: its reporter tries again.
+	}
+	return s, err
+}
+
+// save stores a token in bounded time. If it fails, the cache serves the token from
+// memory all the same.
+func (c *Cache) save(ctx context.Context, source Source, t Token) error {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	var err error
+	if panicked := guard("save of the access token", func() { err = source.Save(ctx, t) }); panicked != nil {
+		return panicked
+	}
+	return err
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// DefaultRateLimitWait is how long a 429 without a date keeps the engine from
+// asking again: Fuuffy counts requests by the minute.
+const DefaultRateLimitWait = time.Minute
+
+// holdOff is the time in which the engine sends Fuuffy no requests after a failure,
+// so that readers neither hammer a service that is down nor lock the account.
+// The zero value holds nothing off.
+type holdOff struct {
+	// cause is how the last token request ended, nil if it brought a token.
+	cause *upstream.Error
+	// failures counts the failures of one class in a row, since an operator last
+	// changed something; 0 means that there is no wait.
+	failures int
+	// until is its end on the monotonic clock.
+	until time.Duration
+}
+
+// HeldOffError tells a reader that Fuuffy was not asked, because of an earlier failure.
+type HeldOffError struct {
+	Cause *upstream.Error
+	// Next is the earliest time of the next request.
+	Next time.Time
+}
+
+func (e *HeldOffError) Error() string {
+	return fmt.Sprintf("%s; Fuuffy is asked again from %s on", e.Cause, e.Next.UTC().Format(time.RFC3339))
+}
+
+func (e *HeldOffError) Unwrap() error { return e.Cause }
+
+// after returns the hold-off that follows one more failure. random is in [0, 1).
+func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdOff {
+	failures := 1
+	if h.cause != nil && h.cause.Failure == cause.Failure {
+		failures = h.failures + 1
+	}
+	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random)}
+}
+
+// lifted ends the wait and starts the count anew, because an operator changed
+// something. How the last request ended stays true.
+func (h holdOff) lifted() holdOff { return holdOff{cause: h.cause} }
+
+// left is how long the hold-off still lasts.
+func (h holdOff) left(now Instant) time.Duration {
+	if h.failures == 0 {
+		return 0
+	}
+	return max(0, h.until-now.Mono)
+}
+
+// active returns the error for readers while the hold-off lasts.
+func (h holdOff) active(now Instant) error {
+	if left := h.left(now); left > 0 {
+		return &HeldOffError{Cause: h.cause, Next: now.Wall.Add(left)}
+	}
+	return nil
+}
+
+// holdOffTime is never shorter than what Fuuffy asked for.
+func holdOffTime(cause *upstream.Error, failures int, random float64) time.Duration {
+	switch cause.Failure {
+	case upstream.Rejected:
+		return max(cause.RetryAfter, growing(30*time.Second, 5*time.Minute, failures, random))
+	case upstream.RateLimited:
+		wait := cause.RetryAfter
+		if wait == 0 {
+			wait = DefaultRateLimitWait
+		}
+		return wait + time.Duration(random*float64(time.Second))
+	}
+	return max(min(cause.RetryAfter, time.Minute), growing(time.Second, time.Minute, failures, random))
+}
+
+// growing doubles from least to most with each failure, and takes a random
+// quarter off so that mounts that failed together do not return together.
+func growing(least, most time.Duration, failures int, random float64) time.Duration {
+	wait := most
+	if doublings := failures - 1; doublings < 10 {
+		wait = min(least<<doublings, most)
+	}
+	return max(least, wait-time.Duration(random*float64(wait)/4))
+}

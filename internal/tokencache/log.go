@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"errors"
+	"runtime/debug"
+	"time"
+)
+
+// Nothing here runs while a lock is held: a log can be slow, or read the mount.
+
+// logOutcome logs a change of state, not each attempt.
+func (c *Cache) logOutcome(before, after holdOff, now Instant) {
+	switch {
+	case before.cause != nil && after.cause == nil:
+		c.options.Logger().Info("Fuuffy gives tokens again", "failures", before.failures)
+	case after.cause != nil && (before.cause == nil || before.cause.Failure != after.cause.Failure):
+		c.options.Logger().Warn("Fuuffy gives no token", "failure", after.cause.Failure, "error", after.cause,
+			"next_try_in", after.left(now).Truncate(time.Second).String())
+	}
+}
+
+// logUnsaved logs why a token is in memory only.
+func (c *Cache) logUnsaved(err error) {
+	c.logPanic(err)
+	if err != nil {
+		c.options.Logger().Warn("could not save the access token; it is served from memory and lost on a restart", "error", err)
+	}
+}
+
+// logUnreadable logs why a stored token is not used. That is no reason not to request
+// another.
+func (c *Cache) logUnreadable(err error) {
+	if err != nil {
+		c.options.Logger().Warn("could not use the stored access token", "error", err)
+	}
+}
+
+// logPanic logs where a panic happened, if one did.
+func (c *Cache) logPanic(err error) {
+	if p, ok := errors.AsType[*panicError](err); ok {
+		c.options.Logger().Error(p.Error(), "stack", p.stack)
+	}
+}
+
+// panicError keeps where a panic happened for the log.
+type panicError struct{ what, stack string }
+
+func (e *panicError) Error() string { return "panic in a " + e.what }
+
+// guard makes a panic an error: the process serves other mounts too. The value of a
+// panic may quote a secret that was being worked on, so only its place is kept.
+func guard(what string, do func()) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = &panicError{what, string(debug.Stack())}
+		}
+	}()
+	do()
+	return nil
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Failure says how Fuuffy failed to give a token. It decides whether to retry, how
+// long the engine then leaves Fuuffy alone, and what the reader is told.
+type Failure string
+
+const (
+	// Rejected: Fuuffy understood the request and said no. A retry changes nothing
+	// and may lock the account.
+	Rejected Failure = "rejected"
+	// RateLimited: Fuuffy asks for fewer requests (status 429).
+	RateLimited Failure = "rate_limited"
+	// Unavailable: no response, or one that says "not now".
+	Unavailable Failure = "unavailable"
+	// Malformed: a response that claims success without a valid token in it.
+	Malformed Failure = "malformed"
+)
+
+// Error is Fuuffy's failure to give a token. Its texts are safe to log and to show:
+// they never hold a secret, a token or an unread body.
+type Error struct {
+	Failure Failure
+	// Status is Fuuffy's HTTP status, 0 if there was no response.
+	Status int
+	// Code is Fuuffy's word for the error ("invalid_client"), empty if it gave none.
+	Code string
+	// Message is what happened, in Fuuffy's words if it gave some.
+	Message string
+	// Timeout is set if the wait for a response was given up.
+	Timeout bool
+	// RetryAfter is how long Fuuffy asked to be left alone, at most MaxRetryAfter;
+	// 0 if it did not say.
+	RetryAfter time.Duration
+	// Cause is the transport's error, if that ended the request. Its text is as safe
+	// as the others.
+	Cause error
+
+	// lasting is set if a retry can't help.
+	lasting bool
+	// deniesClient is set if Fuuffy's own envelope says that the client is invalid.
+	deniesClient bool
+}
+
+func (e *Error) Error() string {
+	text := e.Message
+	if e.Code != "" {
+		text = e.Code + ": " + text
+	}
+	if e.Status != 0 {
+		return fmt.Sprintf("%s (HTTP status %d)", text, e.Status)
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// RejectsCredentials tells whether Fuuffy may have refused the credentials
+// themselves, so that other credentials are worth a try. A redirect or a 404 is not
+// about them.
+func (e *Error) RejectsCredentials() bool {
+	about := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}
+	return e.Failure == Rejected && slices.Contains(about, e.Status)
+}
+
+// ProvesDead tells whether the response proves that Fuuffy no longer accepts the
+// credentials. A firewall's 403 page or a 400 about something else proves nothing.
+func (e *Error) ProvesDead() bool {
+	return e.Failure == Rejected && (e.Status == http.StatusUnauthorized || e.deniesClient)
+}
+
+// worthRetrying tells whether a second attempt may do better than the first, before
+// the reader loses patience.
+func (e *Error) worthRetrying() bool {
+	return e.Failure == Unavailable && !e.lasting && e.RetryAfter <= maxPause
+}
+
+// networkError is the failure to get a whole response.
+func networkError(doing string, err error, redact *redactor) *Error {
+	timedOut, isNet := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	e := &Error{
+		Failure: Unavailable,
+		Timeout: errors.Is(err, context.DeadlineExceeded) || isNet && timedOut.Timeout(),
+		Message: redact.clean(err.Error()),
+	}
+	e.Cause = &cause{text: e.Message, err: err}
+	if doing != "" {
+		e.Message = doing + ": " + e.Message
+	}
+	// A certificate that can't be verified doesn't get better in a second.
+	_, e.lasting = errors.AsType[*tls.CertificateVerificationError](err)
+	return e
+}
+
+// cause stands for the transport's error. Its text is redacted, and errors.Is and
+// errors.As see through it. It has no Unwrap, so that nobody prints the original.
+type cause struct {
+	text string
+	err  error
+}
+
+func (c *cause) Error() string        { return c.text }
+func (c *cause) Is(target error) bool { return errors.Is(c.err, target) }
+func (c *cause) As(target any) bool   { return errors.As(c.err, target) }

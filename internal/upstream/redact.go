@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxErrorText bounds, in characters, what is passed on of Fuuffy's own words.
+	maxErrorText = 400
+	// longSecret is the length, in characters, from which not even a part of a secret
+	// may be shown. A part are shownAtMost+1 characters in a row.
+	longSecret  = 8
+	shownAtMost = 5
+	// redacted stands for what was taken out, and withheld for a text in which even
+	// that could be read as a part of the secret.
+	redacted = "[redacted]"
+	withheld = "…"
+)
+
+// redactor makes texts from outside safe to show: it takes the secret out, in case
+// the text echoes it.
+type redactor struct {
+	secret string
+	// starts has the offsets in secret of each byte.
+	starts [256][]int
+	// enough is how many bytes of the secret in a row are not shown.
+	enough int
+	marker string
+}
+
+func newRedactor(secret string) *redactor {
+	r := &redactor{secret: secret, enough: len(secret), marker: redacted}
+	if utf8.RuneCountInString(secret) >= longSecret {
+		r.enough = shownAtMost + 1
+	}
+	for i := range len(secret) {
+		r.starts[secret[i]] = append(r.starts[secret[i]], i)
+	}
+	if len(r.find(redacted)) > 0 {
+		r.marker = withheld
+	}
+	return r
+}
+
+// clean returns the text without the secret, fit for a log line. It redacts before
+// it cuts, or a secret at the edge would show its head.
+func (r *redactor) clean(text string) string {
+	var out strings.Builder
+	end := 0
+	for _, s := range r.find(text) {
+		out.WriteString(text[end:s.from] + r.marker)
+		end = s.to
+	}
+	out.WriteString(text[end:])
+	cleaned := Printable(out.String())
+	// The marker and what surrounds it may spell a part of the secret by accident.
+	if len(r.find(cleaned+": ")) > 0 {
+		return withheld
+	}
+	return cleaned
+}
+
+// span is a part of a text, as offsets of bytes.
+type span struct{ from, to int }
+
+// run is a part of the text that reads as consecutive bytes of the secret.
+type run struct{ from, length int }
+
+// find returns the parts of the text that show too much of the secret, in order and
+// apart. It reads each character in every encoding at once: at each offset of the
+// text it knows the longest run that ends there before each offset of the secret.
+func (r *redactor) find(text string) []span {
+	if r.enough == 0 {
+		return nil
+	}
+	var found []span
+	ends := map[int]map[int]run{} // by offset in the text and in the secret
+	for at := range len(text) {
+		here := ends[at]
+		delete(ends, at)
+		for _, read := range readings(text[at:]) {
+			next := at + read.length
+			for _, from := range r.starts[read.means[0]] {
+				if !strings.HasPrefix(r.secret[from:], read.means) {
+					continue
+				}
+				longer := run{from: at}
+				if before, ok := here[from]; ok {
+					longer = before
+				}
+				longer.length += len(read.means)
+				if longer.length >= r.enough {
+					found = append(found, span{longer.from, next})
+				}
+				to := from + len(read.means)
+				if ends[next] == nil {
+					ends[next] = map[int]run{}
+				}
+				if longer.length > ends[next][to].length {
+					ends[next][to] = longer
+				}
+			}
+		}
+	}
+	return merge(found)
+}
+
+// Printable makes a text from outside fit for a log line: valid UTF-8, no control
+// characters, not long.
+func Printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, " "))
+	if runes := []rune(text); len(runes) > maxErrorText {
+		text = string(runes[:maxErrorText]) + "…"
+	}
+	return strings.TrimSpace(text)
+}

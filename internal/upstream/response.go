@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultTokenLife is the documented life of a token, taken if a response does
+	// not say.
+	DefaultTokenLife = time.Hour
+	// MinTokenLife is the shortest life that is accepted. Fuuffy issues no such
+	// tokens, and they would cost a request every few seconds.
+	MinTokenLife = 10 * time.Second
+	// MaxTokenLife is the longest life that is believed.
+	MaxTokenLife = 30 * 24 * time.Hour
+	// MaxRetryAfter bounds how long Fuuffy can keep the engine from requesting again.
+	MaxRetryAfter = time.Hour
+)
+
+// noExplanation is the message of an error that has none of its own.
+const noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have answered in its place"
+
+// readResponse turns a response into a Grant or an *Error. The status alone decides
+// the class of an error, its body only explains it.
+func readResponse(resp *http.Response, body []byte, now time.Time, redact *redactor) (Grant, *Error) {
+	status := resp.StatusCode
+	switch {
+	case status >= 100 && status < 200:
+		return Grant{}, &Error{
+			Failure: Malformed, Status: status,
+			Message: "the response changes the protocol or promises another response, and has no token",
+		}
+	case status >= 200 && status < 300:
+		granted, problem := parseGrant(body, resp.Header.Get("Content-Type"), redact)
+		if problem != "" {
+			return Grant{}, &Error{Failure: Malformed, Status: status, Message: problem}
+		}
+		return granted, nil
+	case status >= 300 && status < 400:
+		return Grant{}, &Error{
+			Failure: Rejected, Status: status,
+			Message: "the address answers with a redirect, which is not followed because it would carry the client secret elsewhere",
+		}
+	}
+
+	failed := parseError(body, redact)
+	failed.Status = status
+	failed.Message = cmp.Or(failed.Message, noExplanation)
+	switch {
+	case status == http.StatusTooManyRequests:
+		failed.Failure = RateLimited
+		failed.RetryAfter = cmp.Or(retryAfter(resp.Header, now), rateLimitReset(resp.Header, now))
+	case status == http.StatusRequestTimeout || status < 100 || status >= 500:
+		// RFC 9110 §15: a status out of range counts as a server error.
+		failed.Failure = Unavailable
+		failed.RetryAfter = retryAfter(resp.Header, now)
+	default:
+		failed.Failure = Rejected
+	}
+	return Grant{}, failed
+}
+
+// parseGrant reads a token response. Fuuffy wraps each success in "data". The
+// second result says what is wrong with it, without repeating any of it.
+func parseGrant(body []byte, contentType string, redact *redactor) (Grant, string) {
+	if len(body) > maxBody {
+		return Grant{}, fmt.Sprintf("the response is longer than %d KiB", maxBody>>10)
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return Grant{}, "the response is empty"
+	}
+	var envelope struct {
+		Data *struct {
+			AccessToken json.RawMessage `json:"access_token"`
+			TokenType   json.RawMessage `json:"token_type"`
+			ExpiresIn   json.RawMessage `json:"expires_in"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &envelope); err != nil {
+		return Grant{}, notJSON(contentType, redact)
+	}
+	if envelope.Data == nil {
+		return Grant{}, `the response has no "data" object`
+	}
+
+	var token, tokenType string
+	if json.Unmarshal(envelope.Data.AccessToken, &token) != nil {
+		return Grant{}, "access_token is missing or not a string"
+	}
+	if problem := TokenProblem(token); problem != "" {
+		return Grant{}, "access_token " + problem
+	}
+	// RFC 6749 §5.1: the type is case insensitive.
+	if json.Unmarshal(envelope.Data.TokenType, &tokenType) != nil || !strings.EqualFold(tokenType, "Bearer") {
+		return Grant{}, "token_type is not Bearer"
+	}
+	life, given, problem := parseExpiresIn(envelope.Data.ExpiresIn)
+	if problem != "" {
+		return Grant{}, "expires_in " + problem
+	}
+	return Grant{AccessToken: token, ExpiresIn: life, AssumedExpiry: !given}, ""
+}
+
+func notJSON(contentType string, redact *redactor) string {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	if err != nil || strings.HasSuffix(mediaType, "json") {
+		return "the response is not valid JSON"
+	}
+	return fmt.Sprintf("the response is %s instead of JSON; a proxy or gateway may have answered in Fuuffy's place", redact.clean(mediaType))
+}
+
+// parseExpiresIn reads a life in seconds, a number or a numeric string. It checks the
+// bounds while the life is still a number: as a Duration 1e300 s would overflow.
+func parseExpiresIn(raw json.RawMessage) (life time.Duration, given bool, problem string) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return DefaultTokenLife, false, ""
+	}
+	text := string(raw)
+	var quoted string
+	if json.Unmarshal(raw, &quoted) == nil {
+		text = strings.TrimSpace(quoted)
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	switch {
+	case math.IsInf(seconds, 0) || seconds > MaxTokenLife.Seconds():
+		return 0, true, "is absurdly long"
+	case err != nil || math.IsNaN(seconds):
+		return 0, true, "is not a number of seconds"
+	case seconds < MinTokenLife.Seconds():
+		return 0, true, fmt.Sprintf("is less than %.0f seconds", MinTokenLife.Seconds())
+	}
+	return time.Duration(seconds) * time.Second, true, ""
+}
+
+// retryAfter reads Retry-After, which is in seconds or a date (RFC 9110 §10.2.3);
+// 0 if it is absent or unreadable.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(header.Get("Retry-After"))
+	if date, err := http.ParseTime(value); err == nil {
+		return clampSeconds(date.Sub(now).Seconds())
+	}
+	return clampSeconds(number(value))
+}
+
+// rateLimitReset reads X-RateLimit-Reset, in Unix seconds, like retryAfter. Every
+// response carries it, so it means "wait until then" only on a 429.
+func rateLimitReset(header http.Header, now time.Time) time.Duration {
+	return clampSeconds(number(header.Get("X-RateLimit-Reset")) - float64(now.Unix()))
+}
+
+// number reads a decimal number; one out of range is infinite, an unreadable one 0.
+func number(text string) float64 {
+	value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil && !math.IsInf(value, 0) {
+		return 0
+	}
+	return value
+}
+
+// clampSeconds returns at least 0, which NaN becomes too, and at most MaxRetryAfter.
+// It compares numbers, because a Duration would overflow.
+func clampSeconds(seconds float64) time.Duration {
+	if !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(math.Ceil(min(seconds, MaxRetryAfter.Seconds()))) * time.Second
+}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -41,6 +42,8 @@ type backend struct {
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time
+	// checked is when an operator last had the credentials tried, in Unix nanoseconds.
+	checked atomic.Int64
 }
 
 // Factory makes the backend of one mount. It touches no storage: Vault also calls
@@ -77,6 +80,8 @@ func newBackend() *backend {
 			b.pathRotateStep("promote", b.promote, promoteSynopsis),
 			b.pathRotateStep("rollback", b.rollback, rollbackSynopsis),
 			b.pathComplete(),
+			b.pathRevoked(),
+			b.pathCheck(),
 			b.pathStatus(),
 			b.pathMetrics(),
 		},
@@ -102,15 +107,16 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		}
 	}
 	if err := b.checkInput(req); err != nil {
-		return respond(req, err)
+		return b.respond(req, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if err == nil && req.Operation == logical.HelpOperation && req.Path == "" {
 		err = keepReferences(resp)
 	}
 	if err != nil {
-		return respond(req, err)
+		return b.respond(req, err)
 	}
+	finish(req, resp)
 	return resp, nil
 }
 

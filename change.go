@@ -50,6 +50,9 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if err != nil {
 		return transition{}, err
 	}
+	if t.dropped != "" {
+		b.Logger().Warn("the list of unrevoked clients is full; the oldest was dropped", "client_id", t.dropped)
+	}
 	if leftover != nil {
 		b.Logger().Warn("could not remove the former access token", "error", leftover)
 	}
@@ -71,28 +74,29 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition)
 	}
 	defer c.upstream.Close()
 	proof, err := c.requestToken(ctx, t.mustWork)
-	if err != nil && t.step == "" {
-		return nil, &explainedError{"Nothing was saved: the new settings were tried first, and got no access token.", err}
-	}
 	if err != nil {
-		return nil, &explainedError{fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", t.mustWork.ClientID), err}
+		return nil, unproved(t, err)
 	}
 	if t.mustBeDead != nil {
-		err = c.proveDead(ctx, req, t)
+		err = c.proveDead(ctx, t)
 	}
 	return &proof, err
 }
 
 // proveDead makes sure that Fuuffy does not know a pair of credentials any more.
-func (c *client) proveDead(ctx context.Context, req *logical.Request, t transition) error {
+func (c *client) proveDead(ctx context.Context, t transition) error {
 	_, err := c.requestToken(ctx, t.mustBeDead)
 	if err == nil {
-		return stillWorks(t, req.MountPoint)
+		return stillWorks(t)
 	}
 	if failure, ok := errors.AsType[*upstream.Error](err); ok && failure.ProvesDead() {
 		return nil
 	}
-	return &explainedError{fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID), err}
+	return &explainedError{
+		meaning: fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID),
+		advice:  "What answered is no proof: Fuuffy itself must reject the client.",
+		cause:   err,
+	}
 }
 
 // store saves a change of what is stored now, which must be what it was proved for.

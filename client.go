@@ -84,7 +84,10 @@ func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 }
 
 // Describe is part of tokencache.Source: what every reader gets, but for the ttl.
-func (c *client) Describe(t *tokencache.Cached) map[string]any {
+func (c *client) Describe(t *tokencache.Cached) (description map[string]any, warning string) {
+	if t.FallbackFor == c.Current.ID {
+		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, and this token is of the previous client: tell whoever rotates them", c.Current.ClientID)
+	}
 	return map[string]any{
 		"access_token":        t.Value,
 		"token_type":          "Bearer",
@@ -92,7 +95,7 @@ func (c *client) Describe(t *tokencache.Cached) map[string]any {
 		"last_vault_rotation": timestamp(t.IssuedAt),
 		"rotation_period":     int64(t.ServedFor / time.Second),
 		"environment":         t.Environment,
-	}
+	}, warning
 }
 
 // Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in

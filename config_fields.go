@@ -4,8 +4,11 @@ package fuuffy
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +103,13 @@ var configFields = func() map[string]*framework.FieldSchema {
 			Type: framework.TypeString, Description: "A PEM bundle of the certificate authorities to trust instead of the system's. Empty: the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "textarea"},
 		},
+		"credentials_created": {
+			Type: framework.TypeString, Description: "When the credentials were created, if they are older than this write: a date like 2026-09-23. It starts the rotation_period.",
+		},
+		"force": {
+			Type: framework.TypeBool, Default: false,
+			Description: "Only when deleting: delete the configuration although a rotation is under way.",
+		},
 		"verify_connection": {
 			Type: framework.TypeBool, Default: true,
 			Description: "Try new credentials with a token request before they are saved. By default true.",
@@ -158,35 +168,61 @@ func (c *configChange) text(d *framework.FieldData, field string, target *string
 
 func (c *configChange) warn(text string) { c.warnings = append(c.warnings, text) }
 
-// proposeConfig returns the change that applies the fields of a write. id is the name
-// of the credentials if they are others.
-func proposeConfig(d *framework.FieldData, id string) change {
-	return func(stored *storedConfig, now time.Time) (transition, error) {
-		c := &configChange{}
-		if stored != nil {
-			c.config = *stored
-		} else {
-			c.config.Endpoint.Environment = defaultEnvironment
-		}
-		for _, apply := range []func(*storedConfig, *framework.FieldData) error{
-			c.applyCredentials, c.applyEndpoint, c.applySettings,
-		} {
-			if err := apply(stored, d); err != nil {
-				return transition{}, err
-			}
-		}
-		if c.moved || c.renewed {
-			return c.renew(stored, d, id, now)
-		}
-		return transition{next: c.config, warnings: c.warnings}, nil
-	}
+// configWrite is a write of the config.
+type configWrite struct {
+	data *framework.FieldData
+	// id is the name of the credentials if they are others.
+	id string
+	// failing is set when the last token request did not bring a token.
+	failing bool
 }
 
-// renew gives the credentials, which are others or sent elsewhere, a new name, and
-// has them tried.
-func (c *configChange) renew(stored *storedConfig, d *framework.FieldData, id string, now time.Time) (transition, error) {
+// propose is the change that applies the fields of the write.
+func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, error) {
+	d, c := w.data, &configChange{}
+	if _, ok := d.GetOk("force"); ok {
+		return transition{}, userError("force goes with deleting the configuration: leave it out; nothing was changed")
+	}
+	if stored != nil {
+		c.config = *stored
+	} else {
+		c.config.Endpoint.Environment = defaultEnvironment
+	}
+	for _, apply := range []func(*storedConfig, *framework.FieldData) error{
+		c.applyCredentials, c.applyEndpoint, c.applySettings,
+	} {
+		if err := apply(stored, d); err != nil {
+			return transition{}, err
+		}
+	}
+	t := transition{renewed: c.moved || c.renewed}
+	if t.renewed {
+		if err := c.renew(stored, w.id, now); err != nil {
+			return transition{}, err
+		}
+	}
+	if err := c.applyCreated(d, now); err != nil {
+		return transition{}, err
+	}
+	t.next = c.config
+	t.unchanged = stored != nil && reflect.DeepEqual(t.next, *stored)
+	// A write that brings the secret is meant to end a failure: it is tried, changed or not.
+	_, secret := d.GetOk("client_secret")
+	tryAgain := w.failing && secret
+	switch verify := d.Get("verify_connection").(bool); {
+	case verify && (t.renewed || tryAgain):
+		t.mustWork, t.unchanged = &t.next.Current, false
+	case !verify && t.renewed:
+		c.warn("the credentials were saved without being tried (verify_connection=false)")
+	}
+	t.warnings = c.warnings
+	return t, nil
+}
+
+// renew gives the credentials, which are others or sent elsewhere, a new name.
+func (c *configChange) renew(stored *storedConfig, id string, now time.Time) error {
 	if state := c.config.Rotation.state(); state != stateIdle {
-		return transition{}, userError("a rotation is under way (" + state + "): credentials and endpoint can't change until it is completed, rolled back or discarded; see rotate-root")
+		return userError("a rotation is under way (" + state + "): credentials and endpoint can't change until it is completed, rolled back or discarded: vault read <mount>rotate-root")
 	}
 	current := &c.config.Current
 	current.ID = id
@@ -198,13 +234,26 @@ func (c *configChange) renew(stored *storedConfig, d *framework.FieldData, id st
 		}
 		c.config.Rotation.note(record)
 	}
-	t := transition{next: c.config, renewed: true, warnings: c.warnings}
-	if d.Get("verify_connection").(bool) {
-		t.mustWork = &t.next.Current
-	} else {
-		t.warnings = append(t.warnings, "the credentials were saved without being tried (verify_connection=false)")
+	return nil
+}
+
+// applyCreated takes a date for credentials that are older than their first write here.
+func (c *configChange) applyCreated(d *framework.FieldData, now time.Time) error {
+	text, _, err := textField(d, "credentials_created")
+	if err != nil || text == "" {
+		return err
 	}
-	return t, nil
+	created, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		if created, err = time.Parse(time.RFC3339, text); err != nil {
+			return userError("credentials_created must be a date like 2026-09-23, or a time like 2026-09-23T08:00:00Z")
+		}
+	}
+	if created.After(now) || created.Before(now.AddDate(-1, 0, 0)) {
+		return userError("credentials_created must be within the last year, and not in the future")
+	}
+	c.config.Current.SetAt = created.UTC()
+	return nil
 }
 
 func (c *configChange) applyCredentials(stored *storedConfig, d *framework.FieldData) error {
@@ -274,6 +323,9 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 		if _, given := d.GetOk(f.name); !given && stored != nil {
 			continue
 		}
+		if hasFraction(d.Raw[f.name]) {
+			return userError(f.name + " must be whole seconds")
+		}
 		if err := f.set(&c.config, d.Get(f.name)); err != nil {
 			return err
 		}
@@ -286,6 +338,22 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 		c.warn("token_expiry_buffer is below the five minutes that Fuuffy recommends: a token may expire while a request is under way")
 	}
 	return nil
+}
+
+// hasFraction tells whether a written duration has a part of a second, which the
+// framework would drop in silence.
+func hasFraction(raw any) bool {
+	switch raw := raw.(type) {
+	case float64:
+		return raw != math.Trunc(raw)
+	case json.Number:
+		seconds, err := raw.Float64()
+		return err == nil && seconds != math.Trunc(seconds)
+	case string:
+		d, err := time.ParseDuration(raw)
+		return err == nil && d%time.Second != 0
+	}
+	return false
 }
 
 // shortDuration writes 5m0s as 5m.

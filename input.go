@@ -28,10 +28,11 @@ const maxTextLength = 4096
 // textField reads a text field, empty if the write does not name it. Surrounding white
 // space, which a paste or a file brings along, is taken off with a warning.
 func textField(d *framework.FieldData, field string) (value, warning string, err error) {
-	raw := d.Get(field).(string)
+	// Enter and @file bring one newline along, which is nobody's mistake.
+	raw := strings.TrimSuffix(strings.TrimSuffix(d.Get(field).(string), "\n"), "\r")
 	value = strings.TrimSpace(raw)
 	if value != raw {
-		warning = fmt.Sprintf("%s had white space around it, which was taken off", field)
+		warning = fmt.Sprintf("%s had white space around it, which was taken off; the write was saved without it", field)
 	}
 	return value, warning, checkText(field, value)
 }
@@ -108,6 +109,8 @@ func readCACert(bundle string) (string, error) {
 	return strings.TrimSpace(certificates.String()), nil
 }
 
+var writes = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation}
+
 // checkInput refuses fields that a path does not have, and values that are not of
 // their field's type. The framework would only warn of the first, and quote the second
 // in its error: a value may be a secret or huge, and Vault's audit log keeps error
@@ -120,7 +123,7 @@ func (b *backend) checkInput(req *logical.Request) error {
 	if path == nil {
 		return nil
 	}
-	if _, ok := path.Operations[req.Operation]; ok && (req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation) {
+	if _, ok := path.Operations[req.Operation]; ok && slices.Contains(writes, req.Operation) {
 		if err := refuseUnknown(req.Data, path.Fields); err != nil {
 			return err
 		}

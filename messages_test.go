@@ -20,7 +20,7 @@ import (
 // speakers are the calls by which the engine tells people something.
 var speakers = map[string]bool{
 	"userError": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true, "warn": true,
-	"Warn": true, "Error": true, "explainedError": true,
+	"Warn": true, "Error": true, "explainedError": true, "add": true,
 }
 
 // TestTroubleshootingHasEveryMessage holds docs/troubleshooting.md to the code: each

@@ -27,6 +27,9 @@ func (b *backend) pathConfig() *framework.Path {
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 	}
+	patch := *write
+	patch.Summary = "Change some of the configuration."
+	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "configuration"}
 	return &framework.Path{
 		Pattern:        configKey,
 		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix},
@@ -35,6 +38,7 @@ func (b *backend) pathConfig() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.CreateOperation: write,
 			logical.UpdateOperation: write,
+			logical.PatchOperation:  &patch,
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.readConfig,
 				Summary:      "Read the configuration, without the client secret.",
@@ -63,9 +67,16 @@ func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *fra
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	t, err := b.apply(ctx, req, proposeConfig(d, rand.Text()))
-	if err != nil || len(t.warnings) == 0 {
+	w := configWrite{data: d, id: rand.Text(), failing: b.cache.Snapshot().Failure != nil}
+	t, err := b.apply(ctx, req, w.propose)
+	if err != nil {
 		return nil, err
+	}
+	if !t.unchanged {
+		b.Logger().Info("configuration written", "mount", req.MountPoint, "client_id", t.next.Current.ClientID, "new_credentials", t.renewed)
+	}
+	if len(t.warnings) == 0 {
+		return nil, nil
 	}
 	return &logical.Response{Warnings: t.warnings}, nil
 }
@@ -85,17 +96,30 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 		data[f.name] = f.get(stored)
 	}
 	resp := &logical.Response{Data: data}
-	stored.warnIfDue(resp, b.now(), req.MountPoint)
+	if due := stored.dueText(b.now()); due != "" {
+		resp.Warnings = append(resp.Warnings, due+": vault read <mount>rotate-root")
+	}
 	return resp, nil
 }
 
-func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return nil, b.cache.DeleteAll(ctx, func(ctx context.Context) error {
+func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	err := b.cache.DeleteAll(ctx, func(ctx context.Context) error {
+		stored, err := loadConfig(ctx, req.Storage)
+		// What can't be read can be deleted: that is the way out.
+		if err == nil && stored != nil && stored.Rotation.state() != stateIdle && !d.Get("force").(bool) {
+			return userError("a rotation is under way (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
+				"To end the rotation: vault read <mount>rotate-root. To delete all the same: vault delete <mount>config force=true")
+		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return fmt.Errorf("delete config: %w", err)
 		}
 		return eraseToken(ctx, req.Storage)
 	})
+	if err != nil {
+		return nil, err
+	}
+	b.Logger().Info("configuration deleted", "mount", req.MountPoint)
+	return nil, nil
 }
 
 const configSynopsis = `

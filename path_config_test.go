@@ -90,7 +90,7 @@ func TestConfigIsVerifiedBeforeItIsSaved(t *testing.T) {
 		"rejected":     {faultRejected, 400, "invalid_client: Client authentication failed"},
 		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 404}, 400, "base_url does not lead to Fuuffy"},
 		"redirect":     {fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}, 400, "redirect, which is not followed"},
-		"unavailable":  {faultUnavailable, 502, "Fuuffy can't be reached"},
+		"unavailable":  {faultUnavailable, 502, "Fuuffy is down: it answered 503"},
 		"malformed":    {faultMalformed, 502, "text/html instead of JSON"},
 		"rate limited": {faultRateLimited, 429, "It asks to wait 10m0s"},
 		"hanging":      {fuuffytest.Fault{Kind: fuuffytest.FaultHang}, 504, "Fuuffy can't be reached"},
@@ -133,9 +133,8 @@ func TestConfigTrimsWhatAPasteBringsAlong(t *testing.T) {
 	m := newMount(t)
 	resp := m.do(logical.CreateOperation, "config", pairs("client_id", " "+testClientID+"\t", "client_secret", testSecret+"\r\n", "base_url", " https://gateway.example.com/v1/ "))
 	assert.Equal(t, []string{
-		"client_id had white space around it, which was taken off",
-		"client_secret had white space around it, which was taken off",
-		"base_url had white space around it, which was taken off",
+		"client_id had white space around it, which was taken off; the write was saved without it",
+		"base_url had white space around it, which was taken off; the write was saved without it",
 	}, resp.Warnings)
 	assert.Equal(t, testClientID, m.readConfig()["client_id"])
 	assert.Equal(t, "https://gateway.example.com/v1", m.readConfig()["base_url"])

@@ -4,14 +4,22 @@ package fuuffy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
+
+// checkInterval is how often an operator may have the credentials tried.
+const checkInterval = 10 * time.Second
 
 func (b *backend) pathRotate() *framework.Path {
 	return &framework.Path{
@@ -58,8 +66,39 @@ func (b *backend) pathComplete() *framework.Path {
 			Type: framework.TypeBool, Default: false,
 			Description: "Forget the old credentials without the proof that they are dead.",
 		},
+		"compromised_client_id": {
+			Type: framework.TypeString, Description: "With force, after an emergency: the compromised client, typed out.",
+		},
 	}
 	return path
+}
+
+func (b *backend) pathRevoked() *framework.Path {
+	path := b.pathRotateStep("revoked", b.revoked, revokedSynopsis)
+	path.Fields = map[string]*framework.FieldSchema{
+		"client_id": {Type: framework.TypeString, Required: true, Description: "The client that you revoked in the Fuuffy dashboard."},
+	}
+	return path
+}
+
+// pathCheck stores nothing, but each try is a request at Fuuffy: the node that
+// requests tokens takes it.
+func (b *backend) pathCheck() *framework.Path {
+	path := b.pathRotateStep("check", b.check, checkSynopsis)
+	path.Operations[logical.UpdateOperation].(*framework.PathOperation).Responses = map[int][]framework.Response{
+		http.StatusOK: {{Description: "What Fuuffy says of each pair of credentials.", Fields: checkFields}},
+	}
+	return path
+}
+
+var checkFields = map[string]*framework.FieldSchema{
+	"current":            {Type: framework.TypeString, Required: true, Description: "Of the credentials in force: works, dead, or that it could not be found out, and why."},
+	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},
+	"staged":             {Type: framework.TypeString, Description: "The same of the staged credentials."},
+	"staged_client_id":   {Type: framework.TypeString, Description: "The client that is staged."},
+	"previous":           {Type: framework.TypeString, Description: "The same of the previous credentials."},
+	"previous_client_id": {Type: framework.TypeString, Description: "The client that was in force before."},
+	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
 }
 
 // rotationStep is the operation of one step. The storage is the primary's, and
@@ -80,7 +119,7 @@ func (b *backend) readRotation(ctx context.Context, req *logical.Request, _ *fra
 	if err != nil {
 		return nil, err
 	}
-	return s.rotationResponse(req.MountPoint), nil
+	return s.rotationResponse(), nil
 }
 
 func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -93,7 +132,7 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.
 		return nil, err
 	}
 	if id == "" || secret == "" {
-		return nil, userError(fmt.Sprintf("client_id and client_secret are both needed; nothing was changed.\n\n%s", workflow(req.MountPoint)))
+		return nil, userError(workflow)
 	}
 	pair := newCredentials(id, secret, b.now())
 	step := stage(pair)
@@ -108,7 +147,15 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, _ *framewor
 }
 
 func (b *backend) complete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.runStep(ctx, req, complete(d.Get("force").(bool)))
+	how := completion{force: d.Get("force").(bool), compromisedClientID: d.Get("compromised_client_id").(string)}
+	s, err := b.snapshot(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if !s.Rotation.Compromised {
+		how.revokeOldAfter = s.revokeOldAfter()
+	}
+	return b.runStep(ctx, req, complete(how))
 }
 
 func (b *backend) rollback(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -117,6 +164,76 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, _ *framewo
 
 func (b *backend) discard(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return b.runStep(ctx, req, discard)
+}
+
+func (b *backend) revoked(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	clientID, _, err := textField(d, "client_id")
+	if err != nil {
+		return nil, err
+	}
+	if clientID == "" {
+		return nil, userError("client_id is missing: name the client that you revoked in the Fuuffy dashboard")
+	}
+	return b.runStep(ctx, req, revoked(clientID))
+}
+
+// check tries all credentials that the mount has, and changes nothing.
+func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	s, err := b.snapshot(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if last := b.checked.Load(); s.now.UnixNano()-last < int64(checkInterval) || !b.checked.CompareAndSwap(last, s.now.UnixNano()) {
+		return nil, userError(fmt.Sprintf("somebody checked the credentials moments ago: check again in %s", checkInterval))
+	}
+	data := map[string]any{
+		"client_id":          s.Current.ClientID,
+		"staged_client_id":   clientIDOf(s.Rotation.Staged),
+		"previous_client_id": clientIDOf(s.Rotation.Previous),
+		"current":            b.checkCurrent(ctx, s),
+		"staged":             s.tryPair(ctx, s.Rotation.Staged),
+		"previous":           s.tryPair(ctx, s.Rotation.Previous),
+	}
+	if s, err = b.snapshot(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	data["next_step"] = s.nextStep()
+	return &logical.Response{Data: applicable(data)}, nil
+}
+
+// checkCurrent tries the credentials in force. What Fuuffy says of them counts as if a
+// reader had asked.
+func (b *backend) checkCurrent(ctx context.Context, s *snapshot) string {
+	t, err := s.requestToken(ctx, &s.Current)
+	if err == nil {
+		err = b.cache.Switch(ctx, tokencache.Switch{
+			Store: func(context.Context) (tokencache.Source, error) { return s.client, nil },
+			Proof: &t,
+		})
+	} else if failure, ok := errors.AsType[*upstream.Error](err); ok {
+		b.cache.Fail(s.client, failure)
+	}
+	return outcomeOf(err)
+}
+
+// tryPair tries credentials that are not in force, empty for none.
+func (s *snapshot) tryPair(ctx context.Context, pair *credentials) string {
+	if pair == nil {
+		return ""
+	}
+	_, err := s.requestToken(ctx, pair)
+	return outcomeOf(err)
+}
+
+func outcomeOf(err error) string {
+	failure, ok := errors.AsType[*upstream.Error](err)
+	switch {
+	case err == nil:
+		return "works"
+	case ok && failure.ProvesDead():
+		return "dead: " + failure.Error()
+	}
+	return "could not be found out: " + err.Error()
 }
 
 // runStep takes a step of the rotation, and answers with where it stands then.
@@ -131,7 +248,8 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 		return nil, err
 	}
 	if !t.unchanged {
-		b.Logger().Info("rotation of the credentials", "step", t.step, "state", t.next.Rotation.state(), "client_id", t.next.Current.ClientID)
+		b.Logger().Info("rotation of the credentials", "mount", req.MountPoint, "step", t.step, "state", t.next.Rotation.state(),
+			"client_id", t.next.Current.ClientID, "staged_client_id", clientIDOf(t.next.Rotation.Staged), "previous_client_id", clientIDOf(t.next.Rotation.Previous))
 		b.metrics.steps.WithLabelValues(t.step).Inc()
 		b.notify(ctx, "rotate-root-"+t.step, rotatePath, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())
 	}
@@ -139,10 +257,69 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 	if err != nil {
 		return nil, err
 	}
-	resp := s.rotationResponse(req.MountPoint)
+	resp := s.rotationResponse()
 	warnings = slices.DeleteFunc(warnings, func(text string) bool { return text == "" })
 	resp.Warnings = slices.Concat(warnings, t.warnings, resp.Warnings)
 	return resp, nil
+}
+
+// clientIDOf is empty for no credentials.
+func clientIDOf(pair *credentials) string {
+	if pair == nil {
+		return ""
+	}
+	return pair.ClientID
+}
+
+// rotationFields are what each path of the rotation answers with. What does not
+// apply is left out.
+var rotationFields = map[string]*framework.FieldSchema{
+	"state":              {Type: framework.TypeString, Required: true, Description: "idle, staged or promoted."},
+	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},
+	"last_rotated":       {Type: framework.TypeTime, Required: true, Description: "When the credentials in force were put in force."},
+	"next_rotation":      {Type: framework.TypeTime, Required: true, Description: "When the credentials are due for rotation."},
+	"days_left":          {Type: framework.TypeInt64, Required: true, Description: "Days until next_rotation, rounded up; 0 or less if overdue."},
+	"overdue":            {Type: framework.TypeBool, Required: true, Description: "Whether the credentials are overdue for rotation."},
+	"staged_client_id":   {Type: framework.TypeString, Description: "The client that is staged."},
+	"staged_at":          {Type: framework.TypeTime, Description: "When the staged client was staged."},
+	"previous_client_id": {Type: framework.TypeString, Description: "The client that was in force before, and is not known to be dead."},
+	"promoted_at":        {Type: framework.TypeTime, Description: "When the client in force took the place of the previous one."},
+	"revoke_old_after":   {Type: framework.TypeTime, Description: "When no app holds a token of the previous client any more, so that it can be revoked in the dashboard. Left out while the previous client is needed."},
+	"compromised":        {Type: framework.TypeBool, Required: true, Description: "Whether the previous credentials were said to be compromised."},
+	"fallback_active":    {Type: framework.TypeBool, Required: true, Description: "Whether a token of the previous credentials is served because the new ones are rejected."},
+	"auth_failures":      {Type: framework.TypeInt64, Required: true, Description: "How often Fuuffy rejected the credentials in force; counted by this node, since the plugin started."},
+	"unrevoked":          {Type: framework.TypeString, Description: "Clients that were given up and are not known to be revoked, one a line: since when, which client, and why."},
+	"history":            {Type: framework.TypeString, Required: true, Description: "The last ten steps, one a line, the newest last: when, what, and which client."},
+	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
+}
+
+var rotationResponses = map[int][]framework.Response{http.StatusOK: {{Description: "Where the rotation stands.", Fields: rotationFields}}}
+
+// rotationResponse shows where a rotation stands.
+func (s *snapshot) rotationResponse() *logical.Response {
+	r := &s.Rotation
+	rejected, _ := s.b.rejections.of(s.Current.ID)
+	resp := &logical.Response{Data: applicable(map[string]any{
+		"state":              r.state(),
+		"client_id":          s.Current.ClientID,
+		"last_rotated":       timestamp(s.Current.SetAt),
+		"next_rotation":      timestamp(s.dueAt()),
+		"days_left":          s.daysLeft(s.now),
+		"overdue":            s.overdue(s.now),
+		"staged_client_id":   clientIDOf(r.Staged),
+		"staged_at":          timestamp(r.StagedAt),
+		"previous_client_id": clientIDOf(r.Previous),
+		"promoted_at":        timestamp(r.PromotedAt),
+		"revoke_old_after":   timestamp(s.revokeOldAfter()),
+		"compromised":        r.Compromised,
+		"fallback_active":    s.fallbackActive(),
+		"auth_failures":      int64(rejected),
+		"unrevoked":          r.unrevoked(),
+		"history":            r.history(),
+		"next_step":          s.nextStep(),
+	})}
+	s.warn(resp)
+	return resp
 }
 
 const rotateSynopsis = `
@@ -159,6 +336,14 @@ Put the old credentials back in force.
 
 const completeSynopsis = `
 Prove that the new credentials work and the old ones are dead, and forget the old.
+`
+
+const revokedSynopsis = `
+Tick off a client that you revoked in the Fuuffy dashboard.
+`
+
+const checkSynopsis = `
+Try the credentials in force, staged and kept, and change nothing.
 `
 
 const rotateDescription = `

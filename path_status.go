@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func (b *backend) pathStatus() *framework.Path {
@@ -47,59 +50,78 @@ func (b *backend) pathMetrics() *framework.Path {
 }
 
 // statusFields are flat so that the vault CLI shows them as a table. What does not
-// apply is null.
-var statusFields = map[string]*framework.FieldSchema{
-	"version":              {Type: framework.TypeString, Required: true, Description: "The plugin's version."},
-	"environment":          {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment of the mount."},
-	"base_url":             {Type: framework.TypeString, Required: true, Description: "The address of the Fuuffy API."},
-	"client_id":            {Type: framework.TypeString, Required: true, Description: "The client in force."},
-	"token_state":          {Type: framework.TypeString, Required: true, Description: "none, fresh, refreshing, buffer or expired."},
-	"token_issued_at":      {Type: framework.TypeTime, Required: true, Description: "When the token held was issued."},
-	"token_served_until":   {Type: framework.TypeTime, Required: true, Description: "Until when the token held is served."},
-	"token_expires_at":     {Type: framework.TypeTime, Required: true, Description: "When Fuuffy will refuse the token held."},
-	"token_in_use":         {Type: framework.TypeBool, Required: true, Description: "Whether the token held was read on this node; one that was not is left to lapse."},
-	"upstream_state":       {Type: framework.TypeString, Required: true, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable or malformed."},
-	"upstream_message":     {Type: framework.TypeString, Required: true, Description: "What the last failure was."},
-	"upstream_failures":    {Type: framework.TypeInt64, Required: true, Description: "Failures in a row of the class in upstream_state; 0 if that is ok."},
-	"upstream_next_try":    {Type: framework.TypeTime, Required: true, Description: "When Fuuffy is asked again, at the earliest."},
-	"rate_limit_remaining": {Type: framework.TypeInt64, Required: true, Description: "Requests that Fuuffy's rate limit leaves, by its last answer."},
-	"readers_waiting":      {Type: framework.TypeInt64, Required: true, Description: "Readers that wait for Fuuffy right now."},
-	"rotation_state":       {Type: framework.TypeString, Required: true, Description: "idle, staged or promoted."},
-	"rotation_due":         {Type: framework.TypeTime, Required: true, Description: "When the credentials are due for rotation."},
-	"rotation_overdue":     {Type: framework.TypeBool, Required: true, Description: "Whether the credentials are overdue for rotation."},
-	"fallback_active":      {Type: framework.TypeBool, Required: true, Description: "Whether tokens of the old credentials are served because the new ones are rejected."},
-	"token_requests":       {Type: framework.TypeMap, Required: true, Description: "Token requests of this node since the plugin started, by outcome."},
-}
+// apply is left out.
+var statusFields = func() map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{
+		"health":               {Type: framework.TypeString, Required: true, Description: "ok, degraded, failing or not configured. The warnings say why."},
+		"next_step":            {Type: framework.TypeString, Required: true, Description: "What to do now."},
+		"version":              {Type: framework.TypeString, Required: true, Description: "The plugin's version."},
+		"environment":          {Type: framework.TypeString, Description: "The Fuuffy environment of the mount."},
+		"base_url":             {Type: framework.TypeString, Description: "The address of the Fuuffy API."},
+		"client_id":            {Type: framework.TypeString, Description: "The client in force."},
+		"token_state":          {Type: framework.TypeString, Description: "none, fresh, refreshing, suspect, not served or expired."},
+		"token_issued_at":      {Type: framework.TypeTime, Description: "When the cached token was issued."},
+		"token_served_until":   {Type: framework.TypeTime, Description: "Until when the cached token is served."},
+		"token_expires_at":     {Type: framework.TypeTime, Description: "When Fuuffy will refuse the cached token."},
+		"token_in_use":         {Type: framework.TypeBool, Description: "Whether an app read the cached token on this node. The engine lets a token that nobody reads lapse."},
+		"last_success":         {Type: framework.TypeTime, Description: "When Fuuffy last granted a token, as far as this node knows."},
+		"upstream_state":       {Type: framework.TypeString, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable or malformed."},
+		"upstream_since":       {Type: framework.TypeTime, Description: "Since when upstream_state is what it is, as far as this node knows."},
+		"upstream_message":     {Type: framework.TypeString, Description: "What the last failure was."},
+		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row of the class in upstream_state; 0 if that is ok."},
+		"upstream_next_try":    {Type: framework.TypeTime, Description: "When the engine sends the next request to Fuuffy, at the earliest."},
+		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, by its last answer."},
+		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that wait for Fuuffy right now."},
+		"rotation_state":       {Type: framework.TypeString, Description: "idle, staged or promoted."},
+		"rotation_due":         {Type: framework.TypeTime, Description: "When the credentials are due for rotation."},
+		"rotation_overdue":     {Type: framework.TypeBool, Description: "Whether the credentials are overdue for rotation."},
+		"fallback_active":      {Type: framework.TypeBool, Description: "Whether tokens of the previous credentials are served because the new ones are rejected."},
+		"unrevoked":            {Type: framework.TypeString, Description: "Clients that were given up and are not known to be revoked, one a line: since when, which client, and why."},
+	}
+	for _, outcome := range outcomes {
+		fields["token_requests_"+outcome] = &framework.FieldSchema{
+			Type: framework.TypeInt64, Description: "Token requests of this node since the plugin started that ended so: " + strings.ReplaceAll(outcome, "_", " ") + ".",
+		}
+	}
+	return fields
+}()
 
 func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	s, err := b.snapshot(ctx, req.Storage)
+	if errors.Is(err, errNotConfigured) {
+		return &logical.Response{Data: map[string]any{
+			"health":    healthNotConfigured,
+			"next_step": "Write the credentials: vault write <mount>config client_id=… client_secret=-",
+			"version":   version,
+		}}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	data := map[string]any{
-		"version":              version,
-		"environment":          s.Endpoint.Environment,
-		"base_url":             s.Endpoint.address(),
-		"client_id":            s.Current.ClientID,
-		"token_state":          "none",
-		"token_issued_at":      nil,
-		"token_served_until":   nil,
-		"token_expires_at":     nil,
-		"token_in_use":         false,
-		"upstream_state":       outcomeOK,
-		"upstream_message":     nil,
-		"upstream_failures":    int64(s.cached.Failures),
-		"upstream_next_try":    nil,
-		"rate_limit_remaining": nil,
-		"readers_waiting":      s.cached.Waiting,
-		"rotation_state":       s.Rotation.state(),
-		"rotation_due":         timestamp(s.dueAt()),
-		"rotation_overdue":     s.overdue(s.now),
-		"fallback_active":      s.fallbackActive(),
-		"token_requests":       b.metrics.requestCounts(),
+		"health":            s.health(),
+		"next_step":         s.nextStep(),
+		"version":           version,
+		"environment":       s.Endpoint.Environment,
+		"base_url":          s.Endpoint.address(),
+		"client_id":         s.Current.ClientID,
+		"token_state":       "none",
+		"last_success":      timestamp(s.cached.LastSuccess),
+		"upstream_state":    outcomeOK,
+		"upstream_since":    timestamp(s.cached.Since),
+		"upstream_failures": int64(s.cached.Failures),
+		"readers_waiting":   s.cached.Waiting,
+		"rotation_state":    s.Rotation.state(),
+		"rotation_due":      timestamp(s.dueAt()),
+		"rotation_overdue":  s.overdue(s.now),
+		"fallback_active":   s.fallbackActive(),
+		"unrevoked":         s.Rotation.unrevoked(),
 	}
 	if t := s.cached.Token; t != nil {
 		data["token_state"] = s.cached.State.String()
+		if s.cached.Suspect && s.cached.State == tokencache.InWindow {
+			data["token_state"] = "suspect"
+		}
 		data["token_issued_at"] = timestamp(t.IssuedAt)
 		data["token_served_until"] = timestamp(t.ServedUntil())
 		data["token_expires_at"] = timestamp(t.ExpiresAt)
@@ -113,8 +135,11 @@ func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *frame
 	if remaining, known := b.rateLimit.Remaining(); known {
 		data["rate_limit_remaining"] = remaining
 	}
-	resp := &logical.Response{Data: data}
-	s.warnIfDue(resp, s.now, req.MountPoint)
+	for outcome, count := range b.metrics.requestCounts() {
+		data["token_requests_"+outcome] = count
+	}
+	resp := &logical.Response{Data: applicable(data)}
+	s.warn(resp)
 	return resp, nil
 }
 
@@ -133,8 +158,8 @@ func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *fram
 }
 
 // requestCounts reads the counters by outcome back, for people.
-func (m *metrics) requestCounts() map[string]any {
-	counts := make(map[string]any, len(outcomes))
+func (m *metrics) requestCounts() map[string]int64 {
+	counts := make(map[string]int64, len(outcomes))
 	for _, outcome := range outcomes {
 		var value dto.Metric
 		if err := m.requests.WithLabelValues(outcome).Write(&value); err == nil {
@@ -155,6 +180,8 @@ var (
 	gaugeBuild        = gauge("build_info", "Always 1; the label has the plugin's version.", "version")
 	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When Fuuffy will refuse the token held; 0 if none is.")
 	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "Until when the token held is served; 0 if none is.")
+	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token and Fuuffy gave no other.")
+	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that were given up and are not known to be revoked.")
 	gaugeWaiting      = gauge("readers_waiting", "Readers that wait for Fuuffy right now.")
 	gaugeUpstream     = gauge("upstream_state", "1 for how the last token request for readers ended: ok, or the class of the failure.", "state")
 	gaugeHoldOff      = gauge("hold_off_seconds", "For how long Fuuffy is still left alone after a failure; 0 if it is not.")
@@ -171,8 +198,8 @@ var (
 // Describe is part of prometheus.Collector.
 func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		gaugeBuild, gaugeTokenExpiry, gaugeServedUntil, gaugeWaiting, gaugeUpstream, gaugeHoldOff, gaugeRateLimit,
-		gaugeConfigured, gaugeRotated, gaugeRotationDue, gaugeRotation, gaugePromoted, gaugeFallback, gaugeAuthFailures,
+		gaugeBuild, gaugeTokenExpiry, gaugeServedUntil, gaugeSuspect, gaugeWaiting, gaugeUpstream, gaugeHoldOff, gaugeRateLimit,
+		gaugeConfigured, gaugeRotated, gaugeRotationDue, gaugeRotation, gaugePromoted, gaugeFallback, gaugeAuthFailures, gaugeUnrevoked,
 	} {
 		descriptions <- d
 	}
@@ -192,6 +219,7 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugeBuild, 1, version)
 	set(gaugeTokenExpiry, unix(expiry))
 	set(gaugeServedUntil, unix(servedUntil))
+	set(gaugeSuspect, truth(cached.Suspect))
 	set(gaugeWaiting, float64(cached.Waiting))
 
 	state := outcomeOK
@@ -220,6 +248,7 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugePromoted, unix(s.Rotation.PromotedAt))
 	set(gaugeFallback, truth(s.fallbackActive()))
 	set(gaugeAuthFailures, float64(rejected))
+	set(gaugeUnrevoked, float64(len(s.Rotation.Unrevoked)))
 }
 
 // unix is 0 for no time.
@@ -252,6 +281,7 @@ Read this node's metrics in Prometheus' text format.
 
 const metricsDescription = `
 The same as "status" for Prometheus, which reads /v1/fuuffy/metrics with a Vault
-token. By hand: vault read -format=raw fuuffy/metrics. Counters are of this node
+token. By hand: vault read -format=raw fuuffy/metrics. Without -format=raw the vault
+command can't show it. Counters are of this node
 and begin at zero when the plugin starts.
 `

@@ -64,8 +64,10 @@ func (m *mount) metrics() map[string]*dto.MetricFamily {
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
-		_, text := m.refused(logical.ReadOperation, "status", nil)
-		assert.Contains(t, text, "no Fuuffy credentials yet")
+		assert.Equal(t, map[string]any{
+			"health": "not configured", "version": version,
+			"next_step": "Write the credentials: vault write fuuffy/config client_id=… client_secret=-",
+		}, m.status())
 
 		m.configure("verify_connection", false)
 		status := m.status()
@@ -83,8 +85,8 @@ func TestStatus(t *testing.T) {
 		assert.Equal(t, timestamp(issued.Add(55*time.Minute)), status["token_served_until"])
 		assert.Equal(t, true, status["token_in_use"])
 
-		for _, state := range []string{"refreshing", "buffer", "expired"} {
-			time.Sleep(map[string]time.Duration{"refreshing": 52 * time.Minute, "buffer": 5 * time.Minute, "expired": 5 * time.Minute}[state])
+		for _, state := range []string{"refreshing", "not served", "expired"} {
+			time.Sleep(map[string]time.Duration{"refreshing": 52 * time.Minute, "not served": 5 * time.Minute, "expired": 5 * time.Minute}[state])
 			assert.Equal(t, state, m.status()["token_state"])
 		}
 
@@ -96,7 +98,9 @@ func TestStatus(t *testing.T) {
 		assert.Contains(t, status["upstream_message"], "HTTP status 503")
 		assert.EqualValues(t, 1, status["upstream_failures"])
 		assert.NotNil(t, status["upstream_next_try"])
-		assert.Equal(t, map[string]any{"ok": int64(1), "rejected": int64(0), "rate_limited": int64(0), "unavailable": int64(1), "malformed": int64(0)}, status["token_requests"])
+		for outcome, count := range map[string]int64{"ok": 1, "rejected": 0, "rate_limited": 0, "unavailable": 1, "malformed": 0} {
+			assert.Equal(t, count, status["token_requests_"+outcome], outcome)
+		}
 	})
 }
 

@@ -105,6 +105,9 @@ func tokenResponse(r tokencache.Reading) *logical.Response {
 	t := r.Token
 	resp := &logical.Response{Data: maps.Clone(t.Description)}
 	resp.Data["ttl"] = int64(r.TTL / time.Second)
+	if t.Warning != "" {
+		resp.AddWarning(t.Warning)
+	}
 	switch {
 	case r.TooYoung:
 		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.ReplaceAge()))

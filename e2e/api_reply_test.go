@@ -35,6 +35,9 @@ func (d *apiDocs) send(method, path string, payload map[string]any) reply {
 	request, err := http.NewRequestWithContext(d.t.Context(), method, d.client.Address()+"/v1/"+d.path+"/"+path, body)
 	require.NoError(d.t, err)
 	request.Header.Set("X-Vault-Token", d.client.Token())
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/merge-patch+json")
+	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(d.t, err)
 	defer response.Body.Close()

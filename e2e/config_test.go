@@ -99,7 +99,7 @@ func TestConfigNeverShowsTheSecret(t *testing.T) {
 func TestConfigTrims(t *testing.T) {
 	m := newMount(t, shared, fuuffytest.Config{})
 
-	answer := m.configure(map[string]any{"client_secret": m.secret + "\n"})
+	answer := m.configure(map[string]any{"client_secret": " " + m.secret})
 
 	require.NotNil(t, answer)
 	assert.Contains(t, strings.Join(answer.Warnings, " "), "client_secret")

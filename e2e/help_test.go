@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestPathHelp(t *testing.T) {
 	m := newMount(t, shared, fuuffytest.Config{})
 	for _, path := range []string{
-		"", "/config", "/token", "/rotate-root", "/rotate-root/promote", "/rotate-root/rollback", "/rotate-root/complete", "/status", "/metrics",
+		"", "/config", "/token", "/rotate-root", "/rotate-root/promote", "/rotate-root/rollback", "/rotate-root/complete", "/rotate-root/check", "/rotate-root/revoked", "/status", "/metrics",
 	} {
 		t.Run(path, func(t *testing.T) {
 			help := strings.ReplaceAll(command(t, shared, "path-help", m.path+path), m.path, "fuuffy")

@@ -3,7 +3,7 @@
 # For the platform team: everything that the engine can do.
 
 path "fuuffy/config" {
-  capabilities = ["create", "read", "update", "delete"]
+  capabilities = ["create", "read", "update", "patch", "delete"]
 }
 
 path "fuuffy/token" {

@@ -10,3 +10,7 @@ path "fuuffy/rotate-root" {
 path "fuuffy/rotate-root/*" {
   capabilities = ["update"]
 }
+
+path "fuuffy/status" {
+  capabilities = ["read"]
+}

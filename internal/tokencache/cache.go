@@ -34,8 +34,9 @@ type Source interface {
 	Policy() Policy
 	// Judge says what becomes of a token under this source's credentials.
 	Judge(Token) Verdict
-	// Describe returns what readers are told of a token. The cache calls it once a token.
-	Describe(*Cached) map[string]any
+	// Describe returns what readers are told of a token, and a warning, empty for none.
+	// The cache calls it once a token.
+	Describe(*Cached) (description map[string]any, warning string)
 	// Stored returns the token in storage, false if there is none.
 	Stored(context.Context) (Token, bool, error)
 	// Request gets a new token from Fuuffy. cached is the one in memory, nil for none.
@@ -74,7 +75,9 @@ type state struct {
 	// flight is the token request under way, nil if there is none.
 	flight  *flight
 	holdOff holdOff
-	closed  bool
+	// lastSuccess is when Fuuffy last granted a token, as far as this node knows.
+	lastSuccess time.Time
+	closed      bool
 }
 
 // tokenState is the cached token's state, Expired if there is none.
@@ -171,7 +174,7 @@ func (c *Cache) place(t Token, source Source, now Instant) *Cached {
 	}
 	placed := place(t, source.Policy(), now, c.options.Random())
 	placed.Superseded = verdict == ReplaceToken
-	placed.Description = source.Describe(placed)
+	placed.Description, placed.Warning = source.Describe(placed)
 	return placed
 }
 
@@ -187,6 +190,10 @@ type Snapshot struct {
 	Failure *upstream.Error
 	// Failures counts the failures of one class in a row.
 	Failures int
+	// Since is when requests began to end as they do now, zero if that is not known.
+	Since time.Time
+	// LastSuccess is when Fuuffy last granted a token, zero if that is not known.
+	LastSuccess time.Time
 	// HeldOffFor is how long Fuuffy is still sent no request.
 	HeldOffFor time.Duration
 	// Waiting counts the readers that wait for Fuuffy.
@@ -197,14 +204,16 @@ type Snapshot struct {
 func (c *Cache) Snapshot() Snapshot {
 	now, s := c.options.Clock(), c.state.Load()
 	return Snapshot{
-		Source:     s.source,
-		Token:      s.token,
-		State:      s.tokenState(now),
-		Suspect:    s.suspect,
-		Failure:    s.holdOff.cause,
-		Failures:   s.holdOff.failures,
-		HeldOffFor: s.holdOff.left(now),
-		Waiting:    c.waiting.Load(),
+		Source:      s.source,
+		Token:       s.token,
+		State:       s.tokenState(now),
+		Suspect:     s.suspect,
+		Failure:     s.holdOff.cause,
+		Failures:    s.holdOff.failures,
+		Since:       s.holdOff.since,
+		LastSuccess: s.lastSuccess,
+		HeldOffFor:  s.holdOff.left(now),
+		Waiting:     c.waiting.Load(),
 	}
 }
 

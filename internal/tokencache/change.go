@@ -2,7 +2,12 @@
 
 package tokencache
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
 
 // Switch is a change of what is stored, and of the source with it.
 type Switch struct {
@@ -21,8 +26,12 @@ type Switch struct {
 // Switch carries out a change. Nothing else is stored meanwhile, and readers see the
 // change as one step. The error is Store's, or ctx's if another change took too long.
 func (c *Cache) Switch(ctx context.Context, change Switch) error {
+	before := c.state.Load().holdOff
 	unsaved, err := c.carryOut(ctx, change)
 	c.logUnsaved(unsaved)
+	if err == nil {
+		c.logOutcome(before, c.state.Load().holdOff, c.options.Clock())
+	}
 	return err
 }
 
@@ -50,8 +59,11 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 		if proof != nil {
 			s.token, s.suspect = proof, false
 		}
-		if answered || change.Renewed {
-			s.holdOff = holdOff{}
+		switch {
+		case answered:
+			s.holdOff, s.lastSuccess = s.holdOff.over(now), change.Proof.IssuedAt
+		case change.Renewed:
+			s.holdOff, s.lastSuccess = holdOff{}, time.Time{}
 		}
 	})
 	return unsaved, nil
@@ -92,9 +104,21 @@ func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) erro
 	}
 	c.change(func(s *state) {
 		s.supersede()
-		s.source, s.token, s.suspect, s.holdOff = nil, nil, false, holdOff{}
+		*s = state{closed: s.closed}
 	})
 	return nil
+}
+
+// Fail notes that a request outside a flight failed with the source in force.
+func (c *Cache) Fail(source Source, failure *upstream.Error) {
+	now, random := c.options.Clock(), c.options.Random()
+	before := c.state.Load().holdOff
+	c.change(func(s *state) {
+		if s.source == source {
+			s.holdOff = s.holdOff.after(failure, now, random)
+		}
+	})
+	c.logOutcome(before, c.state.Load().holdOff, now)
 }
 
 // Forget makes the next reader load the source again. The source decides then what
@@ -126,7 +150,7 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 		placed := c.place(t, source, now)
 		c.change(func(s *state) {
 			if s.source == source && s.tokenState(now) != Fresh {
-				s.token, s.suspect = placed, false
+				s.token, s.suspect, s.lastSuccess = placed, false, t.IssuedAt
 			}
 		})
 	}

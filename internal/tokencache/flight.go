@@ -200,7 +200,7 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 			s.holdOff = s.holdOff.after(failure, now, random)
 			s.suspect = f.reported != ""
 		case t != nil:
-			s.token, s.suspect, s.holdOff = t, false, holdOff{}
+			s.token, s.suspect, s.holdOff, s.lastSuccess = t, false, s.holdOff.over(now), t.IssuedAt
 		}
 	})
 	s := c.state.Load()

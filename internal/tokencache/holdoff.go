@@ -24,6 +24,8 @@ type holdOff struct {
 	failures int
 	// until is its end on the monotonic clock.
 	until time.Duration
+	// since is when requests began to end as they do now, zero if that is not known.
+	since time.Time
 }
 
 // HeldOffError tells a reader that Fuuffy was not asked, because of an earlier failure.
@@ -41,16 +43,24 @@ func (e *HeldOffError) Unwrap() error { return e.Cause }
 
 // after returns the hold-off that follows one more failure. random is in [0, 1).
 func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdOff {
-	failures := 1
+	failures, since := 1, now.Wall
 	if h.cause != nil && h.cause.Failure == cause.Failure {
-		failures = h.failures + 1
+		failures, since = h.failures+1, h.since
 	}
-	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random)}
+	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random), since: since}
+}
+
+// over returns the hold-off that follows a success, which is none.
+func (h holdOff) over(now Instant) holdOff {
+	if h.cause == nil && !h.since.IsZero() {
+		return h
+	}
+	return holdOff{since: now.Wall}
 }
 
 // lifted ends the wait and starts the count anew, because an operator changed
 // something. How the last request ended stays true.
-func (h holdOff) lifted() holdOff { return holdOff{cause: h.cause} }
+func (h holdOff) lifted() holdOff { return holdOff{cause: h.cause, since: h.since} }
 
 // left is how long the hold-off still lasts.
 func (h holdOff) left(now Instant) time.Duration {

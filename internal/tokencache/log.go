@@ -13,7 +13,7 @@ import (
 // logOutcome logs a change of state, not each attempt.
 func (c *Cache) logOutcome(before, after holdOff, now Instant) {
 	switch {
-	case before.cause != nil && after.cause == nil:
+	case before.cause != nil && after.cause == nil && !after.since.IsZero():
 		c.options.Logger().Info("Fuuffy gives tokens again", "failures", before.failures)
 	case after.cause != nil && (before.cause == nil || before.cause.Failure != after.cause.Failure):
 		c.options.Logger().Warn("Fuuffy gives no token", "failure", after.cause.Failure, "error", after.cause,

@@ -28,7 +28,7 @@ const (
 )
 
 func (s TokenState) String() string {
-	return [...]string{"fresh", "refreshing", "buffer", "expired"}[s]
+	return [...]string{"fresh", "refreshing", "not served", "expired"}[s]
 }
 
 const (
@@ -104,8 +104,10 @@ func (p Policy) ServedFor(life time.Duration) time.Duration { return life - min(
 // Cached is a token in this node's memory. Everything but used is immutable.
 type Cached struct {
 	Token
-	// Description is what Source.Describe returned. Readers must not change it.
+	// Description and Warning are what Source.Describe returned. Readers must not change
+	// them.
 	Description map[string]any
+	Warning     string
 	// ServedFor is the age at which the token is no longer served.
 	ServedFor time.Duration
 	// Superseded is set when the credentials were rotated: the token is served, but

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"crypto/x509"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func (m *mount) write(path string, keysAndValues ...any) *logical.Response {
+	m.t.Helper()
+	return m.do(logical.UpdateOperation, path, pairs(keysAndValues...))
+}
+
+// loseToken makes the next read need Fuuffy.
+func (m *mount) loseToken() {
+	m.t.Helper()
+	m.do(logical.DeleteOperation, "token", nil)
+}
+
+// Writing dead credentials again does not clear the alarm, and writing them once they
+// work again does.
+func TestDeadCredentialsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure()
+		m.sandbox.RevokeClient(testClientID)
+		m.loseToken()
+		m.refused(logical.ReadOperation, "token", nil)
+
+		same := pairs("client_id", testClientID, "client_secret", testSecret)
+		status, text := m.refused(logical.UpdateOperation, "config", same)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, text, "Nothing was saved")
+		assert.Equal(t, "rejected", m.status()["upstream_state"])
+		m.write("config", "request_timeout", 9)
+		assert.Equal(t, "rejected", m.status()["upstream_state"], "a setting says nothing about the credentials")
+
+		m.sandbox.CreateClient(testClientID, testSecret)
+		m.do(logical.UpdateOperation, "config", same)
+		assert.Equal(t, "ok", m.status()["upstream_state"])
+		assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+	})
+}
+
+// Terraform repeats a write with each plan: while all is well, that costs nothing.
+func TestWriteThatChangesNothing(t *testing.T) {
+	m := newMount(t)
+	m.configure()
+	stored, err := m.storage.Storage.Get(t.Context(), configKey)
+	require.NoError(t, err)
+	puts := 0
+	m.storage.failing(func(operation, _ string) error {
+		if operation != "get" {
+			puts++
+		}
+		return nil
+	})
+	requests := m.requests()
+	for range 3 {
+		m.configure("environment", "production", "token_expiry_buffer", "5m")
+	}
+	again, err := m.storage.Storage.Get(t.Context(), configKey)
+	require.NoError(t, err)
+	assert.Equal(t, stored.Value, again.Value)
+	assert.Zero(t, puts)
+	assert.Equal(t, requests, m.requests())
+}
+
+// The verdict, and a next step that works, in each state that goes wrong.
+func TestHealthAndNextStep(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state                 string
+		happen                func(*mount)
+		health, next, warning string
+		// follow does what the next step says; the mount is well afterwards.
+		follow func(*mount)
+	}{
+		"well":        {stateIdle, func(*mount) {}, "ok", "Nothing until", "", func(*mount) {}},
+		"rejected":    {stateIdle, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() }, "failing", "vault write fuuffy/config client_id=… client_secret=-", "apps get no token", func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }},
+		"unavailable": {stateIdle, func(m *mount) { m.sandbox.SetFault(faultUnavailable); m.loseToken() }, "failing", "vault write -f fuuffy/rotate-root/check", "HTTP status 503", func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") }},
+		"refresh fails": {
+			stateIdle,
+			func(m *mount) { m.sandbox.SetFault(faultUnavailable); time.Sleep(52 * time.Minute); m.read() },
+			"degraded", "vault write -f fuuffy/rotate-root/check", "gives no newer token",
+			func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") },
+		},
+		"staged, rejected": {
+			stateStaged,
+			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() },
+			"failing", "vault write -f fuuffy/rotate-root/promote", "apps get no token",
+			func(m *mount) {
+				m.promote()
+				m.write("rotate-root/complete")
+			},
+		},
+		"fallback": {
+			statePromoted,
+			func(m *mount) { m.sandbox.RevokeClient(newClientID); m.loseToken() },
+			"degraded", "vault write -f fuuffy/rotate-root/rollback", "Do not revoke that one now",
+			func(m *mount) { m.write("rotate-root/rollback") },
+		},
+		"both revoked": {
+			statePromoted,
+			func(m *mount) {
+				m.sandbox.RevokeClient(newClientID)
+				m.sandbox.RevokeClient(testClientID)
+				m.loseToken()
+			},
+			"failing", "vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true", "apps get no token",
+			func(m *mount) {
+				m.sandbox.CreateClient("shop-3", "third-secret")
+				m.write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
+				m.write("rotate-root/complete")
+			},
+		},
+		"leak": {
+			"compromised",
+			func(*mount) {},
+			"degraded", "vault write -f fuuffy/rotate-root/complete. And restart the Agents", "compromised",
+			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
+		},
+		"stuck": {
+			statePromoted,
+			func(*mount) { time.Sleep(8 * 24 * time.Hour) },
+			"degraded", "vault write -f fuuffy/rotate-root/complete", "is not completed",
+			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
+		},
+		"overdue": {stateIdle, func(*mount) { time.Sleep(91 * 24 * time.Hour) }, "degraded", "Rotate now", "overdue for rotation", func(m *mount) {
+			m.stage()
+			m.promote()
+			m.sandbox.RevokeClient(testClientID)
+			m.write("rotate-root/complete")
+		}},
+		"suspect": {
+			stateIdle,
+			func(m *mount) {
+				time.Sleep(time.Minute)
+				m.sandbox.SetFault(faultUnavailable)
+				m.refused(logical.UpdateOperation, "token", nil)
+			},
+			"degraded", "vault write -f fuuffy/rotate-root/check", "an app reported", func(m *mount) {
+				m.sandbox.ClearFault()
+				m.write("rotate-root/check")
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, tt.state)
+				m.read()
+				tt.happen(m)
+				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+				synctest.Wait()
+				time.Sleep(3 * time.Second) // The attempts in the background.
+
+				resp := m.do(logical.ReadOperation, "status", nil)
+				assert.Equal(t, tt.health, resp.Data["health"], "%v", resp)
+				assert.Contains(t, resp.Data["next_step"], tt.next)
+				assert.Contains(t, strings.Join(resp.Warnings, "\n"), tt.warning)
+				assert.Equal(t, resp.Data["next_step"], m.rotation()["next_step"], "one place knows")
+				tt.follow(m)
+				m.read()
+				status := m.do(logical.ReadOperation, "status", nil)
+				assert.Equal(t, "ok", status.Data["health"], "%v", status.Warnings)
+			})
+		})
+	}
+}
+
+// What a reader is told to do works in the state that the mount is in.
+func TestErrorsLeadOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(newClientID)
+		m.sandbox.RevokeClient(testClientID)
+		m.loseToken()
+		_, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Contains(t, text, "vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true")
+		assert.NotContains(t, text, "fuuffy/config", "which is refused now")
+
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Contains(t, text, "Client shop-1 is revoked: there is nothing to go back to")
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Contains(t, text, "do not revoke the old one")
+		assert.NotContains(t, text, "mistyped")
+	})
+}
+
+func TestUnrevokedClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, "compromised")
+		assert.Equal(t, "2000-01-01T00:00:00Z shop-1 (compromised)", m.rotation()["unrevoked"])
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
+		assert.Contains(t, text, "compromised_client_id=shop-1")
+
+		m.write("rotate-root/complete", "force", true, "compromised_client_id", testClientID)
+		status := m.do(logical.ReadOperation, "status", nil)
+		assert.Equal(t, "degraded", status.Data["health"], "the leaked secret may still work")
+		assert.Contains(t, status.Data["next_step"], "vault write fuuffy/rotate-root/revoked client_id=shop-1")
+		assert.Equal(t, 1.0, m.metric("fuuffy_rotation_unrevoked_clients"))
+
+		m.write("rotate-root/revoked", "client_id", testClientID)
+		assert.Nil(t, m.rotation()["unrevoked"])
+		assert.Equal(t, "ok", m.status()["health"])
+		assert.Len(t, m.write("rotate-root/revoked", "client_id", testClientID).Warnings, 1, "it was not listed")
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", nil)
+		assert.Contains(t, text, "client_id is missing")
+	})
+}
+
+func TestGivenUpClientsAreListed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state string
+		step  func(*mount)
+		want  string
+	}{
+		"rolled back":              {statePromoted, func(m *mount) { m.write("rotate-root/rollback") }, "shop-2 (rolled back)"},
+		"discarded":                {stateStaged, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "shop-2 (discarded)"},
+		"forced":                   {statePromoted, func(m *mount) { m.write("rotate-root/complete", "force", true) }, "shop-1 (forced)"},
+		"proved dead":              {statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") }, ""},
+		"compromised, proved dead": {"compromised", func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newRotatingMount(t, tt.state)
+			tt.step(m)
+			unrevoked, _ := m.rotation()["unrevoked"].(string)
+			if tt.want == "" {
+				assert.Empty(t, unrevoked)
+				return
+			}
+			assert.True(t, strings.HasSuffix(unrevoked, tt.want), unrevoked)
+			m.restart()
+			assert.Equal(t, unrevoked, m.status()["unrevoked"])
+		})
+	}
+}
+
+func TestUnrevokedListIsBounded(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	for range maxUnrevoked + 1 {
+		m.stage()
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+	}
+	assert.Len(t, strings.Split(m.rotation()["unrevoked"].(string), "\n"), maxUnrevoked)
+	assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full"))
+}
+
+func TestCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		token := m.readToken()
+		before, err := m.storage.Storage.Get(t.Context(), configKey)
+		require.NoError(t, err)
+		data := m.write("rotate-root/check").Data
+		assert.Equal(t, "works", data["current"])
+		assert.Equal(t, newClientID, data["client_id"])
+		assert.Contains(t, data["previous"], "dead: invalid_client")
+		assert.NotContains(t, data, "staged")
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/check", nil)
+		assert.Contains(t, text, "moments ago")
+
+		time.Sleep(checkInterval)
+		m.sandbox.RevokeClient(newClientID)
+		assert.Contains(t, m.write("rotate-root/check").Data["current"], "dead")
+		assert.Equal(t, "rejected", m.status()["upstream_state"], "what Fuuffy says counts")
+
+		time.Sleep(checkInterval)
+		m.sandbox.SetFault(faultUnavailable)
+		assert.Contains(t, m.write("rotate-root/check").Data["current"], "could not be found out")
+		assert.Equal(t, token, m.readToken(), "nothing changes for apps")
+		after, err := m.storage.Storage.Get(t.Context(), configKey)
+		require.NoError(t, err)
+		assert.Equal(t, before.Value, after.Value)
+	})
+}
+
+// A reported token that Fuuffy could not replace is served for want of another, and
+// replaced as soon as Fuuffy answers.
+func TestSuspectToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
+		resp := m.read()
+		assert.Equal(t, token, resp.Data["access_token"])
+		require.Len(t, resp.Warnings, 1)
+		assert.Contains(t, resp.Warnings[0], "reported that Fuuffy refused this token")
+		assert.LessOrEqual(t, resp.Data["ttl"], int64(60))
+		assert.Equal(t, "suspect", m.status()["token_state"])
+		assert.Equal(t, 1.0, m.metric("fuuffy_token_suspect"))
+
+		m.sandbox.ClearFault()
+		time.Sleep(time.Minute)
+		m.tick()
+		synctest.Wait()
+		resp = m.read()
+		assert.NotEqual(t, token, resp.Data["access_token"])
+		assert.Empty(t, resp.Warnings)
+		assert.Equal(t, 0.0, m.metric("fuuffy_token_suspect"))
+	})
+}
+
+func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		m.sandbox.SetFault(faultUnavailable)
+		time.Sleep(56 * time.Minute)
+		_, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.Contains(t, text, "The last token lives until 2000-01-01T01:00:00Z")
+		assert.Contains(t, text, "vault write fuuffy/config stale_if_error=true")
+		m.write("config", "stale_if_error", true)
+		m.read()
+	})
+}
+
+func TestUnknownAuthorityAdvice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.b.newTransport = func(string) (http.RoundTripper, error) {
+			return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, x509.UnknownAuthorityError{} }), nil
+		}
+		_, text := m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret))
+		assert.Contains(t, text, "repeat this command with ca_cert=@ca.pem")
+		m.configure("verify_connection", false)
+		_, text = m.refused(logical.ReadOperation, "token", nil)
+		assert.Contains(t, text, "vault write fuuffy/config ca_cert=@ca.pem client_secret=-")
+	})
+}
+
+func TestConfigIsNotDeletedInTheMiddleOfARotation(t *testing.T) {
+	m := newRotatingMount(t, stateStaged)
+	_, text := m.refused(logical.DeleteOperation, "config", nil)
+	assert.Contains(t, text, "vault delete fuuffy/config force=true")
+	m.read()
+	m.do(logical.DeleteOperation, "config", pairs("force", true))
+	m.refused(logical.ReadOperation, "token", nil)
+	_, text = m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret, "force", true))
+	assert.Contains(t, text, "force goes with deleting")
+}
+
+func TestCredentialsCreated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // It is 2000-01-01.
+		m := newMount(t)
+		for value, text := range map[string]string{"2000-01-02": "within the last year", "1998-12-31": "within the last year", "yesterday": "must be a date"} {
+			_, refusal := m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret, "credentials_created", value))
+			assert.Contains(t, refusal, text, value)
+		}
+		m.configure("credentials_created", "1999-11-02")
+		assert.EqualValues(t, 30, m.rotation()["days_left"])
+		assert.NotContains(t, m.readConfig(), "credentials_created")
+		m.write("config", "credentials_created", "1999-12-02T00:00:00Z")
+		assert.EqualValues(t, 60, m.rotation()["days_left"])
+	})
+}
+
+func TestFractionOfASecondIsRefused(t *testing.T) {
+	m := newMount(t)
+	m.configure()
+	for _, value := range []any{7.5, "7.5s", "7500ms"} {
+		_, text := m.refused(logical.UpdateOperation, "config", pairs("request_timeout", value))
+		assert.Contains(t, text, "request_timeout must be whole seconds", "%v", value)
+	}
+	m.write("config", "request_timeout", "7000ms")
+	assert.EqualValues(t, 7, m.readConfig()["request_timeout"])
+}
+
+func TestPatchIsAnUpdate(t *testing.T) {
+	m := newMount(t)
+	m.configure("request_timeout", 7)
+	m.do(logical.PatchOperation, "config", pairs("stale_if_error", true))
+	assert.Equal(t, true, m.readConfig()["stale_if_error"])
+	assert.EqualValues(t, 7, m.readConfig()["request_timeout"])
+	_, text := m.refused(logical.PatchOperation, "config", pairs("stale", true))
+	assert.Contains(t, text, "unknown field stale")
+}
+
+// A pipeline may repeat a step that succeeded.
+func TestRepeatedSteps(t *testing.T) {
+	m := newRotatingMount(t, statePromoted)
+	m.sandbox.RevokeClient(testClientID)
+	m.write("rotate-root/complete")
+	again := m.write("rotate-root/complete")
+	assert.Equal(t, stateIdle, again.Data["state"])
+	assert.Contains(t, again.Warnings, "this step was taken before; nothing was changed")
+	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+	assert.Contains(t, text, "nothing to roll back")
+	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "nothing was staged")
+}
+
+func TestEmergencyTellsOfAgents(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+	assert.Contains(t, resp.Warnings, restartAgents)
+	assert.Contains(t, resp.Data["next_step"], restartAgents)
+	assert.Contains(t, resp.Data["history"], "promoted shop-2 (in place of shop-1, which is compromised)")
+	m.sandbox.RevokeClient(testClientID)
+	assert.Contains(t, m.write("rotate-root/complete").Warnings, restartAgents)
+}
+
+func TestCompleteTooEarlyWarns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		resp := m.write("rotate-root/complete")
+		require.NotEmpty(t, resp.Warnings)
+		assert.Contains(t, resp.Warnings[0], "apps may use tokens of client shop-1 until 2000-01-01T00:55:00Z")
+	})
+}
+
+func TestStatusSaysSinceWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		assert.NotContains(t, m.status(), "last_success")
+		m.read()
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		m.loseToken()
+		m.refused(logical.ReadOperation, "token", nil)
+		since := m.status()["upstream_since"]
+		for range 5 {
+			m.untilAsked(time.Hour)
+		}
+		assert.Equal(t, since, m.status()["upstream_since"], "the first failure")
+		assert.Equal(t, "2000-01-01T00:00:00Z", m.status()["last_success"])
+		m.sandbox.ClearFault()
+		m.untilAsked(time.Hour)
+		synctest.Wait()
+		assert.Greater(t, m.status()["upstream_since"], since)
+	})
+}

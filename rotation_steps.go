@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"fmt"
+	"time"
+)
+
+// transition is the outcome of a change: what must be true before it, and the
+// configuration after it.
+type transition struct {
+	next storedConfig
+	// step is the step of the rotation, empty for a write of the config.
+	step string
+	// mustWork must get an access token, which is served if the change left none.
+	mustWork *credentials
+	// mustBeDead must be rejected.
+	mustBeDead *credentials
+	// unchanged is set when there is nothing to save.
+	unchanged bool
+	// renewed is set when the credentials in force, or their endpoint, are others.
+	renewed  bool
+	warnings []string
+	// dropped is a client that fell off the list of those not known to be revoked.
+	dropped string
+}
+
+// step is a pure function from a configuration to the step of the rotation that leads
+// on from it, or to a userError that says why there is none and what to do instead.
+type step func(c storedConfig, now time.Time) (transition, error)
+
+// stage returns the step that takes new credentials in.
+func stage(pair credentials) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r := &c.Rotation
+		if pair.same(&c.Current) {
+			return stageCurrent(c)
+		}
+		switch r.state() {
+		case statePromoted:
+			return transition{}, finishFirst(c)
+		case stateStaged:
+			if pair.same(r.Staged) {
+				return tryAgain(c, r.Staged, "these credentials were staged before; they were only tried again"), nil
+			}
+			return transition{}, userError(fmt.Sprintf("client %s is staged: promote it (vault write -f <mount>rotate-root/promote) or discard it (vault delete <mount>rotate-root), and stage then", r.Staged.ClientID))
+		}
+		r.stagePair(pair, now)
+		return transition{step: "stage", next: c, mustWork: &pair}, nil
+	}
+}
+
+// emergency returns the step that puts new credentials in force and gives up the old
+// ones, which are compromised. It is possible in each state.
+func emergency(pair credentials) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r, state := &c.Rotation, c.Rotation.state()
+		switch {
+		case pair.same(&c.Current) && state == statePromoted && !r.Compromised:
+			r.Compromised = true
+			r.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: r.Previous.ClientID + " is compromised"})
+			dropped := r.giveUp(r.Previous.ClientID, whyCompromised, now)
+			return transition{step: "stage", next: c, mustWork: &c.Current, warnings: []string{restartAgents}, dropped: dropped}, nil
+		case pair.same(&c.Current):
+			return stageCurrent(c)
+		case state == statePromoted && pair.same(r.Previous):
+			return transition{}, finishFirst(c)
+		case state == statePromoted:
+			return stageOverPromoted(c, pair, now), nil
+		}
+		var warnings []string
+		if state == stateStaged && !pair.same(r.Staged) {
+			warnings = []string{fmt.Sprintf("client %s was staged before and is discarded", r.Staged.ClientID)}
+			r.giveUp(r.Staged.ClientID, "discarded", now)
+		}
+		r.stagePair(pair, now)
+		t := promoteCompromised(c, now)
+		t.warnings = append(warnings, t.warnings...)
+		return t, nil
+	}
+}
+
+// stageCurrent is a stage of the credentials in force. It makes sense only as a
+// repetition.
+func stageCurrent(c storedConfig) (transition, error) {
+	if c.Rotation.state() != statePromoted {
+		return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
+	}
+	return tryAgain(c, &c.Current, "these credentials were promoted before; they were only tried again"), nil
+}
+
+// tryAgain is a step that was taken before.
+func tryAgain(c storedConfig, pair *credentials, warning string) transition {
+	return transition{step: "stage", next: c, mustWork: pair, unchanged: true, warnings: []string{warning}}
+}
+
+func finishFirst(c storedConfig) error {
+	return userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
+		"finish that rotation (vault write -f <mount>rotate-root/complete) or end it (vault write -f <mount>rotate-root/rollback), and stage then", c.Current.ClientID, c.Rotation.Previous.ClientID))
+}
+
+// stagePair keeps a pair for the promotion.
+func (r *rotation) stagePair(pair credentials, now time.Time) {
+	r.Staged, r.StagedAt = &pair, now
+	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
+}
+
+// stageOverPromoted is the way out when the credentials that were promoted are
+// compromised or dead too. The ones before them must be dead: nobody would ask any
+// more whether they are.
+func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transition {
+	forgotten := c.Rotation.Previous
+	c.Rotation.tickOff(forgotten.ClientID)
+	c.Rotation.end()
+	c.Rotation.note(rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + forgotten.ClientID})
+	c.Rotation.stagePair(pair, now)
+	t := promoteCompromised(c, now)
+	t.mustBeDead = forgotten
+	return t
+}
+
+// promote is the step that puts the staged credentials in force.
+func promote(c storedConfig, now time.Time) (transition, error) {
+	switch c.Rotation.state() {
+	case stateIdle:
+		return transition{}, userError("nothing is staged: stage the new credentials first: vault write <mount>rotate-root client_id=… client_secret=-")
+	case statePromoted:
+		return transition{step: "promote", next: c, unchanged: true, warnings: []string{"the credentials were promoted before; nothing was changed"}}, nil
+	}
+	return promoteStaged(c, now), nil
+}
+
+func promoteStaged(c storedConfig, now time.Time) transition {
+	previous, current := c.Current, *c.Rotation.Staged
+	current.SetAt = now
+	c.Current = current
+	c.Rotation.Previous, c.Rotation.PromotedAt = &previous, now
+	c.Rotation.Staged, c.Rotation.StagedAt = nil, time.Time{}
+	c.Rotation.note(rotationRecord{Step: "promoted", At: now, ClientID: current.ClientID, Detail: "in place of " + previous.ClientID})
+	return transition{step: "promote", next: c, mustWork: &current}
+}
+
+// promoteCompromised promotes what is staged, and gives up the old credentials.
+func promoteCompromised(c storedConfig, now time.Time) transition {
+	t := promoteStaged(c, now)
+	r := &t.next.Rotation
+	r.Compromised = true
+	r.lastRecord().Detail = fmt.Sprintf("in place of %s, which is compromised", r.Previous.ClientID)
+	t.dropped = r.giveUp(r.Previous.ClientID, whyCompromised, now)
+	t.warnings = []string{restartAgents}
+	return t
+}
+
+// completion is how an operator completes a rotation.
+type completion struct {
+	// force forgets the old credentials without proof that they are dead.
+	force bool
+	// compromisedClientID is typed out to force a rotation whose old client leaked.
+	compromisedClientID string
+	// revokeOldAfter is when no app uses a token of the old client any more.
+	revokeOldAfter time.Time
+}
+
+// complete returns the step that forgets the old credentials.
+func complete(how completion) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		r := &c.Rotation
+		switch r.state() {
+		case stateIdle:
+			return takenBefore(c, "complete", "completed", "no rotation is under way: there is nothing to complete")
+		case stateStaged:
+			return transition{}, userError(fmt.Sprintf("client %s is only staged: promote it first: vault write -f <mount>rotate-root/promote", r.Staged.ClientID))
+		}
+		old, compromised := *r.Previous, r.Compromised
+		t := transition{step: "complete", mustWork: &c.Current, mustBeDead: &old}
+		record := rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + old.ClientID}
+		switch {
+		case !how.force:
+			r.tickOff(old.ClientID)
+		case compromised && how.compromisedClientID != old.ClientID:
+			return transition{}, userError(fmt.Sprintf("client %s is compromised, and its secret may still work: revoke it in the Fuuffy dashboard, and complete without force. "+
+				"If you must force it, type its name: vault write <mount>rotate-root/complete force=true compromised_client_id=%s", old.ClientID, old.ClientID))
+		default:
+			t.mustBeDead = nil
+			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret goes on working. "+
+				"Once it is revoked: vault write <mount>rotate-root/revoked client_id=%s", old.ClientID, old.ClientID))
+			record.Detail = "forced; not proved to be revoked: " + old.ClientID
+			if !compromised {
+				t.dropped = r.giveUp(old.ClientID, "forced", now)
+			}
+		}
+		if now.Before(how.revokeOldAfter) {
+			t.warnings = append(t.warnings, fmt.Sprintf("apps may use tokens of client %s until %s: if it is revoked, they get a 401 until they read a new token", old.ClientID, how.revokeOldAfter.UTC().Format(time.RFC3339)))
+		}
+		if compromised {
+			t.warnings = append(t.warnings, restartAgents)
+		}
+		r.end()
+		r.note(record)
+		t.next = c
+		return t, nil
+	}
+}
+
+// takenBefore is a step that a pipeline repeats after it succeeded.
+func takenBefore(c storedConfig, step, record, otherwise string) (transition, error) {
+	if n := len(c.Rotation.History); n > 0 && c.Rotation.History[n-1].Step == record {
+		return transition{step: step, next: c, unchanged: true, warnings: []string{"this step was taken before; nothing was changed"}}, nil
+	}
+	return transition{}, userError(otherwise)
+}
+
+// rollback is the step that puts the old credentials back in force.
+func rollback(c storedConfig, now time.Time) (transition, error) {
+	r := &c.Rotation
+	switch r.state() {
+	case stateIdle:
+		return takenBefore(c, "rollback", "rolled back", "no rotation is under way: there is nothing to roll back")
+	case stateStaged:
+		return transition{}, userError(fmt.Sprintf("client %s is only staged, and not in force: discard it: vault delete <mount>rotate-root", r.Staged.ClientID))
+	}
+	if r.Compromised {
+		return transition{}, userError(fmt.Sprintf("client %s is compromised and is not put back: if the new credentials fail, create others in the Fuuffy dashboard, "+
+			"revoke client %s there, then: vault write <mount>rotate-root client_id=… client_secret=- compromised=true", r.Previous.ClientID, r.Previous.ClientID))
+	}
+	abandoned := c.Current.ClientID
+	c.Current = *r.Previous
+	dropped := r.giveUp(abandoned, "rolled back", now)
+	r.end()
+	r.note(rotationRecord{Step: "rolled back", At: now, ClientID: c.Current.ClientID, Detail: "in place of " + abandoned})
+	return transition{step: "rollback", next: c, mustWork: &c.Current, dropped: dropped}, nil
+}
+
+// discard is the step that drops what is staged.
+func discard(c storedConfig, now time.Time) (transition, error) {
+	r := &c.Rotation
+	switch r.state() {
+	case stateIdle:
+		return transition{step: "discard", next: c, unchanged: true, warnings: []string{"nothing was staged"}}, nil
+	case statePromoted:
+		return transition{}, userError(fmt.Sprintf("client %s is in force already: end the rotation: vault write -f <mount>rotate-root/complete, or vault write -f <mount>rotate-root/rollback", c.Current.ClientID))
+	}
+	r.note(rotationRecord{Step: "discarded", At: now, ClientID: r.Staged.ClientID})
+	dropped := r.giveUp(r.Staged.ClientID, "discarded", now)
+	r.end()
+	return transition{step: "discard", next: c, dropped: dropped}, nil
+}
+
+// revoked returns the step that ticks off a client which an operator revoked.
+func revoked(clientID string) step {
+	return func(c storedConfig, now time.Time) (transition, error) {
+		if c.Rotation.tickOff(clientID) {
+			return transition{step: "revoked", next: c}, nil
+		}
+		return transition{step: "revoked", next: c, unchanged: true, warnings: []string{"this client was not on the list of unrevoked clients; nothing was changed"}}, nil
+	}
+}
+
+// toRevoke names what an operator revokes in the dashboard. A client may have got
+// just a new secret.
+func toRevoke(old, current *credentials) string {
+	if old.ClientID == current.ClientID {
+		return "the old secret of client " + old.ClientID
+	}
+	return "client " + old.ClientID
+}
+
+// end forgets everything but the history and the clients to revoke.
+func (r *rotation) end() { *r = rotation{History: r.History, Unrevoked: r.Unrevoked} }
+
+func (r *rotation) lastRecord() *rotationRecord { return &r.History[len(r.History)-1] }

@@ -113,7 +113,11 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		reported = cmp.Or(reported, s.token.Value)
 	}
 	if s.tokenState(now) > InWindow || s.token.Value != reported {
-		return c.read(ctx, source, reported)
+		r, err := c.read(ctx, source, reported)
+		if err == nil && r.Token.Value == reported {
+			return Reading{}, errSuperseded // Found in storage, after a restart. Now it is the cached one.
+		}
+		return r, err
 	}
 	if s.token.age(now) < s.token.ReplaceAge() {
 		r := c.serve(s, now, nil)

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"reflect"
+	"slices"
+)
+
+// judgeWrites: what a successful write of the config set is read by who begins
+// afterwards, unless another write follows; what was refused is never read.
+func judgeWrites(h *history) (broken []violation) {
+	for _, r := range h.calls {
+		if r.ok() && r.op == opReadConfig && !slices.ContainsFunc(h.calls, func(w *call) bool { return h.explains(w, r) }) && !h.unconfigured(r) {
+			broken = append(broken, violated("no write is lost", []moment{r.begin, r.end}, "call %d reads a rotation_reminder of %d, which is out of date or was never written", r.id, r.reminder))
+		}
+	}
+	return broken
+}
+
+// explains tells whether a read of the config may have seen what a call left.
+func (h *history) explains(w, r *call) bool {
+	if !w.writesConfig() || w.set != r.reminder || w.outcome == endedRefused || !w.begin.before(r.end) {
+		return false
+	}
+	return !h.overwritten(w.end, r)
+}
+
+// overwritten tells whether a write that began after a moment ended before a read.
+func (h *history) overwritten(after moment, r *call) bool {
+	return slices.ContainsFunc(h.calls, func(x *call) bool {
+		return x.writesConfig() && x.ok() && after.before(x.begin) && x.end.before(r.begin)
+	})
+}
+
+// unconfigured tells whether a read of no config may have seen the engine before
+// anybody configured it.
+func (h *history) unconfigured(r *call) bool { return r.reminder == 0 && !h.overwritten(moment{}, r) }
+
+// judgeEntries: each stored config differs from the one before it in what its call is
+// about, and in nothing else. A name of a write never repeats, and the date of the
+// credentials is theirs.
+func judgeEntries(h *history) (broken []violation) {
+	var before *storedConfig
+	seen := map[string]bool{}
+	for _, s := range h.configChanges() {
+		at := []moment{s.begin, s.applied, s.end}
+		if s.config == nil {
+			before = nil
+			continue
+		}
+		if seen[s.config.WriteID] || s.config.WriteID == "" {
+			broken = append(broken, violated("a write_id is used once", at, "call %d uses one again", s.call))
+		}
+		seen[s.config.WriteID] = true
+		if lost := lostIn(s.config, before, h.call(s.call)); lost != "" {
+			broken = append(broken, violated("no write is lost", at, "call %d stores a config that %s", s.call, lost))
+		}
+		if before != nil && before.Current.same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
+			broken = append(broken, violated("last_rotated moves with the credentials only", at, "call %d moves it", s.call))
+		}
+		before = s.config
+	}
+	for _, c := range h.calls {
+		if c.op != opWriteConfig {
+			continue
+		}
+		takes := len(h.takesOf(c, configKey))
+		if c.ok() && takes != 1 || c.outcome == endedRefused && takes != 0 {
+			broken = append(broken, violated("no write is lost", []moment{c.begin, c.end}, "call %d ended with %s and changed the config %d times", c.id, c.outcome, takes))
+		}
+	}
+	return broken
+}
+
+// lostIn says what a stored config lost of the one before it.
+func lostIn(config, before *storedConfig, c *call) string {
+	if c == nil {
+		return "nobody wrote"
+	}
+	writes := c.op == opWriteConfig
+	switch {
+	case before == nil && !(writes && c.pair != ""):
+		return "had been deleted"
+	case before == nil:
+		return ""
+	case writes && c.pair == "" && !(reflect.DeepEqual(config.Current, before.Current) && reflect.DeepEqual(config.Rotation, before.Rotation)):
+		return "has other credentials, which it does not name"
+	case !writes && (config.RotationReminder != before.RotationReminder || config.StaleIfError != before.StaleIfError || config.Endpoint != before.Endpoint):
+		return "has other settings, in a step of the rotation"
+	}
+	return ""
+}
+
+// judgeRotationReads: where the rotation stands is told as it is stored.
+func judgeRotationReads(h *history) (broken []violation) {
+	for _, c := range h.calls {
+		if !c.ok() || c.op != opReadRotation {
+			continue
+		}
+		if !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool {
+			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.ClientID, f.config.Rotation.state(), timestamp(f.config.Current.SetAt).(string)}
+		}) {
+			broken = append(broken, violated("the rotation is told as it is stored", []moment{c.begin, c.end}, "call %d reads %s, %s, last rotated %s", c.id, c.rotation.client, c.rotation.state, c.rotation.lastRotated))
+		}
+	}
+	return broken
+}
+
+// judgeProofs: what a call stored was proved by that call: the pair that it put in force
+// or staged got a token, and the one that it forgot was rejected.
+func judgeProofs(h *history) (broken []violation) {
+	var before *storedConfig
+	for _, s := range h.configChanges() {
+		c, last := h.call(s.call), before
+		before = s.config
+		if c == nil || s.config == nil || last == nil {
+			continue
+		}
+		mustWork, mustBeDead := "", ""
+		switch {
+		case c.op == opStage:
+			mustWork = s.config.Rotation.Staged.ClientID
+		case c.op == opPromote, c.op == opRollback, c.op == opCompromised, c.op == opWriteConfig && c.pair != "" && !c.unproved:
+			mustWork = s.config.Current.ClientID
+		case c.op == opComplete && !c.unproved:
+			mustWork, mustBeDead = s.config.Current.ClientID, last.Rotation.Previous.ClientID
+		}
+		if c.op == opWriteConfig && last.Current.same(&s.config.Current) {
+			mustWork = ""
+		}
+		if !h.askedFor(c, mustWork, "granted") || !h.askedFor(c, mustBeDead, "rejected") {
+			broken = append(broken, violated("what is stored was proved", []moment{s.begin, s.end}, "call %d stores %s with %s without a proof", c.id, s.config.Rotation.state(), s.config.Current.ClientID))
+		}
+	}
+	return broken
+}
+
+// askedFor tells whether a call asked Fuuffy for a token of a client, with this outcome.
+func (h *history) askedFor(c *call, client, outcome string) bool {
+	return client == "" || slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
+		return a.call == c.id && a.client == client && a.outcome == outcome
+	})
+}

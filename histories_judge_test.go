@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"slices"
+	"time"
+)
+
+// judge holds a history to every rule. The rules are pure functions of the records.
+func judge(h *history) []violation {
+	var all []violation
+	for _, rule := range []func(*history) []violation{
+		judgeDeleted, judgeReported, judgeCompromised, judgeGranted,
+		judgeWrites, judgeEntries, judgeRotationReads,
+		judgeProofs, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned,
+	} {
+		all = append(all, rule(h)...)
+	}
+	return all
+}
+
+// served returns the calls that were answered with a token.
+func (h *history) served() []*call {
+	var served []*call
+	for _, c := range h.calls {
+		if c.ok() && c.token != "" {
+			served = append(served, c)
+		}
+	}
+	return served
+}
+
+// heard is when a node has the effect of a change: the active node when the call that
+// made it returns, another when it has worked off the Invalidate.
+func (h *history) heard(node string, changed *storageRecord, returned moment) moment {
+	if node == changed.node {
+		return returned
+	}
+	heard := never
+	for _, t := range h.told {
+		if t.node == node && t.cause == changed.applied && t.end.before(heard) {
+			heard = t.end
+		}
+	}
+	return heard
+}
+
+// sharesToken tells whether a node gets a change of the token of another one.
+func (h *history) sharesToken(node string, changed *storageRecord) bool {
+	if node == changed.node {
+		return true
+	}
+	return slices.ContainsFunc(h.told, func(t *invalidation) bool {
+		return t.node == node && t.key == tokenKey && t.cause == changed.applied
+	})
+}
+
+// takesOf returns what a call changed under a key.
+func (h *history) takesOf(c *call, key string) []*storageRecord {
+	var takes []*storageRecord
+	for _, s := range h.stored {
+		if s.call == c.id && s.key == key && s.took() {
+			takes = append(takes, s)
+		}
+	}
+	return takes
+}
+
+// knownBefore tells whether a node's token existed before a moment: it was given out or
+// stored, or the flight that got it was under way.
+func (h *history) knownBefore(token, node string, m moment) bool {
+	return slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+		return s.token == token && s.node == node && s.applied.before(m)
+	}) || slices.ContainsFunc(h.calls, func(c *call) bool {
+		return c.token == token && c.answered == node && c.end.before(m)
+	}) || slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
+		return a.token == token && a.node == node && a.call == 0 && a.begin.before(m)
+	})
+}
+
+// judgeDeleted: once the token (or the config) was deleted, no read that began later gets
+// a token from before, on this node or after a restart, and none is stored.
+func judgeDeleted(h *history) (broken []violation) {
+	const rule = "a deleted token is not served again"
+	for _, d := range h.calls {
+		if !d.ok() || d.op != opDeleteToken && d.op != opDeleteConfig {
+			continue
+		}
+		takes := h.takesOf(d, tokenKey)
+		if len(takes) == 0 {
+			broken = append(broken, violated(rule, []moment{d.begin, d.end}, "call %d left the token in storage", d.id))
+		}
+		for _, erased := range takes {
+			for _, c := range h.served() {
+				if h.sharesToken(c.answered, erased) && h.heard(c.answered, erased, d.end).before(c.begin) && h.knownBefore(c.token, d.answered, d.begin) {
+					broken = append(broken, violated(rule, []moment{d.begin, d.end, c.begin}, "call %d gets %s, which call %d deleted", c.id, c.token, d.id))
+				}
+			}
+		}
+		for _, s := range h.tokenChanges(d.answered) {
+			if d.end.before(s.applied) && s.token != "" && h.knownBefore(s.token, d.answered, d.begin) {
+				broken = append(broken, violated(rule, []moment{d.begin, d.end, s.applied}, "%s is stored, which call %d deleted", s.token, d.id))
+			}
+		}
+	}
+	return broken
+}
+
+// judgeReported: a report that was answered with another token replaced the reported
+// one for everybody, and it is never answered with the reported one for any reason but
+// its age.
+func judgeReported(h *history) (broken []violation) {
+	for _, r := range h.calls {
+		if !r.ok() || r.op != opReport || r.reported == "" {
+			continue
+		}
+		if r.token == r.reported {
+			if !r.tooYoung {
+				broken = append(broken, violated("a report is not answered with its token", []moment{r.begin, r.end}, "call %d reports %s and gets it", r.id, r.reported))
+			}
+			continue
+		}
+		for _, c := range h.served() {
+			if c.token == r.reported && c.answered == r.answered && r.end.before(c.begin) && (c.process == r.process || h.savedBetween(r, c)) {
+				broken = append(broken, violated("a replaced token is not served again", []moment{r.begin, r.end, c.begin},
+					"call %d gets %s, which call %d reported and got %s for", c.id, c.token, r.id, r.token))
+			}
+		}
+	}
+	return broken
+}
+
+// savedBetween tells whether, before a process that came later served its call, the
+// stored token was another than the reported one. Where the save of the new token
+// failed, a restart brings the old one back.
+func (h *history) savedBetween(r, c *call) bool {
+	held := ""
+	for _, s := range h.tokenChanges(r.answered) {
+		if s.applied.before(c.end) && s.process < c.process {
+			held = s.token
+		}
+	}
+	return held != r.reported
+}
+
+// tokenChanges are the changes of the stored token of a node, in their order.
+func (h *history) tokenChanges(node string) []*storageRecord {
+	var changes []*storageRecord
+	for _, s := range h.stored {
+		if s.key == tokenKey && s.node == node && s.took() {
+			changes = append(changes, s)
+		}
+	}
+	slices.SortFunc(changes, func(a, b *storageRecord) int { return a.applied.seq - b.applied.seq })
+	return changes
+}
+
+// inForce is a stored configuration, and the time in which a node may act on it.
+type inForce struct {
+	span
+	config *storedConfig // nil for none
+}
+
+// allows tells whether a token of a client may be served.
+func (f *inForce) allows(client string) bool {
+	if f.config == nil {
+		return false
+	}
+	fallback := f.config.Rotation.fallback()
+	return client == f.config.Current.ClientID || fallback != nil && client == fallback.ClientID
+}
+
+// configs are the configurations of a node. One ends when the call that replaced it
+// has returned, and not earlier: memory follows storage.
+func (h *history) configs(node string) []inForce {
+	all := []inForce{{span{moment{}, never}, nil}}
+	for _, s := range h.configChanges() {
+		replaced := h.heard(node, s, h.returned(s))
+		if last := &all[len(all)-1]; replaced.before(last.end) {
+			last.end = replaced
+		}
+		all = append(all, inForce{span{s.applied, never}, s.config})
+	}
+	// Who missed one change still knows of it by the next.
+	for i := len(all) - 2; i >= 0; i-- {
+		if all[i+1].end.before(all[i].end) {
+			all[i].end = all[i+1].end
+		}
+	}
+	return all
+}
+
+// configChanges are the changes of the stored configuration, in their order.
+func (h *history) configChanges() []*storageRecord {
+	var changes []*storageRecord
+	for _, s := range h.stored {
+		if s.key == configKey && s.took() {
+			changes = append(changes, s)
+		}
+	}
+	slices.SortFunc(changes, func(a, b *storageRecord) int { return a.applied.seq - b.applied.seq })
+	return changes
+}
+
+// returned is when the call that made a change returned.
+func (h *history) returned(s *storageRecord) moment {
+	if c := h.call(s.call); c != nil {
+		return c.end
+	}
+	return s.end
+}
+
+func (h *history) call(id int) *call {
+	if id < 1 || id > len(h.calls) {
+		return nil
+	}
+	return h.calls[id-1]
+}
+
+func (h *history) grant(token string) *requestRecord {
+	for _, a := range h.asked {
+		if a.token == token {
+			return a
+		}
+	}
+	return nil
+}
+
+// judgeCompromised: once a stage with compromised=true has returned, no token of the
+// compromised credentials is served.
+func judgeCompromised(h *history) (broken []violation) {
+	for _, e := range h.calls {
+		if !e.ok() || e.op != opCompromised {
+			continue
+		}
+		for _, s := range h.takesOf(e, configKey) {
+			leaked := s.config.Rotation.Previous
+			for _, c := range h.served() {
+				granted := h.grant(c.token)
+				if granted != nil && leaked != nil && granted.client == leaked.ClientID && granted.begin.before(e.end) && h.heard(c.answered, s, e.end).before(c.begin) {
+					broken = append(broken, violated("a token of compromised credentials is not served", []moment{e.begin, e.end, c.begin},
+						"call %d gets %s of %s, which call %d gave up", c.id, c.token, granted.client, e.id))
+				}
+			}
+		}
+	}
+	return broken
+}
+
+// judgeGranted: every token that is served was granted to credentials that were in
+// force, or the fallback, while the call was under way, and had not expired.
+func judgeGranted(h *history) (broken []violation) {
+	const rule = "a served token is of the credentials in force"
+	for _, c := range h.served() {
+		granted := h.grant(c.token)
+		at := []moment{c.begin, c.end}
+		switch {
+		case granted == nil || !granted.begin.before(c.end):
+			broken = append(broken, violated(rule, at, "Fuuffy never granted the token that call %d gets", c.id))
+		case granted.expires <= c.begin.at:
+			broken = append(broken, violated("a served token has not expired", at, "call %d gets %s, which expired at %s", c.id, c.token, granted.expires))
+		case !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
+			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
+		}
+	}
+	return broken
+}
+
+// judgeRequests: one flight at a time.
+func judgeRequests(h *history) (broken []violation) {
+	for _, a := range h.asked {
+		if a.beside > 0 {
+			broken = append(broken, violated("one token request at a time", []moment{a.begin}, "%d others are under way beside that for %s", a.beside, a.client))
+		}
+	}
+	return broken
+}
+
+// judgeHoldOff: after a refusal, the engine sends no request for as long as Fuuffy, or
+// the engine's own rule, says, unless somebody changed something. With that go at
+// most ten requests a minute that nothing but time explains.
+func judgeHoldOff(h *history) (broken []violation) {
+	last := map[string]*requestRecord{}
+	for _, a := range h.asked {
+		if a.call != 0 {
+			continue
+		}
+		key := a.node + number(a.process)
+		before := last[key]
+		last[key] = a
+		if before == nil || h.changedBetween(a.node, span{before.begin, a.begin}) {
+			continue
+		}
+		wait := time.Duration(0)
+		switch before.outcome {
+		case "limited":
+			wait = before.retryAfter
+		case "rejected":
+			wait = 30 * time.Second
+			if a.client != before.client {
+				wait = 0 // The fallback's turn.
+			}
+		case "granted":
+			continue
+		}
+		if a.begin.at < before.end.at+wait-clockTime {
+			broken = append(broken, violated("the engine holds off", []moment{before.begin, a.begin}, "%s after a request ended as %s, Fuuffy is asked again", a.begin.at-before.end.at, before.outcome))
+		}
+	}
+	return broken
+}
+
+// changedBetween tells whether somebody who lifts a hold-off acted meanwhile.
+func (h *history) changedBetween(node string, meanwhile span) bool {
+	return slices.ContainsFunc(h.calls, func(c *call) bool {
+		return c.changes() && c.overlaps(meanwhile)
+	}) || slices.ContainsFunc(h.told, func(t *invalidation) bool { return t.node == node && t.overlaps(meanwhile) })
+}
+
+// judgeTime: every call returns within its own deadline, or in bounded time.
+func judgeTime(h *history) (broken []violation) {
+	const (
+		slack = 10*time.Millisecond + 20*clockTime // for log lines, and the clock
+		least = time.Minute
+		// tries is how long one token request takes at most.
+		tries = 50 * time.Second
+	)
+	for _, c := range h.calls {
+		took := c.end.at - c.begin.at - c.waited
+		limit := c.limit + slack
+		if c.limit == 0 {
+			limit = least + h.storageTime(c.span)
+			for _, other := range h.calls {
+				if other != c && other.changes() && other.overlaps(c.span) {
+					limit += tries // It may make this one start again.
+				}
+			}
+		}
+		if c.end == never || took > limit {
+			broken = append(broken, violated("a call returns in time", []moment{c.begin, c.end}, "call %d (%s) takes %s, its limit is %s", c.id, c.op, took, limit))
+		}
+	}
+	return broken
+}
+
+// storageTime is what storage took while a call was under way.
+func (h *history) storageTime(s span) (total time.Duration) {
+	for _, r := range h.stored {
+		if r.overlaps(s) {
+			total += r.end.at - r.begin.at
+		}
+	}
+	return total
+}
+
+// judgeSaved: who is given a token gets it after it was stored, or after that failed.
+// Another node finds it as soon as it is there. A save does not take for ever.
+func judgeSaved(h *history) (broken []violation) {
+	for _, c := range h.served() {
+		tried := slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+			return s.key == tokenKey && s.operation == "put" && s.token == c.token &&
+				(s.end.before(c.end) || s.node != c.answered && s.applied.before(c.end))
+		})
+		if !tried {
+			broken = append(broken, violated("a token is saved before it is served", []moment{c.begin, c.end}, "call %d gets %s, which is not in storage", c.id, c.token))
+		}
+	}
+	for _, s := range h.stored {
+		if took := s.end.at - s.begin.at; s.key == tokenKey && s.operation == "put" && took > 5*time.Second {
+			broken = append(broken, violated("a save ends in time", []moment{s.begin, s.end}, "that of %s takes %s", s.token, took))
+		}
+	}
+	return broken
+}
+
+// judgeCleaned: once Vault has cleaned a backend up, in bounded time, nothing of it is
+// under way.
+func judgeCleaned(h *history) (broken []violation) {
+	const rule = "a backend that was cleaned up is quiet"
+	for _, d := range h.cleaned {
+		if took := d.end.at - d.begin.at; took > 5*time.Second+100*time.Millisecond {
+			broken = append(broken, violated(rule, []moment{d.begin, d.end}, "it took %s", took))
+		}
+		for _, s := range h.stored {
+			if s.node == d.node && s.process == d.process && d.end.before(s.end) {
+				broken = append(broken, violated(rule, []moment{d.begin, d.end, s.begin}, "it goes on with a %s of %s", s.operation, s.key))
+			}
+		}
+		for _, a := range h.asked {
+			if a.node == d.node && a.process == d.process && d.end.before(a.end) {
+				broken = append(broken, violated(rule, []moment{d.begin, d.end, a.begin}, "it goes on asking Fuuffy"))
+			}
+		}
+	}
+	return broken
+}

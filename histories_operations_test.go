@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// worker is one client or operator, who does one thing after the other.
+type worker struct {
+	w      *world
+	name   string
+	random *rand.Rand
+	done   int
+}
+
+// request is what a call sends.
+type request struct {
+	operation logical.Operation
+	path      string
+	data      map[string]any
+}
+
+// call sends a request to a node, which may forward it to the active one, and records
+// what becomes of it.
+func (k *worker) call(n *node, c *call, r request) *call {
+	w := k.w
+	c.worker = k.name
+	k.done++
+	mark := &caller{random: w.stream(k.name, k.done)}
+	ctx := context.WithValue(context.Background(), callerKey{}, mark)
+	p := w.enter(n)
+
+	w.mu.Lock()
+	c.id, c.span, c.outcome = len(w.h.calls)+1, span{w.nowLocked(), never}, endedUnknown
+	mark.call = c.id
+	w.h.calls = append(w.h.calls, c)
+	w.mu.Unlock()
+
+	if c.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.limit)
+		defer cancel()
+	}
+	resp, err := w.send(ctx, n, p, c, r)
+	if errors.Is(err, logical.ErrReadOnly) && n.name == otherNode {
+		n = w.nodes[0]
+		began := time.Now()
+		p = w.enter(n)
+		c.waited = time.Since(began)
+		resp, err = w.send(ctx, n, p, c, r)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.answered, c.process, c.end = n.name, p.number, w.nowLocked()
+	if p.storage.dead.Load() {
+		return c
+	}
+	w.noteLocked(c, resp, err)
+	return c
+}
+
+// enter waits for the process of a node, while that is being restarted.
+func (w *world) enter(n *node) *process {
+	for {
+		p := w.runningOn(n)
+		p.calls <- struct{}{}
+		if w.runningOn(n) == p {
+			return p
+		}
+		<-p.calls
+	}
+}
+
+func (w *world) send(ctx context.Context, n *node, p *process, c *call, r request) (*logical.Response, error) {
+	defer func() { <-p.calls }()
+	c.answered, c.process = n.name, p.number
+	return p.b.HandleRequest(ctx, &logical.Request{
+		Operation: r.operation, Path: r.path, Data: r.data, Storage: p.storage, MountPoint: "fuuffy/",
+	})
+}
+
+// noteLocked records the outcome of a call.
+func (w *world) noteLocked(c *call, resp *logical.Response, err error) {
+	coded, isCoded := errors.AsType[logical.HTTPCodedError](err)
+	switch {
+	case isCoded:
+		c.outcome = fmt.Sprint("HTTP ", coded.Code())
+	case errors.Is(err, context.DeadlineExceeded):
+		c.outcome = endedByDeadline
+	case err != nil:
+		c.outcome = "error"
+	case resp.IsError():
+		c.outcome = endedRefused
+	default:
+		c.outcome = endedWell
+		w.noteAnswerLocked(c, resp)
+	}
+}
+
+func (w *world) noteAnswerLocked(c *call, resp *logical.Response) {
+	if resp == nil {
+		return
+	}
+	switch c.op {
+	case opRead, opReport:
+		value, _ := resp.Data["access_token"].(string)
+		c.token = w.names[value]
+		w.served = append(w.served, c.token)
+		for _, warning := range resp.Warnings {
+			c.tooYoung = c.tooYoung || strings.Contains(warning, "moments old")
+		}
+	case opReadConfig:
+		seconds, _ := resp.Data["rotation_reminder"].(int64)
+		c.reminder = int(seconds)
+	case opReadRotation:
+		c.rotation.client, _ = resp.Data["client_id"].(string)
+		c.rotation.state, _ = resp.Data["state"].(string)
+		c.rotation.lastRotated, _ = resp.Data["last_rotated"].(string)
+	}
+}
+
+// work is one operation, which a node gets.
+type work struct {
+	weight int
+	do     func(k *worker, n *node)
+}
+
+// works are what workers choose from. Each history has more of some than of others.
+var works = []work{
+	{24, func(k *worker, n *node) { k.read(n) }},
+	{9, (*worker).report},
+	{6, (*worker).deleteToken},
+	{7, (*worker).writeSettings},
+	{3, (*worker).writeCredentials},
+	{1, (*worker).deleteConfig},
+	{8, (*worker).rotate},
+	{2, (*worker).compromise},
+	{4, (*worker).readConfig},
+	{4, (*worker).readRotation},
+	{1, (*worker).status},
+	{3, (*worker).periodic},
+	{1, (*worker).restart},
+}
+
+// act does one thing at random.
+func (k *worker) act(n *node) {
+	total := 0
+	for i, some := range works {
+		total += some.weight * k.w.tastes[i]
+	}
+	pick := k.random.IntN(total)
+	for i, some := range works {
+		if pick -= some.weight * k.w.tastes[i]; pick < 0 {
+			some.do(k, n)
+			return
+		}
+	}
+}
+
+// limit is a client's own deadline, mostly none.
+func (k *worker) limit() time.Duration {
+	if !chance(k.random, 0.15) {
+		return 0
+	}
+	return time.Millisecond + upTo(k.random, 2*time.Second)
+}
+
+func (k *worker) read(n *node) *call {
+	return k.call(n, &call{op: opRead, limit: k.limit()}, request{logical.ReadOperation, tokenKey, nil})
+}
+
+// report reports the current token, an older one, an invented one, or none.
+func (k *worker) report(n *node) {
+	w, c := k.w, &call{op: opReport, limit: k.limit()}
+	value := ""
+	switch pick := k.random.IntN(10); {
+	case pick < 6:
+		w.mu.Lock()
+		if len(w.served) > 0 {
+			c.reported = w.served[len(w.served)-1]
+			value = w.values[c.reported]
+		}
+		w.mu.Unlock()
+	case pick < 8:
+		w.mu.Lock()
+		if len(w.served) > 0 {
+			c.reported = w.served[k.random.IntN(len(w.served))]
+			value = w.values[c.reported]
+		}
+		w.mu.Unlock()
+	case pick < 9:
+		c.reported, value = "an invented one", "sk-invented"
+	}
+	var data map[string]any
+	if value != "" {
+		data = pairs("rejected_token", value)
+	}
+	k.call(n, c, request{logical.UpdateOperation, tokenKey, data})
+}
+
+func (k *worker) deleteToken(n *node) {
+	k.call(n, &call{op: opDeleteToken, limit: k.limit()}, request{logical.DeleteOperation, tokenKey, nil})
+}
+
+// writeSettings writes a rotation_reminder that no other call writes, so that a read
+// shows whose write it sees.
+func (k *worker) writeSettings(n *node) { k.writeConfig(n, pair{}) }
+
+func (k *worker) writeCredentials(n *node) { k.writeConfig(n, k.pair()) }
+
+func (k *worker) writeConfig(n *node, with pair) {
+	w := k.w
+	w.mu.Lock()
+	w.reminder++
+	set, configured := w.reminder, w.config != nil
+	w.mu.Unlock()
+	if !configured && with == (pair{}) {
+		with = k.pair()
+	}
+	data := pairs("rotation_reminder", set, "stale_if_error", chance(k.random, 0.3))
+	verify := chance(k.random, 0.6)
+	if with != (pair{}) {
+		data["client_id"], data["client_secret"], data["verify_connection"] = with.id, with.secret, verify
+	}
+	k.call(n, &call{op: opWriteConfig, limit: k.limit(), pair: with.id, set: set, unproved: !verify}, request{logical.UpdateOperation, configKey, data})
+}
+
+// pair returns new credentials, or sometimes such as were created before.
+func (k *worker) pair() pair {
+	w := k.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.clients) > 0 && chance(k.random, 0.2) {
+		return w.clients[k.random.IntN(len(w.clients))]
+	}
+	made := pair{fmt.Sprintf("C%d", len(w.clients)+1), testSecret}
+	w.sandbox.CreateClient(made.id, made.secret)
+	w.clients = append(w.clients, made)
+	return made
+}
+
+// deleteConfig deletes the config, and mostly writes it anew.
+func (k *worker) deleteConfig(n *node) {
+	k.call(n, &call{op: opDeleteConfig, limit: k.limit()}, request{logical.DeleteOperation, configKey, nil})
+	if chance(k.random, 0.8) {
+		k.writeCredentials(n)
+	}
+}
+
+// rotate takes a step of the rotation that makes sense as things stand.
+func (k *worker) rotate(n *node) {
+	w := k.w
+	w.mu.Lock()
+	state, previous := stateIdle, ""
+	if w.config != nil {
+		state = w.config.Rotation.state()
+		if w.config.Rotation.Previous != nil {
+			previous = w.config.Rotation.Previous.ClientID
+		}
+	}
+	w.mu.Unlock()
+	step := func(op, path string, data map[string]any) {
+		k.call(n, &call{op: op, limit: k.limit(), unproved: data["force"] == true}, request{logical.UpdateOperation, rotatePath + path, data})
+	}
+	choice := k.random.IntN(10)
+	switch {
+	case state == stateStaged && choice < 8, choice == 0:
+		step(opPromote, "/promote", nil)
+	case state == stateStaged, choice == 1:
+		k.call(n, &call{op: opDiscard, limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
+	case state == statePromoted && choice < 5, choice == 2:
+		step(opRollback, "/rollback", nil)
+	case state == statePromoted:
+		force := chance(k.random, 0.3)
+		if !force && chance(k.random, 0.7) {
+			w.sandbox.RevokeClient(previous)
+		}
+		step(opComplete, "/complete", pairs("force", force))
+	default:
+		with := k.pair()
+		k.call(n, &call{op: opStage, limit: k.limit(), pair: with.id},
+			request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
+	}
+}
+
+func (k *worker) compromise(n *node) {
+	with := k.pair()
+	k.call(n, &call{op: opCompromised, limit: k.limit(), pair: with.id},
+		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
+}
+
+func (k *worker) readConfig(n *node) {
+	k.call(n, &call{op: opReadConfig, limit: k.limit()}, request{logical.ReadOperation, configKey, nil})
+}
+
+func (k *worker) readRotation(n *node) {
+	k.call(n, &call{op: opReadRotation, limit: k.limit()}, request{logical.ReadOperation, rotatePath, nil})
+}
+
+func (k *worker) status(n *node) {
+	k.call(n, &call{op: opStatus, limit: k.limit()}, request{logical.ReadOperation, "status", nil})
+}
+
+func (k *worker) periodic(n *node) {
+	k.call(n, &call{op: opPeriodic}, request{logical.RollbackOperation, "", nil})
+}
+
+// restart ends the plugin, half of the time without warning.
+func (k *worker) restart(n *node) {
+	w := k.w
+	w.mu.Lock()
+	c := &call{id: len(w.h.calls) + 1, worker: k.name, op: opRestart, span: span{w.nowLocked(), never}, answered: n.name, outcome: endedWell}
+	w.h.calls = append(w.h.calls, c)
+	w.mu.Unlock()
+	if err := w.restart(n, chance(k.random, 0.5)); err != nil {
+		c.outcome = "error"
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.process, c.end = n.running.number, w.nowLocked()
+}

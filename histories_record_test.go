@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// moment is a point of a history. The virtual time alone ties.
+type moment struct {
+	seq int
+	at  time.Duration
+}
+
+// never is after every moment.
+var never = moment{seq: math.MaxInt, at: math.MaxInt64}
+
+func (m moment) before(o moment) bool { return m.seq < o.seq }
+
+// span is from one moment to another.
+type span struct{ begin, end moment }
+
+func (s span) overlaps(o span) bool { return s.begin.before(o.end) && o.begin.before(s.end) }
+
+// The operations of a history.
+const (
+	opRead         = "read token"
+	opReport       = "report token"
+	opDeleteToken  = "delete token"
+	opWriteConfig  = "write config"
+	opReadConfig   = "read config"
+	opDeleteConfig = "delete config"
+	opStage        = "stage"
+	opCompromised  = "stage compromised"
+	opPromote      = "promote"
+	opRollback     = "rollback"
+	opComplete     = "complete"
+	opDiscard      = "discard"
+	opReadRotation = "read rotate-root"
+	opStatus       = "status"
+	opPeriodic     = "periodic"
+	opRestart      = "restart"
+)
+
+// The outcomes of a call, other than the error of a fault.
+const (
+	endedWell       = "ok"
+	endedRefused    = "refused" // with a status of 400
+	endedUnknown    = "crashed" // nobody knows what became of it
+	endedByDeadline = "deadline"
+)
+
+// Nodes: the active node of the primary cluster, and what some histories have beside it.
+const (
+	activeNode = "A"
+	otherNode  = "B"
+)
+
+// call is one request to the engine.
+type call struct {
+	id     int
+	worker string
+	op     string
+	span
+	// answered is the node whose answer it is, and process its process.
+	answered string
+	process  int
+	// limit is the caller's own deadline, 0 for none.
+	limit time.Duration
+	// waited is how long the call was kept from the node, by a restart.
+	waited time.Duration
+
+	reported string // the token that was reported
+	pair     string // the client that was written
+	unproved bool   // verify_connection=false or force=true
+	set      int    // the rotation_reminder that was written, which no other call writes
+
+	outcome  string
+	token    string // the token that was served
+	tooYoung bool
+	reminder int // the rotation_reminder that was read, 0 if not configured
+	rotation rotationSeen
+}
+
+// rotationSeen is what somebody reads of the rotation.
+type rotationSeen struct{ client, state, lastRotated string }
+
+func (c *call) ok() bool { return c.outcome == endedWell }
+
+// changes tells whether the call may change what is stored or what the engine remembers.
+func (c *call) changes() bool {
+	return !slices.Contains([]string{opRead, opReport, opReadConfig, opReadRotation, opStatus, opPeriodic}, c.op)
+}
+
+func (c *call) writesConfig() bool { return c.op == opWriteConfig || c.op == opDeleteConfig }
+
+// storageRecord is one put or delete in storage.
+type storageRecord struct {
+	span
+	node      string
+	process   int
+	call      int // 0 for what the engine did on its own
+	operation string
+	key       string
+	applied   moment // never if it had no effect
+	failed    bool   // it ended with an error
+	token     string
+	config    *storedConfig
+}
+
+func (s *storageRecord) took() bool { return s.applied != never }
+
+// requestRecord is one token request at Fuuffy.
+type requestRecord struct {
+	span
+	node    string
+	process int
+	call    int // 0 for a flight
+	client  string
+	// beside counts the requests of flights of this process that were under way.
+	beside     int
+	outcome    string // "granted", "rejected", "limited", or another fault
+	retryAfter time.Duration
+	token      string
+	expires    time.Duration
+}
+
+// invalidation is one Invalidate that Vault sent to a node, after a change of another.
+type invalidation struct {
+	span
+	node  string
+	key   string
+	cause moment
+}
+
+// cleanup is Vault's end of a process.
+type cleanup struct {
+	span
+	node    string
+	process int
+}
+
+// history is all that happened.
+type history struct {
+	calls   []*call
+	stored  []*storageRecord
+	asked   []*requestRecord
+	told    []*invalidation
+	cleaned []*cleanup
+}
+
+// violation is a rule that a history broke, and the moments that show it.
+type violation struct {
+	rule string
+	text string
+	at   []moment
+}
+
+func violated(rule string, at []moment, format string, args ...any) violation {
+	return violation{rule, fmt.Sprintf(format, args...), at}
+}
+
+func (m moment) String() string {
+	if m == never {
+		return "never"
+	}
+	return fmt.Sprintf("%.3fs#%d", m.at.Seconds(), m.seq)
+}
+
+func (s span) String() string { return s.begin.String() + " – " + s.end.String() }
+
+func (c *call) String() string {
+	text := fmt.Sprintf("%s: call %d, %s on %s.%d: %s", c.span, c.id, c.worker, c.answered, c.process, c.op)
+	for _, part := range []struct{ name, value string }{
+		{"of", c.reported}, {"with", c.pair}, {"reminder", number(c.set)}, {"limit", number(int(c.limit / time.Millisecond))},
+		{"→", c.outcome}, {"token", c.token}, {"reminder", number(c.reminder)}, {"client", c.rotation.client}, {"in", c.rotation.state},
+	} {
+		if part.value != "" {
+			text += " " + part.name + " " + part.value
+		}
+	}
+	if c.tooYoung {
+		text += " (too young)"
+	}
+	return text
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func (s *storageRecord) String() string {
+	text := fmt.Sprintf("%s: storage of %s.%d, call %d: %s %s, applied %s", s.span, s.node, s.process, s.call, s.operation, s.key, s.applied)
+	if s.failed {
+		text += ", failed"
+	}
+	if s.config != nil {
+		text += fmt.Sprintf(", %s with %s", s.config.Rotation.state(), s.config.Current.ClientID)
+	}
+	return text + " " + s.token
+}
+
+func (a *requestRecord) String() string {
+	return fmt.Sprintf("%s: Fuuffy, from %s.%d, call %d, for %s: %s %s", a.span, a.node, a.process, a.call, a.client, a.outcome, a.token)
+}
+
+func (t *invalidation) String() string {
+	return fmt.Sprintf("%s: invalidate %s on %s", t.span, t.key, t.node)
+}
+
+// around returns the records near the moments of a violation, in their order.
+func (h *history) around(v violation) string {
+	const near = 2 * time.Second
+	type line struct {
+		begin moment
+		text  string
+	}
+	var lines []line
+	add := func(s span, text fmt.Stringer) {
+		for _, m := range v.at {
+			if s.begin.at-near <= m.at && (s.end == never || m.at-near <= s.end.at) {
+				lines = append(lines, line{s.begin, "  " + text.String()})
+				return
+			}
+		}
+	}
+	for _, c := range h.calls {
+		add(c.span, c)
+	}
+	for _, s := range h.stored {
+		add(s.span, s)
+	}
+	for _, a := range h.asked {
+		add(a.span, a)
+	}
+	for _, t := range h.told {
+		add(t.span, t)
+	}
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.begin.seq, b.begin.seq) })
+	texts := make([]string, len(lines))
+	for i, l := range lines {
+		texts[i] = l.text
+	}
+	return strings.Join(texts, "\n")
+}

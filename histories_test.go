@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+var (
+	historySeed  = flag.Uint64("history-seed", 0, "run the one history of this seed (0: those from -history-first on)")
+	historySeeds = flag.Int("history-seeds", 300, "how many histories to run")
+	historyFirst = flag.Uint64("history-first", 1, "the seed of the first history")
+)
+
+// historyTime is how much real time one history may take. It takes milliseconds,
+// unless a goroutine holds a lock while it waits, which stops virtual time.
+const historyTime = 30 * time.Second
+
+// maxFailures is how many histories are printed.
+const maxFailures = 12
+
+// TestHistories runs several clients, operators and Vault itself against an engine whose
+// storage and upstream take their time and fail, and judges what everybody saw. A seed
+// decides everything but the order of what happens in the same nanosecond.
+func TestHistories(t *testing.T) {
+	first, n := *historyFirst, *historySeeds
+	if *historySeed != 0 {
+		first, n = *historySeed, 1
+	}
+	total := tally{}
+	failed := 0
+	for seed := first; seed < first+uint64(n) && failed < maxFailures; seed++ {
+		hung := time.AfterFunc(historyTime, func() { reportHang(seed) })
+		if !t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { total.add(runHistory(t, seed)) })
+		}) {
+			failed++
+		}
+		hung.Stop()
+	}
+	t.Logf("histories: %d seeds; %s", n, total)
+	if n >= 300 {
+		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opRollback, opComplete, opDiscard, opRestart} {
+			if total[op] == 0 && !t.Failed() {
+				t.Errorf("no %s succeeded: the histories test too little", op)
+			}
+		}
+	}
+}
+
+// reportHang ends the process: a bubble whose time stands still can't be left.
+func reportHang(seed uint64) {
+	fmt.Fprintf(os.Stderr, "the history of -history-seed %d hangs: a goroutine waits while it holds a lock, or for a lock\n", seed)
+	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+	os.Exit(1)
+}
+
+// tally counts the calls that succeeded.
+type tally map[string]int
+
+func (t tally) add(h *history) {
+	for _, c := range h.calls {
+		t["calls"]++
+		if c.ok() {
+			t[c.op]++
+		}
+	}
+	t["token requests"] += len(h.asked)
+}
+
+func (t tally) String() string {
+	return fmt.Sprintf("%d calls, %d reads and %d deletes of the token, %d token requests", t["calls"], t[opRead], t[opDeleteToken], t["token requests"])
+}
+
+// newWorld starts the nodes of a history: one, and in some histories a performance
+// standby or the active node of a performance secondary cluster.
+func newWorld(seed uint64) (*world, error) {
+	w := &world{seed: seed, began: time.Now(), shared: &logical.InmemStorage{}, inFlight: map[*requestRecord]context.Context{}, names: map[string]string{}, values: map[string]string{}, reminder: 1000}
+	random := w.stream("world", 0)
+	w.life = []time.Duration{time.Hour, 10 * time.Minute, 2 * time.Minute}[random.IntN(3)]
+	if chance(random, 0.6) {
+		w.storageFaults, w.fuuffyFaults = random.Float64()*0.15, random.Float64()*0.4
+	}
+	for range works {
+		w.tastes = append(w.tastes, []int{1, 1, 1, 5}[random.IntN(4)])
+	}
+	w.sandbox = fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1, TokenLifetime: w.life})
+	deaf := func(string) bool { return false }
+	all := func(string) bool { return true }
+	onlyConfig := func(key string) bool { return key == configKey }
+	w.nodes = []*node{{name: activeNode, system: system(0), storage: w.shared, hears: deaf}}
+	switch random.IntN(4) {
+	case 0:
+		w.nodes = append(w.nodes, &node{name: otherNode, system: system(consts.ReplicationPerformanceStandby), storage: w.shared, readOnly: all, hears: all})
+	case 1:
+		w.nodes = append(w.nodes, &node{name: otherNode, system: system(consts.ReplicationPerformanceSecondary),
+			storage: localToken{w.shared, &logical.InmemStorage{}}, readOnly: onlyConfig, hears: onlyConfig})
+	}
+	for _, n := range w.nodes {
+		n.restarting = make(chan struct{}, 1)
+		if err := w.start(n, 1); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// runHistory runs and judges the history of one seed.
+func runHistory(t *testing.T, seed uint64) *history {
+	w, err := newWorld(seed)
+	if err != nil {
+		t.Fatalf("-history-seed %d: %s", seed, err)
+	}
+	random := w.stream("rounds", 0)
+	operator := &worker{w: w, name: "operator", random: w.stream("operator", 0)}
+	operator.writeCredentials(w.nodes[0])
+
+	// In each round everybody acts at about the same time. In between, tokens age.
+	var rounds []time.Duration
+	at := time.Duration(0)
+	for range 3 + random.IntN(3) {
+		rounds = append(rounds, at)
+		at += []time.Duration{5 * time.Second, 15 * time.Second, 45 * time.Second, w.life * 3 / 4}[random.IntN(4)]
+	}
+	var workers sync.WaitGroup
+	began := time.Now()
+	for i := range 4 + random.IntN(3) {
+		k := &worker{w: w, name: fmt.Sprintf("worker %d", i+1), random: w.stream("worker", i)}
+		workers.Go(func() { k.follow(began, rounds) })
+	}
+	workers.Wait()
+	w.catchUp()
+	violations := w.settle(operator)
+	w.stop()
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	violations = append(violations, judge(&w.h)...)
+	for i, v := range violations {
+		if i == 3 {
+			t.Errorf("and %d more", len(violations)-i)
+			break
+		}
+		t.Errorf("-history-seed %d breaks a rule: %s: %s\n%s", seed, v.rule, v.text, w.h.around(v))
+	}
+	return &w.h
+}
+
+// follow acts in each round. The first workers only read.
+func (k *worker) follow(began time.Time, rounds []time.Duration) {
+	reader := strings.HasSuffix(k.name, "1") || strings.HasSuffix(k.name, "2")
+	for _, round := range rounds {
+		time.Sleep(time.Until(began.Add(round)) + upTo(k.random, 400*time.Millisecond))
+		actions := 1 + k.random.IntN(3)
+		if reader {
+			actions *= 3
+		}
+		for range actions {
+			n := k.w.nodes[k.random.IntN(len(k.w.nodes))]
+			if reader {
+				k.read(n)
+			} else {
+				k.act(n)
+			}
+			time.Sleep(upTo(k.random, 400*time.Millisecond))
+		}
+	}
+}
+
+// settle lets the faults end and everything come to rest. Then the engine must work.
+func (w *world) settle(operator *worker) (violations []violation) {
+	w.mu.Lock()
+	w.calm, w.life = true, time.Hour
+	w.mu.Unlock()
+	w.sandbox.SetTokenLifetime(w.life)
+	time.Sleep(10 * time.Minute) // Longer than any hold-off.
+	w.catchUp()
+	for _, n := range w.nodes {
+		violations = append(violations, w.settled(operator, n)...)
+	}
+	return violations
+}
+
+// settled holds a quiet node to rule 9: reads work, and a token that somebody was given
+// costs one request, whatever comes after it.
+func (w *world) settled(operator *worker, n *node) []violation {
+	if !w.works() {
+		return nil
+	}
+	const rule = "a quiet engine works"
+	read := func() (*call, int) {
+		before := w.asked()
+		c := operator.call(n, &call{op: opRead}, request{logical.ReadOperation, tokenKey, nil})
+		time.Sleep(15 * time.Second) // A refresh may be under way.
+		return c, w.asked() - before
+	}
+	first, cost := read()
+	if !first.ok() || cost > 1 {
+		return []violation{violated(rule, []moment{first.begin, first.end}, "a read ends with %s at %d token requests", first.outcome, cost)}
+	}
+	// The token may be one that could not be saved.
+	operator.call(n, &call{op: opDeleteToken}, request{logical.DeleteOperation, tokenKey, nil})
+	w.catchUp()
+	second, cost := read()
+	if !second.ok() || cost != 1 {
+		return []violation{violated(rule, []moment{second.begin, second.end}, "a read after a delete ends with %s at %d token requests", second.outcome, cost)}
+	}
+	time.Sleep(time.Minute)
+	before := w.asked()
+	replaced := operator.call(n, &call{op: opReport, reported: second.token}, request{logical.UpdateOperation, tokenKey, pairs("rejected_token", w.values[second.token])})
+	w.catchUp()
+	if !replaced.ok() || replaced.token == second.token || w.asked() != before+1 {
+		return []violation{violated(rule, []moment{replaced.begin, replaced.end}, "a report of %s ends with %s and %s", second.token, replaced.outcome, replaced.token)}
+	}
+	if err := w.restart(n, true); err != nil {
+		return []violation{violated(rule, []moment{second.end}, "the plugin does not start")}
+	}
+	third, cost := read()
+	if third.token != replaced.token || cost != 0 {
+		return []violation{violated(rule, []moment{second.begin, third.end}, "a read after a restart ends with %s of %s in place of %s, at %d token requests", third.outcome, third.token, replaced.token, cost)}
+	}
+	return nil
+}
+
+// works tells whether Fuuffy knows the credentials in force.
+func (w *world) works() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.config != nil && slices.ContainsFunc(w.sandbox.Clients(), func(known fuuffytest.Client) bool {
+		return known.ID == w.config.Current.ClientID && !known.Revoked
+	})
+}
+
+// asked counts the token requests so far.
+func (w *world) asked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.h.asked)
+}

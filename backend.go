@@ -42,6 +42,8 @@ type backend struct {
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time
+	// mountPoint is the mount's path, for the log.
+	mountPoint atomic.Value
 	// checked is when an operator last had the credentials tried, in Unix nanoseconds.
 	checked atomic.Int64
 }
@@ -66,7 +68,7 @@ func newBackend() *backend {
 	b.cache = tokencache.New(tokencache.Options{
 		Clock:  func() tokencache.Instant { return b.clock() },
 		Random: func() float64 { return b.random() },
-		Logger: func() hclog.Logger { return b.Logger() },
+		Logger: func() hclog.Logger { return b.log() },
 	})
 	b.metrics = newMetrics(&gauges{b})
 	b.Backend = &framework.Backend{
@@ -106,6 +108,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			return resp, nil
 		}
 	}
+	if req.MountPoint != "" && b.mountPoint.Load() != req.MountPoint {
+		b.mountPoint.Store(req.MountPoint)
+	}
 	if err := b.checkInput(req); err != nil {
 		return b.respond(req, err)
 	}
@@ -135,7 +140,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if err == nil {
 		b.cache.Restore(ctx, c)
 	} else if !errors.Is(err, errNotConfigured) {
-		b.Logger().Warn("could not load the configuration; it is tried again on the first request", "error", err)
+		b.log().Warn("could not load the configuration; it is tried again on the first request", "error", err)
 	}
 	return nil
 }
@@ -168,7 +173,7 @@ func (b *backend) remind(ctx context.Context, c *storedConfig) {
 		return
 	}
 	b.reminded = now
-	b.Logger().Warn(text, "days_left", c.daysLeft(now))
+	b.log().Warn(text, "days_left", c.daysLeft(now))
 	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
 }
 

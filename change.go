@@ -51,10 +51,10 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 		return transition{}, err
 	}
 	if t.dropped != "" {
-		b.Logger().Warn("the list of unrevoked clients is full; the oldest was dropped", "client_id", t.dropped)
+		b.log().Warn("the list of unrevoked clients is full; the oldest was dropped", "client_id", t.dropped)
 	}
 	if leftover != nil {
-		b.Logger().Warn("could not remove the former access token", "error", leftover)
+		b.log().Warn("could not remove the former access token", "error", leftover)
 	}
 	if replaced != nil {
 		replaced.upstream.Close()

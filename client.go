@@ -131,7 +131,7 @@ func (c *client) requestFallback(ctx context.Context, fallback *credentials, cac
 	t.FallbackFor = c.Current.ID
 	c.b.rejections.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
 	if cached == nil || cached.FallbackFor != c.Current.ID {
-		c.b.Logger().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
+		c.b.log().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
 			"new_client_id", c.Current.ClientID, "old_client_id", fallback.ClientID, "error", rejection)
 		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", fallback.ClientID)
 	}
@@ -160,7 +160,7 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 		return tokencache.Token{}, err
 	}
 	if granted.AssumedExpiry {
-		c.b.Logger().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", upstream.DefaultTokenLife)
+		c.b.log().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", upstream.DefaultTokenLife)
 	}
 	issued := began.Wall.UTC()
 	return tokencache.Token{
@@ -194,7 +194,7 @@ func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	if err != nil {
 		return tokencache.Token{}, false, fmt.Errorf("read the stored token: %w", err)
 	}
-	if entry == nil {
+	if entry == nil || formatOf(entry) > tokenFormat {
 		return tokencache.Token{}, false, nil
 	}
 	var t storedToken

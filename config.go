@@ -84,16 +84,12 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	if entry == nil {
 		return nil, nil
 	}
-	// A newer version may have changed the type of any other field. The decoder's own
-	// words are left out: they could quote the entry.
-	var known struct {
-		Format int `json:"format"`
-	}
-	if err := entry.DecodeJSON(&known); err == nil && known.Format > configFormat {
-		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", known.Format, configFormat)
+	if format := formatOf(entry); format > configFormat {
+		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", format, configFormat)
 	}
 	var c storedConfig
-	if err := entry.DecodeJSON(&c); err != nil {
+	// The decoder's own words are left out: they could quote the entry.
+	if err := entry.DecodeJSON(&c); err != nil || c.Current.ClientID == "" {
 		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it anew")
 	}
 	// Older versions stored the bundle as it was written.
@@ -101,6 +97,16 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 		c.Endpoint.CACert = certificates
 	}
 	return &c, nil
+}
+
+// formatOf reads the format of an entry before anything else: a newer version may have
+// changed the type of any other field. It is 0 for what can't be read.
+func formatOf(entry *logical.StorageEntry) int {
+	var known struct {
+		Format int `json:"format"`
+	}
+	_ = entry.DecodeJSON(&known)
+	return known.Format
 }
 
 // loadConfigured is loadConfig where not being configured is an error.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -27,6 +28,14 @@ const (
 	rotatePath = "rotate-root"
 )
 
+// log is the mount's log. Its lines name the mount once a request has.
+func (b *backend) log() hclog.Logger {
+	if mount, ok := b.mountPoint.Load().(string); ok {
+		return b.Logger().With("mount", mount)
+	}
+	return b.Logger()
+}
+
 // now is the wall clock.
 func (b *backend) now() time.Time { return b.clock().Wall }
 
@@ -42,6 +51,6 @@ func (b *backend) notify(ctx context.Context, name, path string, metadata ...str
 	metadata = append([]string{logical.EventMetadataPath, path}, metadata...)
 	err := logical.SendEvent(ctx, b, "fuuffy/"+name, metadata...)
 	if err != nil {
-		b.Logger().Trace("could not send an event", "event", name, "error", err)
+		b.log().Trace("could not send an event", "event", name, "error", err)
 	}
 }

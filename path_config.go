@@ -73,7 +73,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	if !t.unchanged {
-		b.Logger().Info("configuration written", "mount", req.MountPoint, "client_id", t.next.Current.ClientID, "new_credentials", t.renewed)
+		b.log().Info("configuration written", "client_id", t.next.Current.ClientID, "new_credentials", t.renewed)
 	}
 	if len(t.warnings) == 0 {
 		return nil, nil
@@ -118,7 +118,7 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return nil, err
 	}
-	b.Logger().Info("configuration deleted", "mount", req.MountPoint)
+	b.log().Info("configuration deleted")
 	return nil, nil
 }
 

@@ -248,7 +248,7 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 		return nil, err
 	}
 	if !t.unchanged {
-		b.Logger().Info("rotation of the credentials", "mount", req.MountPoint, "step", t.step, "state", t.next.Rotation.state(),
+		b.log().Info("rotation of the credentials", "step", t.step, "state", t.next.Rotation.state(),
 			"client_id", t.next.Current.ClientID, "staged_client_id", clientIDOf(t.next.Rotation.Staged), "previous_client_id", clientIDOf(t.next.Rotation.Previous))
 		b.metrics.steps.WithLabelValues(t.step).Inc()
 		b.notify(ctx, "rotate-root-"+t.step, rotatePath, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())

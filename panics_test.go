@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+)
+
+// panickySender panics at events until it is mended.
+type panickySender struct {
+	mended atomic.Bool
+	panics atomic.Int64
+}
+
+// SendEvent is part of logical.EventSender.
+func (s *panickySender) SendEvent(context.Context, logical.EventType, *logical.EventData) error {
+	if s.mended.Load() {
+		return nil
+	}
+	s.panics.Add(1)
+	panic("bug near " + testSecret)
+}
+
+// A panic on the way of a token does not end the process, which serves other mounts
+// too. It is logged, without its value: that may quote a secret.
+func TestPanicWhileAFlightSavesItsToken(t *testing.T) {
+	for _, operation := range []string{"get", "put"} {
+		t.Run(operation, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				storage := m.useFaultyStorage()
+				storage.set(operation, "token", panicsWith(fmt.Sprintf("bug near %s", testSecret)))
+				m.readDuringPanics()
+
+				storage.set(operation, "token", nil)
+				m.readAfterPanics()
+			})
+		})
+	}
+}
+
+func TestPanicWhileAFlightReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		sender := &panickySender{}
+		sender.mended.Store(true)
+		m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = sender })
+		m.useSandbox()
+		m.configure("verify_connection", false)
+
+		sender.mended.Store(false)
+		m.readDuringPanics()
+		assert.NotZero(t, sender.panics.Load())
+		sender.mended.Store(true)
+		m.readAfterPanics()
+	})
+}
+
+// readDuringPanics has some readers find what they find: an error or a token.
+func (m *mount) readDuringPanics() {
+	m.t.Helper()
+	const readers = 5
+	answered := make(chan struct{}, readers)
+	for range readers {
+		go func() {
+			_, _ = m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
+			answered <- struct{}{}
+		}()
+	}
+	for range readers {
+		select {
+		case <-answered:
+		case <-time.After(time.Minute):
+			m.t.Fatal("a reader waits for ever")
+		}
+	}
+	synctest.Wait()
+	assert.NotZero(m.t, m.log.count("panic"), "the log tells of the panic")
+}
+
+// readAfterPanics finds a mount that works, and a log that tells no secret.
+func (m *mount) readAfterPanics() {
+	m.t.Helper()
+	time.Sleep(2 * time.Minute) // The hold-off, if there is one.
+	token := m.readToken()
+	assert.True(m.t, m.sandbox.TokenAlive(token))
+	m.do(logical.DeleteOperation, "token", nil)
+	next := m.readToken()
+	assert.True(m.t, m.sandbox.TokenAlive(next))
+	for _, secret := range []string{testSecret, token, next} {
+		assert.Zero(m.t, m.log.count(secret), "a secret or a token is in the log")
+	}
+}

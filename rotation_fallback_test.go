@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// servedUntil is when the engine stops serving the token of an answer: apps may hold it
+// until then.
+func servedUntil(t *testing.T, resp *logical.Response) time.Time {
+	t.Helper()
+	issued, err := time.Parse(time.RFC3339, resp.Data["last_vault_rotation"].(string))
+	require.NoError(t, err)
+	return issued.Add(time.Duration(resp.Data["rotation_period"].(int64)) * time.Second)
+}
+
+// Apps hold tokens of the old client for as long as they were served, those of the
+// fallback too. Until then nothing says that the old client can be revoked.
+func TestRevokeOldAfterCountsFallbackTokens(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mend    func(*mount) // gets a token of the new client after it works again
+		restart bool
+	}{
+		"replaced in its window": {mend: func(m *mount) {
+			time.Sleep(51 * time.Minute)
+			m.read()
+		}},
+		"replaced after a delete": {mend: func(m *mount) { m.do(logical.DeleteOperation, "token", nil) }},
+		"replaced after a report": {mend: func(m *mount) {
+			time.Sleep(time.Minute)
+			m.do(logical.UpdateOperation, "token", nil)
+		}},
+		"restarted in between": {restart: true, mend: func(m *mount) {
+			time.Sleep(51 * time.Minute)
+			m.read()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.read()
+				m.promoteSuccessor()
+				time.Sleep(54 * time.Minute)
+				m.sandbox.RevokeClient(successorID)
+				m.do(logical.DeleteOperation, "token", nil)
+				fallback := m.read()
+				rotation := m.readRotation()
+				require.Equal(t, true, rotation["fallback_active"])
+				assert.Nil(t, rotation["revoke_old_after"], "the old client is needed")
+				if tt.restart {
+					m.restart()
+					rotation = m.readRotation()
+					assert.Equal(t, true, rotation["fallback_active"])
+					assert.Nil(t, rotation["revoke_old_after"], "the old client is needed after a restart too")
+				}
+
+				m.sandbox.CreateClient(successorID, successorSecret)
+				tt.mend(m)
+				synctest.Wait()
+				require.False(t, m.read().Data["access_token"] == fallback.Data["access_token"], "there is a token of the new client")
+				if tt.restart {
+					m.restart()
+				}
+				rotation = m.readRotation()
+				require.Equal(t, false, rotation["fallback_active"])
+				require.NotNil(t, rotation["revoke_old_after"])
+				after, err := time.Parse(time.RFC3339, rotation["revoke_old_after"].(string))
+				require.NoError(t, err)
+				last := servedUntil(t, fallback)
+				assert.False(t, after.Before(last), "apps hold a token of the old client until %s, but it is to be revoked after %s", last.UTC(), after)
+				if time.Now().Before(last) {
+					assert.NotContains(t, rotation["next_step"], "Now: revoke")
+				}
+			})
+		})
+	}
+}
+
+// The wall clock was set back between the old token and the promotion. That does not
+// make the old token one of a fallback, nor keep apps from a token of the new client.
+func TestPromoteAfterTheWallClockWasSetBack(t *testing.T) {
+	for name, back := range map[string]time.Duration{"an hour": time.Hour, "ten minutes": 10 * time.Minute, "a second": time.Second, "not at all": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				var skew time.Duration
+				m.skewWallClock(func() time.Duration { return skew })
+				m.read()
+				m.stageSuccessor()
+				time.Sleep(500 * time.Millisecond)
+				skew = -back
+				resp := m.do(logical.UpdateOperation, "rotate-root/promote", nil)
+
+				m.sandbox.RevokeClient(testClientID) // Kills its tokens.
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()), "the next read yields a token of the new client")
+				for range 2 {
+					assert.Equal(t, false, resp.Data["fallback_active"])
+					assert.NotContains(t, resp.Data["next_step"], "rejects the new credentials", "advice to roll back")
+					assert.Empty(t, resp.Warnings)
+					assert.Equal(t, false, m.do(logical.ReadOperation, "status", nil).Data["fallback_active"])
+					resp = m.do(logical.ReadOperation, "rotate-root", nil)
+				}
+			})
+		})
+	}
+}
+
+// While the new client is rejected and the old one told to wait an hour, the engine
+// waits an hour, and says so once.
+func TestFallbackThatIsRateLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, g := newMountBehindGateway(t)
+		m.configure()
+		m.promoteSuccessor()
+		time.Sleep(time.Minute)
+		m.sandbox.RevokeClient(successorID)
+		g.answer(testClientID, gatewayAnswer{
+			status: http.StatusTooManyRequests, contentType: jsonType, retryAfter: "3600",
+			body: `{"error": {"code": "rate_limit_exceeded", "message": "Too many requests"}}`,
+		})
+		m.do(logical.DeleteOperation, "token", nil)
+		m.log.reset()
+		m.refused(logical.ReadOperation, "token", nil)
+		requests := g.count()
+		began := time.Now()
+		for range 59 {
+			m.tick()
+			for range 6 {
+				m.refused(logical.ReadOperation, "token", nil)
+				time.Sleep(10 * time.Second)
+			}
+		}
+		assert.Zero(t, g.count()-requests, "token requests within %s, after the old client was told to wait an hour", time.Since(began))
+		assert.LessOrEqual(t, m.log.count("[WARN]")+m.log.count("[ERROR]"), 3, "a warning for each change of state")
+
+		time.Sleep(3 * time.Minute)
+		g.pass(testClientID)
+		assert.True(t, m.sandbox.TokenAlive(m.readToken()), "after the hour the fallback is tried again")
+		assert.Equal(t, true, m.readRotation()["fallback_active"])
+	})
+}

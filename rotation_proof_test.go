@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+)
+
+const (
+	jsonType = "application/json"
+	htmlType = "text/html"
+)
+
+// provesNothing are answers to a token request that don't say that Fuuffy knows the
+// client to be dead: somebody else answered, or it was about something else.
+var provesNothing = map[string]gatewayAnswer{
+	"a firewall's 403 page":                 {status: http.StatusForbidden, contentType: htmlType, body: "<html><h1>Access denied</h1></html>"},
+	"a 403 page that quotes the code":       {status: http.StatusForbidden, contentType: htmlType, body: "<html>invalid_client 401021</html>"},
+	"403 without a body":                    {status: http.StatusForbidden},
+	"403 in another envelope":               {status: http.StatusForbidden, contentType: jsonType, body: `{"message": "invalid_client", "code": "invalid_client"}`},
+	"403, no permission":                    {status: http.StatusForbidden, contentType: jsonType, body: `{"error": {"code": "unauthorized_client", "message": "The account lacks permission"}}`},
+	"400 about a parameter":                 {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "400000", "code_reason": "validation_error", "message": "Invalid request parameters"}}`},
+	"400 that quotes the code in a message": {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "invalid_request", "message": "not invalid_client, not 401021", "field": "grant_type"}}`},
+	"400 without a body":                    {status: http.StatusBadRequest},
+	"404":                                   {status: http.StatusNotFound, contentType: jsonType, body: `{"error": {"code": "not_found", "message": "Not found"}}`},
+	"404 page":                              {status: http.StatusNotFound, contentType: htmlType, body: "<html>Not found</html>"},
+	"409":                                   {status: http.StatusConflict, contentType: jsonType, body: `{"error": {"code": "conflict", "message": "Conflict"}}`},
+	"422":                                   {status: http.StatusUnprocessableEntity, contentType: jsonType, body: `{"error": {"code": "validation_error", "message": "Invalid"}}`},
+	"redirect to a login page":              {status: http.StatusFound, contentType: htmlType},
+	"503":                                   {status: http.StatusServiceUnavailable, contentType: htmlType},
+	"429":                                   {status: http.StatusTooManyRequests, contentType: jsonType},
+	"200 without a token":                   {status: http.StatusOK, contentType: htmlType, body: "<html>Log in</html>"},
+}
+
+// provesDeath are the answers that do.
+var provesDeath = map[string]gatewayAnswer{
+	"401":                          {status: http.StatusUnauthorized, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`},
+	"401 without a body":           {status: http.StatusUnauthorized},
+	"400 invalid_client":           {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`},
+	"403 invalid_client":           {status: http.StatusForbidden, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`},
+	"400 in the numbered dialect":  {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id"}}`},
+	"400 with the number alone":    {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "401021", "message": "Invalid client_id"}}`},
+	"400 with the number unquoted": {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": 401021, "message": "Invalid client_id"}}`},
+}
+
+// finishing are the steps that forget credentials, which must be dead by then.
+var finishing = map[string]struct {
+	path      string
+	data      map[string]any
+	forgotten string // the step's effect on previous_client_id
+}{
+	"complete":  {"rotate-root/complete", nil, ""},
+	"emergency": {"rotate-root", pairs("client_id", "shop-third", "client_secret", "third-secret", "compromised", true), successorID},
+}
+
+func newPromotedMountBehindGateway(t *testing.T) (*mount, *gateway) {
+	t.Helper()
+	m, g := newMountBehindGateway(t)
+	m.configure()
+	m.promoteSuccessor()
+	m.sandbox.CreateClient("shop-third", "third-secret")
+	return m, g
+}
+
+// The engine keeps the old credentials until Fuuffy itself says that they are dead.
+func TestForeignAnswerIsNoProof(t *testing.T) {
+	for step, finish := range finishing {
+		for name, answer := range provesNothing {
+			t.Run(step+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, g := newPromotedMountBehindGateway(t)
+					g.answer(testClientID, answer)
+					resp, err := m.handle(t.Context(), logical.UpdateOperation, finish.path, finish.data)
+					if assert.True(t, err != nil || resp.IsError(), "the step is refused") {
+						_, text := refusal(t, resp, err)
+						assert.Contains(t, text, "could not be found out")
+						assert.Contains(t, text, testClientID)
+					}
+					rotation := m.readRotation()
+					assert.Equal(t, "promoted", rotation["state"])
+					assert.Equal(t, testClientID, rotation["previous_client_id"])
+					assert.Equal(t, successorID, rotation["client_id"])
+					assert.Equal(t, false, rotation["compromised"])
+
+					// The old credentials are still there to go back to.
+					g.pass(testClientID)
+					m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
+					assert.Equal(t, testClientID, m.readRotation()["client_id"])
+				})
+			})
+		}
+	}
+}
+
+func TestFuuffysRejectionIsProof(t *testing.T) {
+	for step, finish := range finishing {
+		for name, answer := range provesDeath {
+			t.Run(step+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, g := newPromotedMountBehindGateway(t)
+					g.answer(testClientID, answer)
+					m.do(logical.UpdateOperation, finish.path, finish.data)
+					previous, _ := m.readRotation()["previous_client_id"].(string)
+					assert.Equal(t, finish.forgotten, previous)
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// Fuuffy issues no tokens of a few seconds. The engine refuses them, rather than ask
+// for one a second.
+func TestTokenOfLessThanTenSecondsIsRefused(t *testing.T) {
+	for _, life := range []time.Duration{time.Second, 5 * time.Second, 9 * time.Second} {
+		t.Run(life.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetTokenLifetime(life)
+				status, text := m.refusedToken()
+				assert.Equal(t, http.StatusBadGateway, status)
+				assert.Contains(t, text, "expires_in")
+				assert.Equal(t, 1, m.requests(), "it is not tried again at once")
+				assert.Equal(t, "malformed", m.do(logical.ReadOperation, "status", nil).Data["upstream_state"])
+
+				for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(time.Second) {
+					_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+				}
+				assert.LessOrEqual(t, m.requests(), 100, "token requests an hour")
+			})
+		})
+	}
+}
+
+func TestTokenOfTenSecondsIsServed(t *testing.T) {
+	for _, expiresIn := range []string{"10", `"10"`} {
+		t.Run(expiresIn, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: fmt.Sprintf(
+					`{"data": {"access_token": "sk-ten", "token_type": "Bearer", "expires_in": %s}}`, expiresIn)})
+				resp := m.read()
+				assert.EqualValues(t, 5, resp.Data["rotation_period"], "half of its life is its buffer")
+				assert.Equal(t, time.Now().Add(10*time.Second).UTC().Format(time.RFC3339), resp.Data["expires_at"])
+			})
+		})
+	}
+}
+
+// refusedToken reads a token that must be refused. It does not show one that was not.
+func (m *mount) refusedToken() (int, string) {
+	m.t.Helper()
+	resp, err := m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
+	if err == nil && !resp.IsError() {
+		m.t.Fatal("a token was served")
+	}
+	return refusal(m.t, resp, err)
+}

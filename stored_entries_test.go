@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A config of a newer version of the plugin is called that, whatever that version made
+// of its fields. It is not called damaged: who believes it deletes good credentials.
+func TestConfigOfANewerVersion(t *testing.T) {
+	for name, entry := range map[string]string{
+		"a field has another type":   `{"format": 2, "revision": "text", "current": {"id": "a", "client_id": "shop-1", "client_secret": "planted-stored-secret"}}`,
+		"credentials became a list":  `{"format": 3, "revision": 7, "current": [{"client_id": "shop-1", "client_secret": "planted-stored-secret"}]}`,
+		"durations became texts":     `{"format": 2, "revision": 7, "request_timeout": "10s", "current": {"client_secret": "planted-stored-secret"}}`,
+		"the rotation became a text": `{"format": 2, "revision": 7, "rotation": "idle", "current": {"client_secret": "planted-stored-secret"}}`,
+		"nothing else is known":      `{"format": 99, "everything": {"is": ["new"]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.read()
+				m.put("config", entry)
+				m.log.reset()
+				m.restart()
+				for _, call := range []struct {
+					operation logical.Operation
+					path      string
+					data      map[string]any
+				}{
+					{logical.ReadOperation, "config", nil},
+					{logical.UpdateOperation, "config", pairs("stale_if_error", true)},
+					{logical.UpdateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret)},
+					{logical.ReadOperation, "token", nil},
+					{logical.UpdateOperation, "token", nil},
+					{logical.ReadOperation, "rotate-root", nil},
+					{logical.UpdateOperation, "rotate-root", pairs("client_id", successorID, "client_secret", successorSecret)},
+					{logical.UpdateOperation, "rotate-root/promote", nil},
+				} {
+					_, text := m.refused(call.operation, call.path, call.data)
+					assert.Contains(t, text, "newer version", "%s %s", call.operation, call.path)
+					assert.NotContains(t, text, "damaged", "%s %s", call.operation, call.path)
+					assert.False(t, strings.Contains(text, "planted"), "%s %s: the error quotes the entry", call.operation, call.path)
+				}
+				assert.Contains(t, m.log.String(), "newer version")
+				assert.Zero(t, m.log.count("damaged"), "the log calls it damaged")
+				assert.Zero(t, m.log.count("planted"), "the log quotes the entry")
+				left, err := m.storage.Storage.Get(t.Context(), "config")
+				require.NoError(t, err)
+				assert.True(t, left != nil && string(left.Value) == entry, "the entry is as it was")
+			})
+		})
+	}
+}
+
+// A config that really is damaged is still called so.
+func TestDamagedConfig(t *testing.T) {
+	for name, entry := range map[string]string{
+		"cut":                      `{"format": 1, "revision": 1, "current": {"client_secret": "planted-stored-se`,
+		"wrong type, known format": `{"format": 1, "revision": "text"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newConfiguredMount(t)
+			m.put("config", entry)
+			m.restart()
+			for _, path := range []string{"config", "token"} {
+				_, text := m.refused(logical.ReadOperation, path, nil)
+				assert.Contains(t, text, "damaged")
+				assert.NotContains(t, text, "newer version")
+				assert.False(t, strings.Contains(text, "planted"), "the error quotes the entry")
+			}
+		})
+	}
+}
+
+// A stored token of a newer version is not served and not called damaged: this version
+// gets one of its own.
+func TestTokenOfANewerVersion(t *testing.T) {
+	for name, entry := range map[string]string{
+		"a field has another type": `{"format": 2, "access_token": "sk-planted", "issued_at": 946684800, "expires_at": 946688400}`,
+		"token became an object":   `{"format": 2, "access_token": {"value": "sk-planted"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.put("token", entry)
+				m.log.reset()
+				m.restart()
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+				assert.Equal(t, 1, m.requests())
+				assert.Zero(t, m.log.count("damaged"), "the log calls it damaged")
+				assert.Zero(t, m.log.count("sk-planted"), "the log quotes the entry")
+			})
+		})
+	}
+}
+
+// put writes an entry behind the engine's back.
+func (m *mount) put(key, value string) {
+	m.t.Helper()
+	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
+}

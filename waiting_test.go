@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// While storage takes three seconds for the config, readers who can wait for 200 ms
+// wait no longer than that, however many there are.
+func TestReadersDoNotWaitForEachOthersConfigLoad(t *testing.T) {
+	const readers, patience, load = 30, 200 * time.Millisecond, 3 * time.Second
+	for name, unload := range map[string]func(*mount, *faultyStorage){
+		"after a start that could not load it": func(m *mount, storage *faultyStorage) {
+			storage.set("get", "config", fails)
+			m.restart()
+		},
+		"after another node changed it": func(m *mount, _ *faultyStorage) { m.b.InvalidateKey(m.t.Context(), "config") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				storage := m.useFaultyStorage()
+				m.read()
+				unload(m, storage)
+				storage.set("get", "config", slowly(load))
+
+				var late atomic.Int64
+				var waiting sync.WaitGroup
+				for i := range readers {
+					waiting.Go(func() {
+						time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
+						defer cancel()
+						began := time.Now()
+						_, _ = m.handle(ctx, logical.ReadOperation, "token", nil)
+						if time.Since(began) > patience+50*time.Millisecond {
+							late.Add(1)
+						}
+					})
+				}
+				waiting.Wait()
+				assert.Zero(t, late.Load(), "readers that waited longer than they could, of %d", readers)
+
+				began := time.Now()
+				m.read()
+				assert.LessOrEqual(t, time.Since(began), load+time.Second, "who has the time gets a token")
+			})
+		})
+	}
+}
+
+// curiousLog asks the mount for its state with each line that it is given, and waits
+// for the answer: like a log shipper that adds what it knows of the mount.
+type curiousLog struct {
+	ask   func() bool
+	busy  atomic.Bool
+	asked atomic.Int64
+	stuck atomic.Int64
+}
+
+func (l *curiousLog) Write(p []byte) (int, error) {
+	// A line that comes of the question is not asked about.
+	if l.ask == nil || !l.busy.CompareAndSwap(false, true) {
+		return len(p), nil
+	}
+	defer l.busy.Store(false)
+	l.asked.Add(1)
+	if !l.ask() {
+		l.stuck.Add(1)
+	}
+	return len(p), nil
+}
+
+// Nothing is logged while a lock is held that a read needs: a log that takes its time,
+// or reads itself, does not keep readers waiting.
+func TestLogMayReadTheMount(t *testing.T) {
+	m := newMount(t)
+	storage := m.useFaultyStorage()
+	log := &curiousLog{}
+	m.startWith(func(conf *logical.BackendConfig) {
+		conf.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Trace})
+	})
+	m.useSandbox()
+	m.configure("verify_connection", false)
+	log.ask = func() bool {
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			defer cancel()
+			for _, path := range []string{"status", "token", "rotate-root"} {
+				_, _ = m.handle(ctx, logical.ReadOperation, path, nil)
+			}
+		}()
+		select {
+		case <-answered:
+			return true
+		case <-time.After(3 * time.Second):
+			return false
+		}
+	}
+
+	m.sandbox.SetFault(faultRejected)
+	m.refused(logical.ReadOperation, "token", nil)
+	require.NotZero(t, log.asked.Load(), "a failure is logged")
+	assert.Zero(t, log.stuck.Load(), "reads that wait for a log line to be written")
+
+	m.sandbox.ClearFault()
+	m.do(logical.DeleteOperation, "token", nil)
+	before := log.asked.Load()
+	storage.set("put", "token", fails)
+	m.read()
+	require.Greater(t, log.asked.Load(), before, "a failed save is logged")
+	storage.set("put", "token", nil)
+	m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
+	assert.Zero(t, log.stuck.Load(), "reads that wait for a log line to be written")
+}

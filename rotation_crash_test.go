@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -21,6 +22,8 @@ const (
 	failOnce  = "fails"
 	dieBefore = "process killed before it"
 	dieAfter  = "process killed after it"
+	// failAfter has the operation take effect and fail, and the same process go on.
+	failAfter = "fails after it took effect"
 )
 
 // interrupter counts the storage and network operations of a backend and
@@ -45,8 +48,8 @@ func (i *interrupter) run(operation func() error) error {
 	if i.operations != i.at {
 		return operation()
 	}
-	i.dead = i.how != failOnce
-	if i.how == dieAfter {
+	i.dead = i.how == dieBefore || i.how == dieAfter
+	if i.how == dieAfter || i.how == failAfter {
 		_ = operation()
 	}
 	return errInterrupted
@@ -96,6 +99,7 @@ type crashStep struct {
 	take         func(*mount) (*logical.Response, error)
 	after        string // the state that the step leads to
 	afterClient  string // and the client in force
+	compromises  bool   // and whether the previous one is compromised then
 }
 
 func (m *mount) update(path string, data map[string]any) (*logical.Response, error) {
@@ -103,34 +107,34 @@ func (m *mount) update(path string, data map[string]any) (*logical.Response, err
 }
 
 var crashSteps = []crashStep{
-	{"stage", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, stateStaged, testClientID},
-	{"promote", stateStaged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, statePromoted, newClientID},
+	{"stage", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, stateStaged, testClientID, false},
+	{"promote", stateStaged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, statePromoted, newClientID, false},
 	{
 		"complete", statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) },
-		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, stateIdle, newClientID,
+		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, stateIdle, newClientID, false,
 	},
-	{"rollback", statePromoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID},
+	{"rollback", statePromoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID, false},
 	{"rollback from the fallback", statePromoted, func(m *mount) {
 		m.sandbox.RevokeClient(newClientID)
 		m.do(logical.DeleteOperation, "token", nil)
 		m.read()
-	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID},
+	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID, false},
 	{"compromised", stateIdle, nil, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", m.newPair("compromised", true))
-	}, statePromoted, newClientID},
+	}, statePromoted, newClientID, true},
 	{"compromised while promoted", statePromoted, nil, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", m.newPair("compromised", true))
-	}, statePromoted, newClientID},
+	}, statePromoted, newClientID, true},
 	{"new ones compromised too", statePromoted, func(m *mount) {
 		m.sandbox.RevokeClient(testClientID)
 		m.sandbox.CreateClient("shop-3", "third-secret")
 	}, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
-	}, statePromoted, "shop-3"},
+	}, statePromoted, "shop-3", true},
 	{"discard", stateStaged, nil, func(m *mount) (*logical.Response, error) {
 		return m.handle(m.t.Context(), logical.DeleteOperation, "rotate-root", nil)
-	}, stateIdle, testClientID},
-	{"replace through config", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, stateIdle, newClientID},
+	}, stateIdle, testClientID, false},
+	{"replace through config", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, stateIdle, newClientID, false},
 }
 
 // interrupted takes the step with one operation interrupted, and returns how many
@@ -162,7 +166,7 @@ func TestRotationCrashMatrix(t *testing.T) {
 		require.True(t, ok, "%s works when nothing interrupts it", s.name)
 		require.Greater(t, operations, 2)
 		for at := 1; at <= operations; at++ {
-			for _, how := range []string{failOnce, dieBefore, dieAfter} {
+			for _, how := range []string{failOnce, failAfter, dieBefore, dieAfter} {
 				points++
 				t.Run(fmt.Sprintf("%s, operation %d %s", s.name, at, how), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { s.crash(t, at, how) })
@@ -179,17 +183,41 @@ func (s crashStep) crash(t *testing.T, at int, how string) {
 	if s.prepare != nil {
 		s.prepare(m)
 	}
-	s.interrupted(m, at, how)
+	_, answered := s.interrupted(m, at, how)
 
-	m.restart()
+	// A process that was not killed goes on, on storage that works again.
+	if how == dieBefore || how == dieAfter {
+		m.restart()
+	} else {
+		time.Sleep(2 * time.Minute) // The hold-off of what failed.
+	}
+	assert.Equal(t, m.rotation()["client_id"], m.do(logical.ReadOperation, "status", nil).Data["client_id"], "memory and storage agree")
 	assert.True(t, m.sandbox.TokenAlive(m.readToken()), "the token read after the crash works")
 	m.do(logical.DeleteOperation, "token", nil)
 	assert.True(t, m.sandbox.TokenAlive(m.readToken()), "and so does the next one")
 
+	status := m.rotation()
+	taken := s.reached(status)
+	assert.False(t, answered && !taken, "a step that was answered with success has its effect")
+	before := status["history"]
 	resp, err := s.take(m)
 	repeated := err == nil && !resp.IsError()
-	status := m.rotation()
-	assert.Equal(t, s.after, status["state"], "repeating the step (%v) ends where it should", repeated)
-	assert.Equal(t, s.afterClient, status["client_id"])
+	if !repeated {
+		code, text := refusal(t, resp, err)
+		assert.True(t, taken, "the step is neither taken nor can it be repeated: %s", text)
+		assert.Equal(t, http.StatusBadRequest, code, "who repeats what is done is told so: %s", text)
+	}
+	status = m.rotation()
+	if taken {
+		assert.Equal(t, before, status["history"], "nothing is done twice")
+	}
+	assert.True(t, s.reached(status), "after the repetition (%v): state %v, client %v", repeated, status["state"], status["client_id"])
+	m.restart()
+	assert.True(t, s.reached(m.rotation()), "and in storage")
 	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+}
+
+// reached tells whether the step was taken.
+func (s crashStep) reached(status map[string]any) bool {
+	return status["state"] == s.after && status["client_id"] == s.afterClient && (!s.compromises || status["compromised"] == true)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,25 +198,48 @@ func TestLifeCountsFromBeforeTheRequest(t *testing.T) {
 	})
 }
 
-// A life shorter than the buffer halves it, rather than never serving anything.
+// A life shorter than the buffer halves it, rather than never serving anything. However
+// many readers follow ttl, Fuuffy is asked once for each token that is used up: the
+// bound counts tokens, not reads, of which there are many more.
 func TestShortLivedTokens(t *testing.T) {
-	for _, life := range []time.Duration{10 * time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
+	for _, life := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
 		t.Run(life.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
 				m.sandbox.SetTokenLifetime(life)
-				for range 100 {
-					resp := m.read()
-					expires, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
-					require.NoError(t, err)
-					ttl := time.Duration(resp.Data["ttl"].(int64)) * time.Second
-					if life >= 30*time.Second {
-						left := time.Until(expires.Add(time.Second)) // expires_at is cut to whole seconds.
-						require.GreaterOrEqual(t, left-ttl-time.Second, min(5*time.Minute, life/2)-time.Second, "life left when the reader returns")
-					}
-					time.Sleep(ttl + time.Second)
+				buffer := min(5*time.Minute, life/2)
+				servedUntil := life - buffer
+				opens := servedUntil - min(5*time.Minute, servedUntil/4)*11/10 // at the earliest
+				const readers = 20
+				var reads atomic.Int64
+				began := time.Now()
+				end := began.Add(100 * life)
+				var following sync.WaitGroup
+				for range readers {
+					following.Go(func() {
+						for time.Now().Before(end) {
+							asked := time.Now()
+							resp := m.read()
+							reads.Add(1)
+							assert.Less(t, time.Since(asked), time.Second, "Fuuffy answers at once here")
+							assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+							expires, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
+							assert.NoError(t, err)
+							left := time.Until(expires.Add(time.Second)) // expires_at is cut to whole seconds.
+							assert.GreaterOrEqual(t, left, buffer, "life left of what is served")
+							ttl := time.Duration(resp.Data["ttl"].(int64)) * time.Second
+							// Who comes back as told finds another token, or this one not in its buffer
+							// for longer than the rounding of ttl.
+							assert.GreaterOrEqual(t, left-ttl, buffer-time.Second, "life left when the reader returns")
+							time.Sleep(ttl + time.Second)
+						}
+					})
 				}
-				assert.LessOrEqual(t, m.requests(), 100)
+				following.Wait()
+				most := int(time.Since(began)/opens) + 1
+				assert.LessOrEqual(t, m.requests(), most, "one request for each token that is used up")
+				assert.GreaterOrEqual(t, m.requests(), int(100*life/servedUntil)-1, "and not fewer than that takes")
+				assert.Greater(t, reads.Load(), int64(5*m.requests()), "so that the bound is not one of the reads")
 			})
 		})
 	}
@@ -293,32 +317,53 @@ func TestConfigWriteDuringARequest(t *testing.T) {
 	})
 }
 
-// Many changes and many readers: each reader gets a token of credentials that
-// were in force while it read.
+// Many changes and many readers. Each change revokes the client before it, which kills
+// that client's tokens. So a read between two changes must yield a token that lives: one of
+// the credentials in force.
 func TestConfigWritesAmongReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2 * time.Millisecond})
+		// changes is odd while a change is under way.
+		var changes, judged, dead atomic.Int64
 		ctx, stop := context.WithCancel(t.Context())
 		var readers sync.WaitGroup
 		for range 50 {
 			readers.Go(func() {
 				for ctx.Err() == nil {
+					before := changes.Load()
 					resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
-					if assert.NoError(t, err) && assert.False(t, resp.IsError(), "%v", resp) {
-						time.Sleep(time.Millisecond)
+					if !assert.NoError(t, err) || !assert.False(t, resp.IsError(), "%v", resp.Error()) {
+						return
 					}
+					alive := m.sandbox.TokenAlive(resp.Data["access_token"].(string))
+					if before%2 == 0 && changes.Load() == before {
+						judged.Add(1)
+						if !alive {
+							dead.Add(1)
+						}
+					}
+					time.Sleep(time.Millisecond)
 				}
 			})
 		}
+		former := testClientID
 		for i := range 50 {
 			id := "shop-" + strconv.Itoa(i)
 			m.sandbox.CreateClient(id, "other-secret")
+			changes.Add(1)
 			m.do(logical.UpdateOperation, "config", pairs("client_id", id, "client_secret", "other-secret", "verify_connection", i%2 == 0))
+			m.sandbox.RevokeClient(former)
+			changes.Add(1)
+			former = id
 			time.Sleep(10 * time.Millisecond)
-			require.Equal(t, m.b.cache.Snapshot().Source.(*client).Current.ID, m.b.cache.Snapshot().Token.CredentialsID)
+			require.Equal(t, id, m.readConfig()["client_id"])
 		}
 		stop()
 		readers.Wait()
+		assert.Zero(t, dead.Load(), "reads of a token of former credentials")
+		assert.Greater(t, judged.Load(), int64(10_000))
+		assert.LessOrEqual(t, m.requests(), 2*50+1, "token requests: one for each change, and one more for those it overtook")
 	})
 }
 

@@ -56,6 +56,9 @@ func judgeEntries(h *history) (broken []violation) {
 		if lost := lostIn(s.config, before, h.call(s.call)); lost != "" {
 			broken = append(broken, violated("no write is lost", at, "call %d stores a config that %s", s.call, lost))
 		}
+		if h.overtaken(s) {
+			broken = append(broken, violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.call))
+		}
 		if before != nil && before.Current.same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
 			broken = append(broken, violated("last_rotated moves with the credentials only", at, "call %d moves it", s.call))
 		}
@@ -71,6 +74,31 @@ func judgeEntries(h *history) (broken []violation) {
 		}
 	}
 	return broken
+}
+
+// overtaken tells whether the stored config was another when a call wrote it than when
+// the call first read it.
+func (h *history) overtaken(s *storageRecord) bool {
+	based := s.applied
+	for _, read := range h.stored {
+		if read.operation == "get" && read.call == s.call && read.key == configKey && read.applied.before(based) {
+			based = read.applied
+		}
+	}
+	return h.writeID(based) != h.writeID(s.applied)
+}
+
+// writeID is the stored config's just before a moment, empty for none.
+func (h *history) writeID(m moment) (id string) {
+	for _, s := range h.configChanges() {
+		if s.applied.before(m) {
+			id = ""
+			if s.config != nil {
+				id = s.config.WriteID
+			}
+		}
+	}
+	return id
 }
 
 // lostIn says what a stored config lost of the one before it.

@@ -321,7 +321,7 @@ func (h *history) changedBetween(node string, meanwhile span) bool {
 // judgeTime: every call returns within its own deadline, or in bounded time.
 func judgeTime(h *history) (broken []violation) {
 	const (
-		slack = 10*time.Millisecond + 20*clockTime // for log lines, and the clock
+		slack = 10*time.Millisecond + 6*clockTime // for log lines, and the clock
 		least = time.Minute
 		// tries is how long one token request takes at most.
 		tries = 50 * time.Second

@@ -147,7 +147,7 @@ var works = []work{
 	{4, (*worker).readRotation},
 	{1, (*worker).status},
 	{3, (*worker).periodic},
-	{1, (*worker).restart},
+	{2, (*worker).restart},
 }
 
 // act does one thing at random.

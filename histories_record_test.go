@@ -99,7 +99,7 @@ func (c *call) changes() bool {
 
 func (c *call) writesConfig() bool { return c.op == opWriteConfig || c.op == opDeleteConfig }
 
-// storageRecord is one put or delete in storage.
+// storageRecord is one put or delete in storage, or one get of the config by a call.
 type storageRecord struct {
 	span
 	node      string
@@ -113,7 +113,7 @@ type storageRecord struct {
 	config    *storedConfig
 }
 
-func (s *storageRecord) took() bool { return s.applied != never }
+func (s *storageRecord) took() bool { return s.applied != never && s.operation != "get" }
 
 // requestRecord is one token request at Fuuffy.
 type requestRecord struct {

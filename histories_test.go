@@ -104,7 +104,7 @@ func newWorld(seed uint64) (*world, error) {
 	all := func(string) bool { return true }
 	onlyConfig := func(key string) bool { return key == configKey }
 	w.nodes = []*node{{name: activeNode, system: system(0), storage: w.shared, hears: deaf}}
-	switch random.IntN(4) {
+	switch random.IntN(3) {
 	case 0:
 		w.nodes = append(w.nodes, &node{name: otherNode, system: system(consts.ReplicationPerformanceStandby), storage: w.shared, readOnly: all, hears: all})
 	case 1:

@@ -161,14 +161,14 @@ func (w *world) start(n *node, number int) error {
 }
 
 // clockTime is the most that looking at the clock takes.
-const clockTime = 5 * time.Millisecond
+const clockTime = 50 * time.Millisecond
 
 // slowClock returns the time, and sometimes keeps the goroutine that asked for a while:
 // much can happen between two statements.
 func (w *world) slowClock(p *process) tokencache.Instant {
 	now := tokencache.SystemClock()
 	w.mu.Lock()
-	wait := max(0, upTo(p.random, 4*clockTime)-3*clockTime)
+	wait := max(0, upTo(p.random, 10*clockTime)-9*clockTime)
 	w.mu.Unlock()
 	time.Sleep(wait)
 	return now
@@ -276,7 +276,7 @@ func delay(r *rand.Rand) time.Duration {
 	return upTo(r, 20*time.Second)
 }
 
-// storageObservation notes a put or a delete.
+// storageObservation notes a put, a delete, or that a call reads the config.
 type storageObservation struct {
 	w      *world
 	record *storageRecord
@@ -301,7 +301,7 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 			s.config = &storedConfig{}
 			_ = json.Unmarshal(entry.Value, s.config)
 		}
-		if operation != "get" {
+		if operation != "get" || entry.Key == configKey && s.call != 0 {
 			w.h.stored = append(w.h.stored, s)
 		}
 		return storageObservation{w, s}
@@ -311,10 +311,13 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 func (o storageObservation) effect(act func() error) error {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
-	if err := act(); err != nil || o.record.operation == "get" {
+	if err := act(); err != nil {
 		return err
 	}
 	o.record.applied = o.w.nowLocked()
+	if o.record.operation == "get" {
+		return nil
+	}
 	if o.record.key == configKey {
 		o.w.config = o.record.config
 	}

@@ -441,3 +441,19 @@ func TestStatusSaysSinceWhen(t *testing.T) {
 		assert.Greater(t, m.status()["upstream_since"], since)
 	})
 }
+
+// Fuuffy that alternates between 503 and garbage is left alone for longer and longer,
+// like one that fails in one way.
+func TestHoldOffGrowsAcrossKindsOfFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		for i := range 10 {
+			m.sandbox.SetFault(faultMalformed)
+			if i%2 == 0 {
+				m.sandbox.SetFault(faultUnavailable)
+			}
+			m.untilAsked(time.Hour)
+		}
+		assert.GreaterOrEqual(t, m.untilAsked(time.Hour), 45*time.Second)
+	})
+}

@@ -68,7 +68,7 @@ var statusFields = func() map[string]*framework.FieldSchema {
 		"upstream_state":       {Type: framework.TypeString, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable or malformed."},
 		"upstream_since":       {Type: framework.TypeTime, Description: "Since when upstream_state is what it is, as far as this node knows."},
 		"upstream_message":     {Type: framework.TypeString, Description: "What the last failure was."},
-		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row of the class in upstream_state; 0 if that is ok."},
+		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row; 0 if upstream_state is ok, or if an operator changed something since."},
 		"upstream_next_try":    {Type: framework.TypeTime, Description: "When the engine sends the next request to Fuuffy, at the earliest."},
 		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, by its last answer."},
 		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that wait for Fuuffy right now."},

@@ -29,6 +29,7 @@ var (
 
 // Source is one configuration to get tokens with. It is immutable, and its identity
 // is the generation: the cache publishes nothing of a source that is not in force.
+// Policy, Judge and Describe are pure and quick: the cache calls them under its lock.
 type Source interface {
 	// Policy is how its tokens are served.
 	Policy() Policy
@@ -68,7 +69,9 @@ type state struct {
 	source Source
 	// loading is the load under way, nil if there is none.
 	loading *load
-	token   *Cached
+	// restoring is the Restore under way, nil if there is none.
+	restoring *restoration
+	token     *Cached
 	// suspect is set when an app reported the token and Fuuffy gave no other: the
 	// token counts as in its refresh window.
 	suspect bool
@@ -97,7 +100,7 @@ func (s *state) supersede() {
 	if s.flight != nil {
 		s.flight.cancel()
 	}
-	s.flight, s.loading, s.holdOff = nil, nil, s.holdOff.lifted()
+	s.flight, s.loading, s.restoring, s.holdOff = nil, nil, nil, s.holdOff.lifted()
 }
 
 // Cache holds one token and makes at most one request for another at a time.

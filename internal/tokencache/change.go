@@ -144,16 +144,22 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 	if err != nil {
 		return
 	}
+	r := &restoration{source}
+	c.change(func(s *state) { s.restoring = r })
 	t, ok, err := c.stored(ctx, source, c.state.Load().token)
-	if ok {
-		now := c.options.Clock()
-		placed := c.place(t, source, now)
-		c.change(func(s *state) {
-			if s.source == source && s.tokenState(now) != Fresh {
-				s.token, s.suspect, s.lastSuccess = placed, false, t.IssuedAt
-			}
-		})
-	}
+	now := c.options.Clock()
+	c.change(func(s *state) {
+		if s.restoring != r {
+			return // Another node may have deleted that token meanwhile.
+		}
+		s.restoring = nil
+		if ok && s.source == source && s.tokenState(now) != Fresh {
+			s.token, s.suspect, s.lastSuccess = c.place(t, source, now), false, t.IssuedAt
+		}
+	})
 	unlock()
 	c.logUnreadable(err)
 }
+
+// restoration is one run of Restore. What supersedes a flight supersedes it too.
+type restoration struct{ source Source }

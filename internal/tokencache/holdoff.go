@@ -19,7 +19,7 @@ const DefaultRateLimitWait = time.Minute
 type holdOff struct {
 	// cause is how the last token request ended, nil if it brought a token.
 	cause *upstream.Error
-	// failures counts the failures of one class in a row, since an operator last
+	// failures counts the failures of one kind in a row, since an operator last
 	// changed something; 0 means that there is no wait.
 	failures int
 	// until is its end on the monotonic clock.
@@ -44,10 +44,20 @@ func (e *HeldOffError) Unwrap() error { return e.Cause }
 // after returns the hold-off that follows one more failure. random is in [0, 1).
 func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdOff {
 	failures, since := 1, now.Wall
-	if h.cause != nil && h.cause.Failure == cause.Failure {
+	if h.cause != nil && alike(h.cause.Failure, cause.Failure) {
 		failures, since = h.failures+1, h.since
 	}
 	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random), since: since}
+}
+
+// alike tells whether two failures count as one row. An upstream that alternates
+// between 503 and garbage must not be asked each second for as long as it does.
+func alike(a, b upstream.Failure) bool {
+	return a == b || transient(a) && transient(b)
+}
+
+func transient(f upstream.Failure) bool {
+	return f == upstream.Unavailable || f == upstream.Malformed
 }
 
 // over returns the hold-off that follows a success, which is none.

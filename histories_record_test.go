@@ -216,6 +216,10 @@ func (t *invalidation) String() string {
 	return fmt.Sprintf("%s: invalidate %s on %s", t.span, t.key, t.node)
 }
 
+func (d *cleanup) String() string {
+	return fmt.Sprintf("%s: clean up %s.%d", d.span, d.node, d.process)
+}
+
 // around returns the records near the moments of a violation, in their order.
 func (h *history) around(v violation) string {
 	const near = 2 * time.Second
@@ -243,6 +247,9 @@ func (h *history) around(v violation) string {
 	}
 	for _, t := range h.told {
 		add(t.span, t)
+	}
+	for _, d := range h.cleaned {
+		add(d.span, d)
 	}
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.begin.seq, b.begin.seq) })
 	texts := make([]string, len(lines))

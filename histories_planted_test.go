@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// when is a moment of a history made by hand: one second for each number.
+func when(seq int) moment { return moment{seq, time.Duration(seq) * time.Second} }
+
+func during(begin, end int) span { return span{when(begin), when(end)} }
+
+// goodHistory breaks no rule: an engine is configured, its token is read, deleted,
+// reported, the credentials are compromised, a setting is written, and it is cleaned up.
+func goodHistory() *history {
+	of := func(id int, op string, s span, c call) *call {
+		c.id, c.op, c.span, c.answered, c.process, c.outcome = id, op, s, activeNode, 1, endedWell
+		return &c
+	}
+	put := func(call int, key string, s span, applied int, what storageRecord) *storageRecord {
+		what.call, what.key, what.span, what.applied, what.node, what.process, what.operation = call, key, s, when(applied), activeNode, 1, "put"
+		return &what
+	}
+	granted := func(call int, client, token string, s span) *requestRecord {
+		return &requestRecord{span: s, node: activeNode, process: 1, call: call, client: client, outcome: "granted", token: token, expires: time.Hour}
+	}
+	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	first := storedConfig{WriteID: "W1", Current: credentials{ID: "1", ClientID: "C1", SetAt: began}, RotationReminder: 1001 * time.Second}
+	second := first
+	second.WriteID, second.Current = "W2", credentials{ID: "2", ClientID: "C2", SetAt: began.Add(time.Hour)}
+	second.Rotation = rotation{Previous: &first.Current, Compromised: true}
+	third := second
+	third.WriteID, third.RotationReminder = "W3", 1002*time.Second
+
+	erased := put(3, tokenKey, during(12, 14), 13, storageRecord{})
+	erased.operation = "delete"
+	read := put(11, configKey, during(95, 96), 96, storageRecord{})
+	read.operation = "get"
+	return &history{
+		calls: []*call{
+			of(1, opWriteConfig, during(1, 9), call{pair: "C1", set: 1001}),
+			of(2, opRead, during(10, 11), call{token: "T1"}),
+			of(3, opDeleteToken, during(12, 15), call{}),
+			of(4, opRead, during(16, 22), call{token: "T2"}),
+			of(5, opReport, during(60, 68), call{reported: "T2", token: "T3"}),
+			of(6, opRead, during(70, 71), call{token: "T3"}),
+			of(7, opReadConfig, during(72, 73), call{reminder: 1001}),
+			of(8, opReadRotation, during(74, 75), call{rotation: rotationSeen{"C1", stateIdle, timestamp(began).(string)}}),
+			of(9, opCompromised, during(80, 90), call{pair: "C2"}),
+			of(10, opRead, during(92, 93), call{token: "T4"}),
+			of(11, opWriteConfig, during(95, 99), call{set: 1002}),
+			of(12, opReadConfig, during(100, 101), call{reminder: 1002}),
+		},
+		stored: []*storageRecord{
+			put(1, configKey, during(4, 6), 5, storageRecord{config: &first}),
+			put(1, tokenKey, during(6, 8), 7, storageRecord{token: "T1"}),
+			erased,
+			put(0, tokenKey, during(19, 21), 20, storageRecord{token: "T2"}),
+			put(0, tokenKey, during(63, 65), 64, storageRecord{token: "T3"}),
+			put(9, configKey, during(83, 85), 84, storageRecord{config: &second}),
+			put(9, tokenKey, during(86, 88), 87, storageRecord{token: "T4"}),
+			read,
+			put(11, configKey, during(97, 99), 98, storageRecord{config: &third}),
+		},
+		asked: []*requestRecord{
+			granted(1, "C1", "T1", during(2, 3)),
+			granted(0, "C1", "T2", during(17, 18)),
+			granted(0, "C1", "T3", during(61, 62)),
+			granted(9, "C2", "T4", during(81, 82)),
+		},
+		cleaned: []*cleanup{{during(110, 112), activeNode, 1}},
+	}
+}
+
+// again adds a read that gets a token.
+func (h *history) again(token string, begin int) {
+	h.calls = append(h.calls, &call{id: len(h.calls) + 1, op: opRead, span: during(begin, begin+1), answered: activeNode, process: 1, outcome: endedWell, token: token})
+}
+
+// refusedRequest makes the flight before another end badly, so many seconds before it.
+func (h *history) refusedRequest(outcome string, retryAfter time.Duration) {
+	h.asked[1].outcome, h.asked[1].token, h.asked[1].retryAfter = outcome, "", retryAfter
+	h.asked[1].span = during(57, 58)
+}
+
+// TestJudge plants one violation after the other in a good history.
+func TestJudge(t *testing.T) {
+	assert.Empty(t, judge(goodHistory()), "the good history")
+	for name, tt := range map[string]struct {
+		rule  func(*history) []violation
+		plant func(*history)
+	}{
+		"a deleted token is read":               {judgeDeleted, func(h *history) { h.again("T1", 30) }},
+		"a deleted token after a restart":       {judgeDeleted, func(h *history) { h.again("T1", 30); h.calls[12].process = 2 }},
+		"a deleted token on another node":       {judgeDeleted, plantOnOtherNode},
+		"a flight outlives the delete":          {judgeDeleted, func(h *history) { h.asked[1].span = during(10, 18) }},
+		"a save comes after the delete":         {judgeDeleted, func(h *history) { h.asked[1].begin, h.calls[3].token = when(10), "" }},
+		"the delete leaves the token":           {judgeDeleted, func(h *history) { h.stored[2].applied = never }},
+		"a replaced token is read":              {judgeReported, func(h *history) { h.again("T2", 69) }},
+		"a replaced token after a restart":      {judgeReported, func(h *history) { h.again("T2", 120); h.calls[12].process = 2 }},
+		"a report gets its token":               {judgeReported, func(h *history) { h.calls[4].token = "T2" }},
+		"a compromised token is read":           {judgeCompromised, func(h *history) { h.again("T3", 91) }},
+		"a token that nobody granted":           {judgeGranted, func(h *history) { h.asked[0].token = "T9" }},
+		"a token that is granted later":         {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
+		"a token of others is read":             {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
+		"an expired token is read":              {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
+		"a token without a config":              {judgeGranted, func(h *history) { h.stored[0].config = nil }},
+		"a write is not seen":                   {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
+		"a config vanishes":                     {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},
+		"a refused write is seen":               {judgeWrites, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write is seen before it began":       {judgeWrites, func(h *history) { h.calls[6].reminder = 1002 }},
+		"a write stores nothing":                {judgeEntries, func(h *history) { h.stored[8].applied = never }},
+		"a refused write stores":                {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write_id is used twice":              {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
+		"a setting takes back the credentials":  {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
+		"a setting takes back the rotation":     {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation{} }},
+		"a step takes back a setting":           {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
+		"a setting brings back a config":        {judgeEntries, func(h *history) { h.stored[5].config = nil }},
+		"a flight writes the config":            {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
+		"last_rotated moves":                    {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
+		"an overtaken write is stored":          {judgeEntries, func(h *history) { h.stored[7].applied = when(70) }},
+		"the rotation of the past is told":      {judgeRotationReads, func(h *history) { h.calls[7].span = during(102, 103) }},
+		"another last_rotated is told":          {judgeRotationReads, func(h *history) { h.calls[7].rotation.lastRotated = "never" }},
+		"new credentials were not tried":        {judgeProofs, func(h *history) { h.asked[3].outcome = "rejected" }},
+		"a flight is the proof":                 {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
+		"complete without a rejection":          {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
+		"two flights at once":                   {judgeRequests, func(h *history) { h.asked[2].beside = 1 }},
+		"a 429 is ignored":                      {judgeHoldOff, func(h *history) { h.refusedRequest("limited", 10*time.Second) }},
+		"a rejection is ignored":                {judgeHoldOff, func(h *history) { h.refusedRequest("rejected", 0) }},
+		"a call outlives its deadline":          {judgeTime, func(h *history) { h.calls[4].limit = 2 * time.Second }},
+		"a call takes minutes":                  {judgeTime, func(h *history) { h.calls[1].end.at += 2 * time.Minute }},
+		"a call never ends":                     {judgeTime, func(h *history) { h.calls[5].end = never }},
+		"a token is served before its save":     {judgeSaved, func(h *history) { h.calls[3].end = when(20) }},
+		"a token is never saved":                {judgeSaved, func(h *history) { h.stored[3].token = "" }},
+		"a save takes long":                     {judgeSaved, func(h *history) { h.stored[3].end.at += 10 * time.Second }},
+		"a cleaned process goes on storing":     {judgeCleaned, func(h *history) { h.stored[8].end = when(120) }},
+		"a cleaned process goes on asking":      {judgeCleaned, func(h *history) { h.asked[3].end = when(120) }},
+		"a cleanup takes long":                  {judgeCleaned, func(h *history) { h.cleaned[0].end = when(118) }},
+		"a compromised token on another node":   {judgeCompromised, plantCompromisedElsewhere},
+		"the credentials of the past elsewhere": {judgeGranted, plantCompromisedElsewhere},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := goodHistory()
+			tt.plant(h)
+			broken := tt.rule(h)
+			if assert.NotEmpty(t, broken) {
+				assert.NotEmpty(t, h.around(broken[0]), "the records around it")
+			}
+		})
+	}
+}
+
+// plantOnOtherNode has a standby serve a token after it learned of the delete.
+func plantOnOtherNode(h *history) {
+	h.told = append(h.told, &invalidation{during(15, 16), otherNode, tokenKey, when(13)})
+	h.again("T1", 30)
+	h.calls[12].answered = otherNode
+}
+
+// plantCompromisedElsewhere has another node serve a token of compromised credentials
+// after it learned of them.
+func plantCompromisedElsewhere(h *history) {
+	h.told = append(h.told, &invalidation{during(91, 92), otherNode, configKey, when(84)})
+	h.again("T3", 94)
+	h.calls[12].answered = otherNode
+}
+
+// TestJudgeAllows shows the judge what looks bad and is not.
+func TestJudgeAllows(t *testing.T) {
+	for name, plant := range map[string]func(*history){
+		"a read beside the delete":        func(h *history) { h.again("T1", 14) },
+		"a standby that does not know":    func(h *history) { plantOnOtherNode(h); h.told[0].end = when(40) },
+		"a report of a young token":       func(h *history) { h.calls[4].token, h.calls[4].tooYoung = "T2", true },
+		"a save that failed, and crashed": plantFailedSave,
+		"a hold-off that somebody lifted": func(h *history) {
+			h.refusedRequest("rejected", 0)
+			h.calls[3].outcome, h.calls[3].token = "error", ""
+			h.calls[2].end, h.stored[2].end = when(59), when(59)
+		},
+		"a call that waits for a restart": func(h *history) { h.calls[1].end.at, h.calls[1].waited = 3*time.Minute, 3*time.Minute },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := goodHistory()
+			plant(h)
+			for _, v := range judge(h) {
+				t.Errorf("%s: %s", v.rule, v.text)
+			}
+		})
+	}
+}
+
+// plantFailedSave restarts an engine that could not save what it replaced a token with.
+func plantFailedSave(h *history) {
+	h.stored[4].applied, h.stored[4].failed = never, true
+	h.calls[6].span, h.calls[7].span = during(72, 73), during(74, 75)
+	h.again("T2", 76)
+	h.calls[12].process = 2
+}

@@ -233,17 +233,6 @@ func (s *snapshot) nextStepPromoted(rejected bool) string {
 	return "Now: " + finish + back
 }
 
-// stillWorks says what to do about credentials that should be dead and are not.
-func stillWorks(t transition) error {
-	old := toRevoke(t.mustBeDead, t.mustWork)
-	if t.step == "complete" {
-		return userError(fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
-			"If that can't be, vault write <mount>rotate-root/complete force=true forgets them without this proof", old))
-	}
-	return userError(fmt.Sprintf("client %s still works, so nothing was changed: put it back (vault write -f <mount>rotate-root/rollback), "+
-		"or revoke it in the Fuuffy dashboard and write this again", t.mustBeDead.ClientID))
-}
-
 // unproved says what it means that Fuuffy gave no token to credentials that must work.
 func unproved(t transition, cause error) error {
 	failure, ok := errors.AsType[*upstream.Error](cause)

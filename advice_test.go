@@ -199,7 +199,9 @@ func TestUnrevokedClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, "compromised")
 		assert.Equal(t, "2000-01-01T00:00:00Z shop-1 (compromised)", m.rotation()["unrevoked"])
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Contains(t, text, "force=true compromised_client_id=shop-1", "what works is advised")
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
 		assert.Contains(t, text, "compromised_client_id=shop-1")
 
 		m.write("rotate-root/complete", "force", true, "compromised_client_id", testClientID)
@@ -403,7 +405,7 @@ func TestRepeatedSteps(t *testing.T) {
 func TestEmergencyTellsOfAgents(t *testing.T) {
 	m := newRotatingMount(t, stateIdle)
 	resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
-	assert.Contains(t, resp.Warnings, restartAgents)
+	assert.Contains(t, strings.Join(resp.Warnings, "\n"), restartAgents)
 	assert.Contains(t, resp.Data["next_step"], restartAgents)
 	assert.Contains(t, resp.Data["history"], "promoted shop-2 (in place of shop-1, which is compromised)")
 	m.sandbox.RevokeClient(testClientID)

@@ -87,7 +87,7 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition)
 func (c *client) proveDead(ctx context.Context, t transition) error {
 	_, err := c.requestToken(ctx, t.mustBeDead)
 	if err == nil {
-		return stillWorks(t)
+		return userError(t.alive)
 	}
 	if failure, ok := errors.AsType[*upstream.Error](err); ok && failure.ProvesDead() {
 		return nil

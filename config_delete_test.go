@@ -31,7 +31,7 @@ func TestConfigDeleteWithUnknownOutcome(t *testing.T) {
 
 				requests := m.requests()
 				for range 3 {
-					status, text := m.refused(logical.ReadOperation, "token", nil)
+					status, text := m.refusedToken()
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, text, "vault write fuuffy/config", "the way out")
 					_, err := m.handle(t.Context(), logical.UpdateOperation, "token", nil)

@@ -157,5 +157,5 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 var typeNames = map[framework.FieldType]string{
 	framework.TypeString:         "a string",
 	framework.TypeBool:           "true or false",
-	framework.TypeDurationSecond: "a duration like 5m, or a number of seconds",
+	framework.TypeDurationSecond: "a duration like 5m, or a whole number of seconds",
 }

@@ -128,13 +128,13 @@ func TestFallbackThatIsRateLimited(t *testing.T) {
 		})
 		m.do(logical.DeleteOperation, "token", nil)
 		m.log.reset()
-		m.refused(logical.ReadOperation, "token", nil)
+		m.refusedToken()
 		requests := g.count()
 		began := time.Now()
 		for range 59 {
 			m.tick()
 			for range 6 {
-				m.refused(logical.ReadOperation, "token", nil)
+				m.refusedToken()
 				time.Sleep(10 * time.Second)
 			}
 		}

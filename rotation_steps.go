@@ -15,8 +15,9 @@ type transition struct {
 	step string
 	// mustWork must get an access token, which is served if the change left none.
 	mustWork *credentials
-	// mustBeDead must be rejected.
+	// mustBeDead must be rejected; alive says what to do if it is not.
 	mustBeDead *credentials
+	alive      string
 	// unchanged is set when there is nothing to save.
 	unchanged bool
 	// renewed is set when the credentials in force, or their endpoint, are others.
@@ -61,7 +62,7 @@ func emergency(pair credentials) step {
 			r.Compromised = true
 			r.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: r.Previous.ClientID + " is compromised"})
 			dropped := r.giveUp(r.Previous.ClientID, whyCompromised, now)
-			return transition{step: "stage", next: c, mustWork: &c.Current, warnings: []string{restartAgents}, dropped: dropped}, nil
+			return transition{step: "stage", next: c, mustWork: &c.Current, dropped: dropped}, nil
 		case pair.same(&c.Current):
 			return stageCurrent(c)
 		case state == statePromoted && pair.same(r.Previous):
@@ -117,6 +118,8 @@ func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transiti
 	c.Rotation.stagePair(pair, now)
 	t := promoteCompromised(c, now)
 	t.mustBeDead = forgotten
+	t.alive = fmt.Sprintf("client %s still works, so nothing was changed: put it back (vault write -f <mount>rotate-root/rollback), "+
+		"or revoke it in the Fuuffy dashboard and write this again", forgotten.ClientID)
 	return t
 }
 
@@ -148,7 +151,6 @@ func promoteCompromised(c storedConfig, now time.Time) transition {
 	r.Compromised = true
 	r.lastRecord().Detail = fmt.Sprintf("in place of %s, which is compromised", r.Previous.ClientID)
 	t.dropped = r.giveUp(r.Previous.ClientID, whyCompromised, now)
-	t.warnings = []string{restartAgents}
 	return t
 }
 
@@ -173,14 +175,20 @@ func complete(how completion) step {
 			return transition{}, userError(fmt.Sprintf("client %s is only staged: promote it first: vault write -f <mount>rotate-root/promote", r.Staged.ClientID))
 		}
 		old, compromised := *r.Previous, r.Compromised
+		force := "force=true"
+		if compromised {
+			force += " compromised_client_id=" + old.ClientID
+		}
 		t := transition{step: "complete", mustWork: &c.Current, mustBeDead: &old}
+		t.alive = fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
+			"If that can't be, vault write <mount>rotate-root/complete %s forgets them without this proof", toRevoke(&old, &c.Current), force)
 		record := rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + old.ClientID}
 		switch {
 		case !how.force:
 			r.tickOff(old.ClientID)
 		case compromised && how.compromisedClientID != old.ClientID:
 			return transition{}, userError(fmt.Sprintf("client %s is compromised, and its secret may still work: revoke it in the Fuuffy dashboard, and complete without force. "+
-				"If you must force it, type its name: vault write <mount>rotate-root/complete force=true compromised_client_id=%s", old.ClientID, old.ClientID))
+				"If you must force it, type its name: vault write <mount>rotate-root/complete %s", old.ClientID, force))
 		default:
 			t.mustBeDead = nil
 			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret goes on working. "+

@@ -5,7 +5,6 @@ package fuuffy
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"log"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -309,12 +307,6 @@ func (s *testStorage) Delete(ctx context.Context, key string) error {
 	}
 	return s.Storage.Delete(ctx, key)
 }
-
-// b64token is the grammar of a bearer token in RFC 6750 §2.1.
-var b64token = regexp.MustCompile(`\A[A-Za-z0-9\-._~+/]+=*\z`)
-
-// oldTLS is a server's configuration that no client should accept today.
-var oldTLS = &tls.Config{MinVersion: tls.VersionTLS11, MaxVersion: tls.VersionTLS11}
 
 var discardLog = log.New(io.Discard, "", 0)
 

@@ -93,6 +93,7 @@ func appendEntity(all []reading, text string) []reading {
 	start := 1
 	for strings.HasPrefix(text[start:], "amp;") {
 		start += len("amp;")
+		all = append(all, reading{start, "&"})
 	}
 	for i := start; i < min(len(text), start+maxEntity); i++ {
 		c := text[i]

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// What an error says about the credentials: whether others are worth a try, and
+// whether it proves that these are dead.
+func TestWhatARejectionProves(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status       int
+		body         string
+		others, dead bool
+	}{
+		"401 of Fuuffy":            {401, `{"error": {"code": "invalid_client"}}`, true, true},
+		"401 without a body":       {401, ` `, true, true},
+		"400 invalid_client":       {400, `{"error": {"code": "invalid_client"}}`, true, true},
+		"403 401021":               {403, `{"error": {"code": "401021"}}`, true, true},
+		"403 by its reason":        {403, `{"error": {"code": "1", "code_reason": "invalid_client_id_or_client_secret"}}`, true, true},
+		"400 about something else": {400, `{"error": {"code": "invalid_request"}}`, true, false},
+		"400 of another OAuth":     {400, `{"error": "invalid_client"}`, true, false},
+		"403 page":                 {403, `<html>Forbidden</html>`, true, false},
+		"403 in words":             {403, `invalid_client`, true, false},
+		"403 missing permission":   {403, `{"error": {"code": "unauthorized_client"}}`, true, false},
+		"404":                      {404, ` `, false, false},
+		"409":                      {409, ` `, false, false},
+		"422":                      {422, ` `, false, false},
+		"429 that says it":         {429, `{"error": {"code": "invalid_client"}}`, false, false},
+		"503 that says it":         {503, `{"error": {"code": "invalid_client"}}`, false, false},
+		"200 that says it":         {200, `{"error": {"code": "invalid_client"}}`, false, false},
+		"302":                      {302, `{"error": {"code": "invalid_client"}}`, false, false},
+		"404 that says it":         {404, `{"error": {"code": "invalid_client"}}`, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, sandbox := sandboxClient(t)
+				sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: tt.status, Body: tt.body})
+				failed := requireFailed(t, c)
+				assert.Equal(t, tt.others, failed.RejectsCredentials())
+				assert.Equal(t, tt.dead, failed.ProvesDead())
+			})
+		})
+	}
+}
+
+// A body that is cut, too long or endless takes away the explanation, not the class and
+// not Retry-After.
+func TestStatusDecidesWhateverTheBody(t *testing.T) {
+	bodies := map[string]func(http.ResponseWriter, *http.Request){
+		"cut": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			fmt.Fprint(w, `{"error": {"code": "inv`)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"silent": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
+		"long": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2*maxBody)) },
+	}
+	for status, want := range map[int]Failure{400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 408: Unavailable, 429: RateLimited, 500: Unavailable, 503: Unavailable} {
+		for name, write := range bodies {
+			t.Run(fmt.Sprint(status, " ", name), func(t *testing.T) {
+				t.Parallel()
+				requests := 0
+				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					requests++
+					w.Header().Set("Retry-After", "600")
+					w.WriteHeader(status)
+					write(w, r)
+				}))
+				server.Config.ErrorLog = discardLog
+				server.StartTLS()
+				defer server.Close()
+				failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: 300 * time.Millisecond, Transport: server.Client().Transport}))
+				assert.Equal(t, want, failed.Failure)
+				assert.Equal(t, status, failed.Status)
+				assert.Equal(t, noExplanation, failed.Message)
+				if want != Rejected {
+					assert.Equal(t, 10*time.Minute, failed.RetryAfter)
+				}
+				assert.Equal(t, 1, requests, "Fuuffy asked to be left alone")
+			})
+		}
+	}
+}
+
+// A retry inside the request waits for as long as Fuuffy asks, or there is none.
+func TestRetriesWaitForRetryAfter(t *testing.T) {
+	for seconds, want := range map[string]struct {
+		requests int
+		least    time.Duration
+	}{"1": {3, 2 * time.Second}, "2": {3, 4 * time.Second}, "3": {1, 0}, "600": {1, 0}} {
+		t.Run(seconds+" s", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, sandbox := sandboxClient(t)
+				sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 503, Header: map[string]string{"Retry-After": seconds}})
+				began := time.Now()
+				requireFailed(t, c)
+				assert.Equal(t, want.requests, sandbox.Stats().TokenRequests)
+				assert.GreaterOrEqual(t, time.Since(began), want.least)
+			})
+		})
+	}
+}
+
+// Pauses grow, have a random part, and stay within their bounds.
+func TestJitter(t *testing.T) {
+	for attempt := 1; attempt <= 3; attempt++ {
+		least, most := time.Hour, time.Duration(0)
+		for range 2000 {
+			pause := jitter(attempt)
+			least, most = min(least, pause), max(most, pause)
+		}
+		limit := min(2*minPause<<attempt, maxPause)
+		assert.GreaterOrEqual(t, least, minPause)
+		assert.Less(t, least, minPause+limit/20, "random from the bottom")
+		assert.LessOrEqual(t, most, limit)
+		assert.Greater(t, most, limit-limit/20, "to the top")
+	}
+}
+
+// A small response must not expand to a huge one, nor may its headers be endless.
+func TestTransportBounds(t *testing.T) {
+	transport, err := NewTransport("")
+	assert.NoError(t, err)
+	bounded := transport.(*http.Transport)
+	assert.True(t, bounded.DisableCompression)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 80 {
+			w.Header().Set(fmt.Sprintf("X-%d", i), fmt.Sprintf("%01000d", i))
+		}
+		fmt.Fprint(w, `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`)
+	}))
+	defer server.Close()
+	transport, err = NewTransport(certificatePEM(server.Certificate()))
+	assert.NoError(t, err)
+	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: time.Second, Transport: transport}))
+	assert.Equal(t, Unavailable, failed.Failure)
+	assert.Contains(t, failed.Message, "header")
+}
+
+func TestRateLimitRemaining(t *testing.T) {
+	c, sandbox := sandboxClient(t)
+	_, known := c.config.RateLimit.Remaining()
+	assert.False(t, known)
+	sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"X-RateLimit-Remaining": "7"}})
+	requireFailed(t, c)
+	n, known := c.config.RateLimit.Remaining()
+	assert.True(t, known)
+	assert.EqualValues(t, 7, n)
+}

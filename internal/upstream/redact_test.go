@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// encodings are the ways in which a text may echo a secret.
+var encodings = map[string]func(string) string{
+	"plain":              func(s string) string { return s },
+	"query":              url.QueryEscape,
+	"path":               url.PathEscape,
+	"lower-case percent": func(s string) string { return percent(s, "%%%02x") },
+	"every byte percent": func(s string) string { return percent(s, "%%%02X") },
+	"percent twice":      func(s string) string { return url.QueryEscape(url.QueryEscape(s)) },
+	"JSON": func(s string) string {
+		encoded, _ := json.Marshal(s)
+		return string(encoded[1 : len(encoded)-1])
+	},
+	"JSON, all escaped": func(s string) string {
+		var out strings.Builder
+		for _, r := range s {
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+		return out.String()
+	},
+	"Go":           func(s string) string { quoted := strconv.Quote(s); return quoted[1 : len(quoted)-1] },
+	"HTML":         html.EscapeString,
+	"HTML decimal": func(s string) string { return entities(s, "&#%d;") },
+	"HTML hex":     func(s string) string { return entities(s, "&#x%X;") },
+}
+
+func percent(s, format string) string {
+	var out strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&out, format, s[i])
+	}
+	return out.String()
+}
+
+func entities(s, format string) string {
+	var out strings.Builder
+	for _, r := range s {
+		fmt.Fprintf(&out, format, r)
+	}
+	return out.String()
+}
+
+const secretWithEverything = `p1&nt"d+<s>é/=%\z'`
+
+// A secret is taken out of a text wherever it stands, also where the cut would have
+// shown its head, and also where only a part of it is there.
+func TestRedaction(t *testing.T) {
+	for name, encode := range encodings {
+		t.Run(name, func(t *testing.T) {
+			for _, before := range []int{0, 1, 17, 385, 390, 395, 399, 400, 500} {
+				text := newRedactor(secretWithEverything).clean(strings.Repeat("_", before) + encode(secretWithEverything) + " tail")
+				requireHidden(t, secretWithEverything, encode, text)
+			}
+			for length := 6; length < utf8.RuneCountInString(secretWithEverything); length++ {
+				head := string([]rune(secretWithEverything)[:length])
+				requireHidden(t, secretWithEverything, encode, newRedactor(secretWithEverything).clean("echo: "+encode(head)))
+			}
+		})
+	}
+}
+
+// requireHidden fails if six characters of the secret in a row are in the text.
+func requireHidden(t *testing.T, secret string, encode func(string) string, text string) {
+	t.Helper()
+	runes := []rune(secret)
+	for i := 0; i+6 <= len(runes); i++ {
+		part := string(runes[i : i+6])
+		if strings.Contains(text, part) || strings.Contains(text, encode(part)) {
+			require.Fail(t, "a part of the secret is shown", "characters %d to %d, in a text of %d bytes", i, i+6, len(text))
+		}
+	}
+}
+
+func TestShortSecretIsTakenOutWhole(t *testing.T) {
+	assert.Equal(t, "a [redacted] b", newRedactor("s3cr").clean("a s3cr b"))
+	assert.Equal(t, "a s3c b", newRedactor("s3cr").clean("a s3c b"), "a part of so little says nothing")
+	assert.Equal(t, "nothing", newRedactor("").clean("nothing"))
+}
+
+func TestCodesAreRedactedToo(t *testing.T) {
+	failed := parseError([]byte(`{"error": {"code": "x-`+testSecret+`", "message": "m"}}`), newRedactor(testSecret))
+	assert.Equal(t, "x-[redacted]", failed.Code)
+}
+
+// FuzzRedact: no secret of eight characters or more, nor six characters of it in a row,
+// is shown, whatever text contains it in whatever encoding at whatever offset.
+func FuzzRedact(f *testing.F) {
+	for i := range len(encodings) {
+		f.Add(secretWithEverything, "before ", " after", i)
+		f.Add("0123456789abcdef", strings.Repeat("x", 395), "", i)
+	}
+	names := make([]string, 0, len(encodings))
+	for name := range encodings {
+		names = append(names, name)
+	}
+	f.Fuzz(func(t *testing.T, secret, before, after string, encoding int) {
+		secret = strings.Map(func(r rune) rune {
+			if r < 0x21 || r == utf8.RuneError || r > 0xffff {
+				return -1 // config refuses white space and control characters.
+			}
+			return r
+		}, strings.ToValidUTF8(secret, ""))
+		runes := []rune(secret)
+		if len(runes) < longSecret {
+			return
+		}
+		encode := encodings[names[max(encoding, -encoding, 0)%len(names)]]
+		plain := encodings["plain"]
+		text := newRedactor(secret).clean(before + encode(secret) + after)
+		marked := strings.ReplaceAll(strings.ReplaceAll(text, redacted, "\x00"), withheld, "\x00")
+		for i := 0; i+6 <= len(runes); i++ {
+			part := string(runes[i : i+6])
+			if strings.Contains(marked, plain(part)) {
+				t.Fatalf("characters %d to %d of the secret are shown", i, i+6)
+			}
+		}
+	})
+}

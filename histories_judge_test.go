@@ -13,7 +13,7 @@ func judge(h *history) []violation {
 	for _, rule := range []func(*history) []violation{
 		judgeDeleted, judgeReported, judgeCompromised, judgeGranted,
 		judgeWrites, judgeEntries, judgeRotationReads,
-		judgeProofs, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned,
+		judgeProofs, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned, judgePanics,
 	} {
 		all = append(all, rule(h)...)
 	}
@@ -355,12 +355,12 @@ func (h *history) storageTime(s span) (total time.Duration) {
 }
 
 // judgeSaved: who is given a token gets it after it was stored, or after that failed.
-// Another node finds it as soon as it is there. A save does not take for ever.
+// Another process finds it as soon as it is there. A save does not take for ever.
 func judgeSaved(h *history) (broken []violation) {
 	for _, c := range h.served() {
 		tried := slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
 			return s.key == tokenKey && s.operation == "put" && s.token == c.token &&
-				(s.end.before(c.end) || s.node != c.answered && s.applied.before(c.end))
+				(s.end.before(c.end) || (s.node != c.answered || s.process != c.process) && s.applied.before(c.end))
 		})
 		if !tried {
 			broken = append(broken, violated("a token is saved before it is served", []moment{c.begin, c.end}, "call %d gets %s, which is not in storage", c.id, c.token))
@@ -391,6 +391,16 @@ func judgeCleaned(h *history) (broken []violation) {
 			if a.node == d.node && a.process == d.process && d.end.before(a.end) {
 				broken = append(broken, violated(rule, []moment{d.begin, d.end, a.begin}, "it goes on asking Fuuffy"))
 			}
+		}
+	}
+	return broken
+}
+
+// judgePanics: no call panics. That would end the mounts of everybody.
+func judgePanics(h *history) (broken []violation) {
+	for _, c := range h.calls {
+		if c.panicked != "" {
+			broken = append(broken, violated("no call panics", []moment{c.begin, c.end}, "call %d does: %s", c.id, c.panicked))
 		}
 	}
 	return broken

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -79,17 +80,30 @@ func (w *world) enter(n *node) *process {
 	}
 }
 
-func (w *world) send(ctx context.Context, n *node, p *process, c *call, r request) (*logical.Response, error) {
-	defer func() { <-p.calls }()
+func (w *world) send(ctx context.Context, n *node, p *process, c *call, r request) (resp *logical.Response, err error) {
+	defer func() {
+		<-p.calls
+		if recover() != nil {
+			resp, err = nil, &panicked{string(debug.Stack())}
+		}
+	}()
 	c.answered, c.process = n.name, p.number
 	return p.b.HandleRequest(ctx, &logical.Request{
 		Operation: r.operation, Path: r.path, Data: r.data, Storage: p.storage, MountPoint: "fuuffy/",
 	})
 }
 
+// panicked is the error of a call that panicked. The value may quote a secret.
+type panicked struct{ stack string }
+
+func (p *panicked) Error() string { return "panic" }
+
 // noteLocked records the outcome of a call.
 func (w *world) noteLocked(c *call, resp *logical.Response, err error) {
 	coded, isCoded := errors.AsType[logical.HTTPCodedError](err)
+	if p, ok := errors.AsType[*panicked](err); ok {
+		c.panicked = p.stack
+	}
 	switch {
 	case isCoded:
 		c.outcome = fmt.Sprint("HTTP ", coded.Code())

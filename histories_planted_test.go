@@ -139,6 +139,7 @@ func TestJudge(t *testing.T) {
 		"a save takes long":                     {judgeSaved, func(h *history) { h.stored[3].end.at += 10 * time.Second }},
 		"a cleaned process goes on storing":     {judgeCleaned, func(h *history) { h.stored[8].end = when(120) }},
 		"a cleaned process goes on asking":      {judgeCleaned, func(h *history) { h.asked[3].end = when(120) }},
+		"a call panics":                         {judgePanics, func(h *history) { h.calls[1].panicked = "here" }},
 		"a cleanup takes long":                  {judgeCleaned, func(h *history) { h.cleaned[0].end = when(118) }},
 		"a compromised token on another node":   {judgeCompromised, plantCompromisedElsewhere},
 		"the credentials of the past elsewhere": {judgeGranted, plantCompromisedElsewhere},

@@ -81,6 +81,7 @@ type call struct {
 	set      int    // the rotation_reminder that was written, which no other call writes
 
 	outcome  string
+	panicked string // the stack
 	token    string // the token that was served
 	tooYoung bool
 	reminder int // the rotation_reminder that was read, 0 if not configured

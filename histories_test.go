@@ -143,6 +143,12 @@ func runHistory(t *testing.T, seed uint64) *history {
 		k := &worker{w: w, name: fmt.Sprintf("worker %d", i+1), random: w.stream("worker", i)}
 		workers.Go(func() { k.follow(began, rounds) })
 	}
+	for i, round := range rounds {
+		for _, name := range []string{"one", "two"} {
+			k := &worker{w: w, name: fmt.Sprintf("%s of round %d", name, i+1), random: w.stream("duo "+name, i)}
+			workers.Go(func() { k.collide(began.Add(round)) })
+		}
+	}
 	workers.Wait()
 	w.catchUp()
 	violations := w.settle(operator)
@@ -177,6 +183,12 @@ func (k *worker) follow(began time.Time, rounds []time.Duration) {
 			time.Sleep(upTo(k.random, 400*time.Millisecond))
 		}
 	}
+}
+
+// collide does one thing while somebody else does another: each two meet in some history.
+func (k *worker) collide(at time.Time) {
+	time.Sleep(time.Until(at) + 200*time.Millisecond + upTo(k.random, 200*time.Millisecond))
+	works[k.random.IntN(len(works))].do(k, k.w.nodes[k.random.IntN(len(k.w.nodes))])
 }
 
 // settle lets the faults end and everything come to rest. Then the engine must work.

@@ -356,6 +356,9 @@ func (w *world) tellLocked(s *storageRecord) {
 func (w *world) transport(n *node, p *process) http.RoundTripper {
 	next := w.sandbox.RoundTripper()
 	return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		if err := r.Context().Err(); err != nil {
+			return nil, err // As net/http does: nothing is sent.
+		}
 		a := w.arrive(r, n, p)
 		defer w.leave(a)
 		var before, after time.Duration

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// transport connects a process to Fuuffy.
+func (w *world) transport(n *node, p *process) http.RoundTripper {
+	next := w.sandbox.RoundTripper()
+	return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		if err := r.Context().Err(); err != nil {
+			return nil, err // As net/http does: nothing is sent.
+		}
+		a := w.arrive(r, n, p)
+		defer w.leave(a)
+		var before, after time.Duration
+		var fault string
+		w.draw(r.Context(), p, func(random *rand.Rand, own, _ bool) {
+			before, after = upTo(random, 900*time.Millisecond), upTo(random, 900*time.Millisecond)
+			kinds := []string{"503", "limited", "rejected", "garbage", "hang", "lost"}
+			if own {
+				kinds = append(kinds, "panic") // The engine promises to survive one in a flight.
+			}
+			kind := kinds[random.IntN(len(kinds))]
+			a.retryAfter = time.Duration(1+random.IntN(20)) * time.Second
+			if chance(random, w.fuuffyFaults) && !w.calm {
+				fault = kind
+			}
+		})
+		if err := pause(r.Context(), before); err != nil {
+			return nil, err
+		}
+		resp, err := w.answer(next, r, a, fault)
+		if err != nil {
+			return nil, err
+		}
+		if err := pause(r.Context(), after); err != nil {
+			return nil, err
+		}
+		return resp, nil
+	})
+}
+
+// arrive notes a token request, and how many of flights are under way beside it.
+func (w *world) arrive(r *http.Request, n *node, p *process) *requestRecord {
+	a := &requestRecord{node: n.name, process: p.number}
+	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
+		a.call = c.call
+	}
+	body, _ := r.GetBody()
+	text, _ := io.ReadAll(body)
+	form, _ := url.ParseQuery(string(text))
+	a.client = form.Get("client_id")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a.begin, a.end, a.outcome = w.nowLocked(), never, "nothing"
+	for b, ctx := range w.inFlight {
+		if a.call == 0 && b.call == 0 && b.node == a.node && b.process == a.process && ctx.Err() == nil {
+			a.beside++
+		}
+	}
+	w.inFlight[a] = r.Context()
+	w.h.asked = append(w.h.asked, a)
+	return a
+}
+
+func (w *world) leave(a *requestRecord) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a.end = w.nowLocked()
+	delete(w.inFlight, a)
+}
+
+// answer is the sandbox's, unless there is a fault.
+func (w *world) answer(next http.RoundTripper, r *http.Request, a *requestRecord, fault string) (*http.Response, error) {
+	invalid := `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`
+	outcome := func(is string) { w.mu.Lock(); a.outcome = is; w.mu.Unlock() }
+	outcome(fault)
+	switch fault {
+	case "503":
+		return made(r, http.StatusServiceUnavailable, "", nil), nil
+	case "limited":
+		return made(r, http.StatusTooManyRequests, "", map[string]string{"Retry-After": strconv.Itoa(int(a.retryAfter / time.Second))}), nil
+	case "rejected":
+		return made(r, http.StatusUnauthorized, invalid, nil), nil
+	case "garbage":
+		return made(r, http.StatusOK, "<html>", nil), nil
+	case "hang":
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	case "panic":
+		panic("the transport panics")
+	}
+	resp, err := next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		outcome("rejected")
+		return made(r, resp.StatusCode, string(body), nil), nil
+	}
+	w.grant(a, body)
+	if fault == "lost" {
+		return nil, errors.New("connection lost")
+	}
+	return made(r, resp.StatusCode, string(body), nil), nil
+}
+
+// grant names the token that Fuuffy granted.
+func (w *world) grant(a *requestRecord, body []byte) {
+	var granted struct {
+		Data struct {
+			AccessToken string `json:"access_token"`
+		} `json:"data"`
+	}
+	_ = json.Unmarshal(body, &granted)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name := fmt.Sprintf("T%d", len(w.names)+1)
+	w.names[granted.Data.AccessToken], w.values[name] = name, granted.Data.AccessToken
+	a.token, a.expires = name, time.Since(w.began)+w.life
+	if a.outcome == "" {
+		a.outcome = "granted"
+	}
+}
+
+func made(r *http.Request, status int, body string, header map[string]string) *http.Response {
+	resp := &http.Response{
+		StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: int64(len(body)),
+		Body: io.NopCloser(bytes.NewReader([]byte(body))),
+	}
+	for name, value := range header {
+		resp.Header.Set(name, value)
+	}
+	return resp
+}

@@ -195,10 +195,22 @@ func (k *worker) periodic(n *node) {
 	k.call(n, &call{op: opPeriodic}, request{logical.RollbackOperation, "", nil})
 }
 
-// restart ends the plugin, half of the time without warning.
+// restart ends the plugin, half of the time without warning. A start reads all that is
+// stored, so somebody often changes that meanwhile.
 func (k *worker) restart(n *node) {
 	w := k.w
+	k.done++
+	beside := &worker{w: w, name: fmt.Sprintf("%s, beside %d", k.name, k.done), random: w.stream(k.name+" beside", k.done)}
 	w.mu.Lock()
+	w.behindLocked(func() {
+		time.Sleep(upTo(beside.random, 800*time.Millisecond))
+		switch beside.random.IntN(4) {
+		case 0, 1:
+			beside.deleteToken(n)
+		case 2:
+			beside.writeCredentials(n)
+		}
+	})
 	c := &call{id: len(w.h.calls) + 1, worker: k.name, op: opRestart, span: span{w.nowLocked(), never}, answered: n.name, outcome: endedWell}
 	w.h.calls = append(w.h.calls, c)
 	w.mu.Unlock()

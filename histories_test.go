@@ -23,7 +23,7 @@ import (
 
 var (
 	historySeed  = flag.Uint64("history-seed", 0, "run the one history of this seed (0: those from -history-first on)")
-	historySeeds = flag.Int("history-seeds", 300, "how many histories to run")
+	historySeeds = flag.Int("history-seeds", 500, "how many histories to run")
 	historyFirst = flag.Uint64("history-first", 1, "the seed of the first history")
 )
 
@@ -144,8 +144,8 @@ func runHistory(t *testing.T, seed uint64) *history {
 		workers.Go(func() { k.follow(began, rounds) })
 	}
 	for i, round := range rounds {
-		for _, name := range []string{"one", "two"} {
-			k := &worker{w: w, name: fmt.Sprintf("%s of round %d", name, i+1), random: w.stream("duo "+name, i)}
+		for _, name := range []string{"one", "two", "three"} {
+			k := &worker{w: w, name: fmt.Sprintf("%s of round %d", name, i+1), random: w.stream("collide "+name, i)}
 			workers.Go(func() { k.collide(began.Add(round)) })
 		}
 	}
@@ -185,10 +185,14 @@ func (k *worker) follow(began time.Time, rounds []time.Duration) {
 	}
 }
 
-// collide does one thing while somebody else does another: each two meet in some history.
+// collide changes something while others do too: each two changes meet in some history.
 func (k *worker) collide(at time.Time) {
-	time.Sleep(time.Until(at) + 200*time.Millisecond + upTo(k.random, 200*time.Millisecond))
-	works[k.random.IntN(len(works))].do(k, k.w.nodes[k.random.IntN(len(k.w.nodes))])
+	changes := []func(*worker, *node){
+		(*worker).report, (*worker).deleteToken, (*worker).writeSettings, (*worker).writeCredentials,
+		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).restart,
+	}
+	time.Sleep(time.Until(at) + 100*time.Millisecond + upTo(k.random, 300*time.Millisecond))
+	changes[k.random.IntN(len(changes))](k, k.w.nodes[k.random.IntN(len(k.w.nodes))])
 }
 
 // settle lets the faults end and everything come to rest. Then the engine must work.

@@ -32,7 +32,7 @@ var (
 const historyTime = 30 * time.Second
 
 // maxFailures is how many histories are printed.
-const maxFailures = 12
+const maxFailures = 3
 
 // TestHistories runs several clients, operators and Vault itself against an engine whose
 // storage and upstream take their time and fail, and judges what everybody saw. A seed

@@ -91,8 +91,10 @@ lint: ## Check all that can be checked without running the code
 	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
-XX \
-		(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s .) || exit 1; \
+	@for package in . ./internal/upstream; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$package/*_test.go); do \
+			(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$package) || exit 1; \
+		done; \
 	done
 
 bench: build ## Measure reads, memory and starts beside the least that Vault charges: 15 minutes

@@ -10,13 +10,13 @@ SANDBOX := $(CURDIR)/bin/fuuffy-sandbox
 DEMO    := $(CURDIR)/bin/demo
 
 # Modules whose code is ours. The others below tools/ only pin versions.
-MODULES     := . e2e tools/release tools/dockerlint
+MODULES     := . e2e tools/release
 LINTER      := go tool -modfile="$(CURDIR)/tools/lint/go.mod"
 
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e compat demo dev docs picture lint fuzz soak bench release clean
+.PHONY: help build test test-unit figures test-e2e compat demo dev docs lint fuzz soak bench release clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -53,8 +53,10 @@ FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 
 # The filter takes out what only says that a test passed, and leaves the figures.
 test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
-	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
-		sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; exit "$$(cat "$(CURDIR)/bin/e2e.status")"
+	@rm -f "$(CURDIR)/bin/e2e.status"; $(FIND_VAULT); $(FIND_PROMETHEUS); \
+	cd e2e && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
+		sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; \
+	exit "$$(cat "$(CURDIR)/bin/e2e.status" || echo 1)"
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
@@ -76,14 +78,10 @@ docs: build ## Write what is generated: docs/api.md, tables in docs/, what vault
 	go test -count=1 -run '^(TestFaultMatrix|TestMetricNames)$$' . -update
 	@$(FIND_VAULT); cd e2e && go test -count=1 -run '^(TestPathHelp|TestAPIDocs)$$' . -update
 
-picture: build ## Draw docs/images/a-day.svg anew, from a run of six minutes
-	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && go run ./monitoring/picture
-
 lint: ## Check all that can be checked without running the code
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
 		{ echo "Not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; }
 	@for script in scripts/*.sh examples/*/*.sh; do sh -n "$$script" || exit 1; done
-	go run -C tools/dockerlint . "$(CURDIR)/Dockerfile"
 	@for module in $(MODULES); do \
 		(set -ex; cd $$module; go vet ./...; $(LINTER) staticcheck ./...) || exit 1; \
 	done

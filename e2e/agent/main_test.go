@@ -27,9 +27,8 @@ var (
 	vault    *stack.Vault
 	// auditFile is where Vault notes each request.
 	auditFile string
-	// exampleApp is examples/app, and curlStandIn what its shell script can make do
-	// with where there is no curl.
-	exampleApp, curlStandIn string
+	// exampleApp is examples/app.
+	exampleApp string
 )
 
 func TestMain(m *testing.M) { os.Exit(stack.RunTests(m, setUp)) }
@@ -54,14 +53,10 @@ func setUp(p stack.Programs, s *stack.Stack) (err error) {
 	if err != nil {
 		return err
 	}
-	exampleApp, curlStandIn = filepath.Join(s.Dir, "app"), filepath.Join(s.Dir, "stand-in", "curl")
-	for program, source := range map[string]string{
-		exampleApp:  "github.com/fuuffy/vault-plugin-secrets-fuuffy/examples/app",
-		curlStandIn: "../internal/curl",
-	} {
-		if output, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", source, err, output)
-		}
+	exampleApp = filepath.Join(s.Dir, "app")
+	build := exec.Command("go", "build", "-o", exampleApp, "github.com/fuuffy/vault-plugin-secrets-fuuffy/examples/app")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build examples/app: %w\n%s", err, output)
 	}
 	// They wait for most of their time, and not for a processor.
 	flag.Parse()

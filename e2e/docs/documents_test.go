@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package docs has the tests of the documents: links lead somewhere, words are
-// spelled right, and what they say of the product's files and settings is so.
+// Package docs has the tests of the documents: links lead somewhere, and
+// what they say of the product's files and settings is so.
 package docs
 
 import (

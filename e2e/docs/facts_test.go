@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -37,17 +36,34 @@ func TestConfigurationTable(t *testing.T) {
 	}
 }
 
-// CONTRIBUTING.md says of each Go file in the root why it is there. A test that is
-// named after the file which it tests goes without saying.
+// The page about the engine's files has each of them.
 func TestLayout(t *testing.T) {
-	d := readDocument(t, "CONTRIBUTING.md")
+	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	require.NoError(t, err)
 	files, err := filepath.Glob(filepath.Join(root, "*.go"))
 	require.NoError(t, err)
 	for _, file := range files {
-		tested := strings.TrimSuffix(file, "_test.go") + ".go"
-		if tested != file+".go" && slices.Contains(files, tested) {
-			continue
+		if name := filepath.Base(file); !strings.HasSuffix(name, "_test.go") {
+			assert.Contains(t, string(page), strings.TrimSuffix(name, ".go"))
 		}
-		assert.Truef(t, slices.Contains(d.code, filepath.Base(file)), "%s is not in CONTRIBUTING.md", filepath.Base(file))
+	}
+}
+
+// TestDockerfile holds the Dockerfile to the files that it names: nothing here builds it.
+func TestDockerfile(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	require.NoError(t, err)
+	const plugin = "vault-plugin-secrets-fuuffy"
+	for _, text := range []string{
+		"-o bin/ ./cmd/" + plugin + "\n",
+		"COPY --from=build /src/bin/" + plugin + " /bin/\n",
+		`ENTRYPOINT ["/bin/` + plugin + `"]`,
+		"COPY LICENSE /\n",
+		"-X github.com/fuuffy/" + plugin + ".version=$VERSION",
+	} {
+		assert.Contains(t, string(content), text)
+	}
+	for _, path := range []string{"LICENSE", filepath.Join("cmd", plugin)} {
+		assert.FileExists(t, filepath.Join(root, path, map[bool]string{true: "main.go"}[path != "LICENSE"]))
 	}
 }

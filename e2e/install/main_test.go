@@ -35,24 +35,20 @@ var (
 	programs stack.Programs
 	// newPlugin is the plugin, built as newVersion.
 	newPlugin string
-	// curlStandIn is what setup-http.sh can make do with where there is no curl.
-	curlStandIn string
 )
 
 func TestMain(m *testing.M) { os.Exit(stack.RunTests(m, setUp)) }
 
 func setUp(p stack.Programs, s *stack.Stack) error {
 	programs = p
-	newPlugin, curlStandIn = filepath.Join(s.Dir, "new", pluginName), filepath.Join(s.Dir, "stand-in", "curl")
+	newPlugin = filepath.Join(s.Dir, "new", pluginName)
 	// As in the Makefile, so that all but the linking is done already.
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X "+module+".version="+newVersion,
 		"-o", newPlugin, "./cmd/"+pluginName)
 	build.Dir = filepath.Join("..", "..")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	for _, command := range []*exec.Cmd{build, exec.Command("go", "build", "-o", curlStandIn, "../internal/curl")} {
-		if output, err := command.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", command, err, output)
-		}
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", build, err, output)
 	}
 	// They wait for Vaults most of their time.
 	flag.Parse()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -28,32 +29,11 @@ type setup struct {
 	settings  string
 }
 
-// TestSetup runs both scripts through the life of a mount.
+// TestSetup runs the script through the life of a mount.
 func TestSetup(t *testing.T) {
 	t.Parallel()
-	t.Run("vault", func(t *testing.T) {
-		t.Parallel()
-		testSetup(t, 0, "vault", programs.Vault)
-	})
-	t.Run("curl", func(t *testing.T) {
-		t.Parallel()
-		curl, err := exec.LookPath("curl")
-		if err != nil {
-			t.Log("There is no curl on this machine: setup-http.sh is tested with a stand-in for it only.")
-			curl = curlStandIn
-		}
-		s := testSetup(t, 1, "curl", curl)
-
-		s.watch("curl", curlStandIn)
-		s.set("stale_if_error=false", "stale_if_error=true")
-		s.brings(s.again, "configured fuuffy/", "changes: 1")
-	})
-}
-
-// testSetup runs the script of one of the guide's commands. It talks to Vault by a program.
-func testSetup(t *testing.T, command int, program, binary string) *setup {
-	s := newSetup(t, program, binary)
-	s.first = guide(t)["Configuration as code"][command]
+	s := newSetup(t, "vault", programs.Vault)
+	s.first = guide(t)["Configuration as code"][0]
 	s.again = strings.TrimPrefix(s.first, "FUUFFY_CLIENT_SECRET_FILE=/dev/stdin ")
 	require.NotEqual(t, s.first, s.again)
 	s.refuses("the client secret of shop-1 is needed")
@@ -70,6 +50,12 @@ func testSetup(t *testing.T, command int, program, binary string) *setup {
 	}
 	token, requests := s.accessToken(), s.requests()
 
+	t.Log("A trailing slash is the same address.")
+	s.set("base_url="+s.BaseURL(), "base_url="+s.BaseURL()+"/")
+	s.brings(s.again, "changes: 0")
+
+	t.Log("A rehearsal that was killed in the middle left its mount.")
+	s.enableRehearsal()
 	s.install(newPlugin, pluginName+"-new")
 	s.registers(newPlugin, newVersion, pluginName+"-new")
 	s.set("token_refresh_window=300", "token_refresh_window=600")
@@ -81,6 +67,7 @@ func testSetup(t *testing.T, command int, program, binary string) *setup {
 	good := s.settings
 	s.registers(programs.Plugin, "v100.0.0", pluginName+"-new")
 	s.refuses("checksums did not match")
+	assert.NotContains(t, s.mounts(), "fuuffy-rehearsal/", "a rehearsal that fails leaves nothing")
 	assert.Equal(t, newVersion, s.running())
 	assert.Equal(t, token, s.accessToken())
 	s.settings = good
@@ -119,7 +106,6 @@ func testSetup(t *testing.T, command int, program, binary string) *setup {
 	for what, value := range map[string]string{"the client secret": secret, "the token of Vault": s.token} {
 		assert.False(t, strings.Contains(string(arguments), value), "%s was on a command line", what)
 	}
-	return s
 }
 
 func newSetup(t *testing.T, program, binary string) *setup {
@@ -205,4 +191,17 @@ func (s *setup) refuses(why string) {
 	_, failed := errors.AsType[*exec.ExitError](err)
 	require.True(s.t, failed, "%v\n%s", err, output)
 	assert.Contains(s.t, output, why)
+}
+
+// enableRehearsal leaves the mount of a rehearsal, as a run that was killed does.
+func (s *setup) enableRehearsal() {
+	s.t.Helper()
+	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy-rehearsal", &api.MountInput{Type: pluginName}))
+}
+
+func (s *setup) mounts() map[string]*api.MountOutput {
+	s.t.Helper()
+	mounts, err := s.vault.Client.Sys().ListMountsWithContext(s.t.Context())
+	require.NoError(s.t, err)
+	return mounts
 }

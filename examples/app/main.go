@@ -27,20 +27,30 @@ func main() {
 	every := flag.Duration("every", 0, "print them again and again, after such a `time`")
 	flag.Parse()
 	a, err := newApp()
-	for err == nil {
-		var orders string
-		if orders, err = a.get("/orders"); err == nil {
+	if err != nil {
+		fail(err)
+	}
+	for {
+		orders, err := a.get("/orders")
+		switch {
+		case err == nil:
 			fmt.Println(orders)
+		case *every == 0:
+			fail(err)
+		default:
+			// An app that runs for long does not end because one request failed.
+			fmt.Fprintln(os.Stderr, "app:", err)
 		}
 		if *every == 0 {
-			break
+			return
 		}
 		time.Sleep(*every)
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "app:", err)
-		os.Exit(1)
-	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "app:", err)
+	os.Exit(1)
 }
 
 // app calls Fuuffy, one request at a time.

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# For whoever, or whatever, sets up the engine: docs/install.md by hand, or the scripts here.
+# For whoever, or whatever, sets up the engine: docs/install.md by hand, or the script here.
 # It allows to start any program in the plugin directory as Vault's user, and to write
 # policies: guard it like a root token.
+#
+# It is for the mount fuuffy. For another one, here shop:
+#
+#     sed 's,\(["/]\)fuuffy,\1shop,' installer.hcl | vault policy write shop-installer -
 
 path "sys/plugins/catalog/secret/vault-plugin-secrets-fuuffy" {
   capabilities = ["create", "read", "update", "sudo"]

@@ -17,8 +17,15 @@ unset VAULT_FORMAT
 plugin=vault-plugin-secrets-fuuffy
 policy_folder=$(dirname "$0")/../policies
 changes=0
+rehearsing=
 problem=$(mktemp)
-trap 'rm -f "$problem"' EXIT
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+
+clean_up() {
+    rm -f "$problem"
+    [ -z "$rehearsing" ] || end_rehearsal
+}
 
 fail() {
     echo "setup.sh: $*" >&2
@@ -83,7 +90,14 @@ upgrade() {
 # rehearse starts the version on a mount of its own. A reload ends the old version before
 # it starts the new one: if that can't start, apps get no tokens.
 rehearse() {
+    end_rehearsal # Of a run that was killed.
+    rehearsing=yes
     vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin" >/dev/null
+    rehearsing=
+    end_rehearsal
+}
+
+end_rehearsal() {
     vault secrets disable "$mount-rehearsal" >/dev/null
 }
 
@@ -94,6 +108,8 @@ configure() {
     [ -n "$held_client" ] || credentials=write
     set --
     for setting in $config; do
+        # The engine stores an address without the slash at its end.
+        case $setting in base_url=*/) setting=${setting%/} ;; esac
         if [ "$(field "${setting%%=*}")" != "${setting#*=}" ]; then
             set -- "$@" "$setting"
             case $setting in environment=* | base_url=*) credentials=write ;; esac

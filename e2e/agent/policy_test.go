@@ -39,7 +39,7 @@ var requests = map[string]func(context.Context, *api.Logical, string) error{
 // paths are all that the engine has, and one that it has not. Deleting the config
 // comes last.
 var paths = []string{
-	"token", "token/more", "rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete", "status", "metrics", "config",
+	"token", "token/more", "rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete", "rotate-root/check", "rotate-root/revoked", "status", "metrics", "config",
 }
 
 // allowed is what each example of a policy lets somebody do. All else is forbidden.
@@ -54,6 +54,8 @@ var allowed = map[string]map[string][]string{
 		"rotate-root/promote":  {"update"},
 		"rotate-root/rollback": {"update"},
 		"rotate-root/complete": {"update"},
+		"rotate-root/check":    {"update"},
+		"rotate-root/revoked":  {"update"},
 		"status":               {"read"},
 		"metrics":              {"read"},
 	},
@@ -62,6 +64,9 @@ var allowed = map[string]map[string][]string{
 		"rotate-root/promote":  {"update"},
 		"rotate-root/rollback": {"update"},
 		"rotate-root/complete": {"update"},
+		"rotate-root/check":    {"update"},
+		"rotate-root/revoked":  {"update"},
+		"status":               {"read"},
 	},
 	"monitor": {
 		"status":  {"read"},

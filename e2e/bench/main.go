@@ -2,7 +2,7 @@
 
 // Command bench measures the engine in a real Vault with Raft storage and an audit
 // device: reads of a warm token against what Vault charges for any plugin call (a
-// plugin that answers a constant) and against Vault's own KV; reads while Fuuffy is
+// plugin that answers a constant, with and without the SDK's framework) and against Vault's own KV; reads while Fuuffy is
 // being asked, or is left alone; what a user may tune; memory, and starts. What is
 // compared is measured in one run, in turns, so that a noisy machine is noisy to all.
 package main

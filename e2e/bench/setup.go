@@ -123,6 +123,11 @@ func (m *mount) read(ctx context.Context) (*api.Secret, error) {
 	return answer, nil
 }
 
+// floor is the constant plugin without the framework.
+func (m *mount) floor() *target {
+	return newTarget("constant plugin", m.vault.Address+"/v1/"+m.path+"/bare", m.vault.Client.Token())
+}
+
 // target is the mount as something to load.
 func (m *mount) target(name string) *target {
 	return newTarget(name, m.vault.Address+"/v1/"+m.path+"/token", m.vault.Client.Token())

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command constant is a plugin whose path token answers a constant of the size that
-// the engine answers: what Vault charges for any call of an external plugin.
+// Command constant is a plugin that answers a constant of the size that the engine
+// answers. Its path token goes through the SDK's framework, as in most plugins. Its path
+// bare goes around it: that is what Vault charges for any call of an external plugin.
 package main
 
 import (
@@ -20,7 +21,7 @@ func main() {
 }
 
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := &framework.Backend{
+	b := &backend{&framework.Backend{
 		BackendType: logical.TypeLogical,
 		Paths: []*framework.Path{{
 			Pattern: "token",
@@ -28,8 +29,18 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 				logical.ReadOperation: &framework.PathOperation{Callback: read},
 			},
 		}},
-	}
+	}}
 	return b, b.Setup(ctx, conf)
+}
+
+type backend struct{ *framework.Backend }
+
+// HandleRequest is part of logical.Backend.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if req.Path == "bare" {
+		return read(ctx, req, nil)
+	}
+	return b.Backend.HandleRequest(ctx, req)
 }
 
 func read(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {

@@ -128,10 +128,16 @@ func (s *snapshot) conditions() []condition {
 	add(s.dueSoon(s.now) && !s.overdue(s.now), healthOK, "%s", s.dueText(s.now))
 	for _, u := range r.Unrevoked {
 		leaked := u.Why == whyCompromised
-		add(leaked && !r.Compromised, healthDegraded, "client %s was given up as compromised, and is not known to be revoked", u.ClientID)
-		add(!leaked, healthOK, "client %s was given up (%s), and is not known to be revoked", u.ClientID, u.Why)
+		add(leaked && !r.Compromised, healthDegraded, "%s was given up as compromised, and is not known to be revoked", s.givenUp(u))
+		add(!leaked, healthOK, "%s was given up (%s), and is not known to be revoked", s.givenUp(u), u.Why)
 	}
 	return found
+}
+
+// givenUp names what an operator should revoke. A client in force may have got just a
+// new secret.
+func (s *snapshot) givenUp(u unrevokedClient) string {
+	return toRevoke(&credentials{ClientID: u.ClientID}, &s.Current)
 }
 
 // served tells whether readers get the cached token although Fuuffy gives no other.
@@ -195,8 +201,8 @@ func (s *snapshot) nextStep() string {
 	case s.dueSoon(s.now):
 		return "Rotate now: " + create
 	case len(r.Unrevoked) > 0:
-		id := r.Unrevoked[0].ClientID
-		return fmt.Sprintf("Revoke client %s in the Fuuffy dashboard, then: vault write <mount>rotate-root/revoked client_id=%s", id, id)
+		u := r.Unrevoked[0]
+		return fmt.Sprintf("Revoke %s in the Fuuffy dashboard, then: vault write <mount>rotate-root/revoked client_id=%s", s.givenUp(u), u.ClientID)
 	}
 	return fmt.Sprintf("Nothing until %s. To rotate before: %s", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
 }

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"crypto/x509"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -248,10 +249,13 @@ func TestGivenUpClientsAreListed(t *testing.T) {
 
 func TestUnrevokedListIsBounded(t *testing.T) {
 	m := newRotatingMount(t, stateIdle)
-	for range maxUnrevoked + 1 {
-		m.stage()
+	for i := range maxUnrevoked + 1 {
+		id := fmt.Sprintf("shop-%d", 100+i)
+		m.sandbox.CreateClient(id, newSecret)
+		m.write("rotate-root", "client_id", id, "client_secret", newSecret)
 		m.do(logical.DeleteOperation, "rotate-root", nil)
 	}
+	assert.NotContains(t, m.rotation()["unrevoked"], "shop-100")
 	assert.Len(t, strings.Split(m.rotation()["unrevoked"].(string), "\n"), maxUnrevoked)
 	assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full"))
 }
@@ -457,5 +461,64 @@ func TestHoldOffGrowsAcrossKindsOfFailure(t *testing.T) {
 			m.untilAsked(time.Hour)
 		}
 		assert.GreaterOrEqual(t, m.untilAsked(time.Hour), 45*time.Second)
+	})
+}
+
+// Nobody is told to revoke a client that is in force.
+func TestAdviceNeverRevokesWhatIsInForce(t *testing.T) {
+	t.Run("staged again", func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.write("rotate-root/rollback")
+		m.stage()
+		assert.NotContains(t, m.rotation(), "unrevoked")
+		m.promote()
+		assert.NotContains(t, m.rotation()["next_step"], "revoke client shop-2")
+	})
+	t.Run("written again", func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.write("rotate-root/rollback")
+		m.do(logical.UpdateOperation, "config", m.newPair())
+		assert.NotContains(t, m.rotation(), "unrevoked")
+	})
+	t.Run("the secret alone", func(t *testing.T) {
+		m := newMount(t)
+		m.configure()
+		m.sandbox.CreateClient(testClientID, newSecret)
+		m.write("rotate-root", "client_id", testClientID, "client_secret", newSecret)
+		m.promote()
+		m.write("rotate-root/complete", "force", true)
+		assert.Contains(t, m.rotation()["next_step"], "Revoke the old secret of client shop-1")
+	})
+}
+
+// A check that takes long does not bring back a configuration that was replaced
+// meanwhile.
+func TestCheckOvertakenByAConfigWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		release := m.sandbox.Hold()
+		checked := make(chan struct{})
+		go func() {
+			defer close(checked)
+			m.write("rotate-root/check")
+		}()
+		synctest.Wait()
+		m.do(logical.UpdateOperation, "config", m.newPair("verify_connection", false))
+		release()
+		<-checked
+		assert.Equal(t, newClientID, m.servedClientID())
+		assert.Equal(t, newClientID, m.status()["client_id"])
+	})
+}
+
+// A wall clock that was set back locks nobody out.
+func TestCheckAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		skew := time.Duration(0)
+		m.skewWallClock(func() time.Duration { return skew })
+		m.write("rotate-root/check")
+		skew = -time.Hour
+		m.write("rotate-root/check")
 	})
 }

@@ -228,6 +228,7 @@ func (c *configChange) renew(stored *storedConfig, id string, now time.Time) err
 	current.ID = id
 	if c.renewed {
 		current.SetAt = now
+		c.config.Rotation.tickOff(current.ClientID) // It is not given up any more.
 		record := rotationRecord{Step: "replaced", At: now, ClientID: current.ClientID, Detail: "through config"}
 		if stored == nil {
 			record.Step, record.Detail = "configured", ""

@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
@@ -183,7 +182,9 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 	if err != nil {
 		return nil, err
 	}
-	if last := b.checked.Load(); s.now.UnixNano()-last < int64(checkInterval) || !b.checked.CompareAndSwap(last, s.now.UnixNano()) {
+	last, now := b.checked.Load(), s.now.UnixNano()
+	// A clock that was set back must not lock the operator out.
+	if now >= last && now-last < int64(checkInterval) || !b.checked.CompareAndSwap(last, now) {
 		return nil, userError(fmt.Sprintf("somebody checked the credentials moments ago: check again in %s", checkInterval))
 	}
 	data := map[string]any{
@@ -206,10 +207,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 func (b *backend) checkCurrent(ctx context.Context, s *snapshot) string {
 	t, err := s.requestToken(ctx, &s.Current)
 	if err == nil {
-		err = b.cache.Switch(ctx, tokencache.Switch{
-			Store: func(context.Context) (tokencache.Source, error) { return s.client, nil },
-			Proof: &t,
-		})
+		err = b.cache.Succeed(ctx, s.client, t)
 	} else if failure, ok := errors.AsType[*upstream.Error](err); ok {
 		b.cache.Fail(s.client, failure)
 	}

@@ -104,6 +104,7 @@ func finishFirst(c storedConfig) error {
 // stagePair keeps a pair for the promotion.
 func (r *rotation) stagePair(pair credentials, now time.Time) {
 	r.Staged, r.StagedAt = &pair, now
+	r.tickOff(pair.ClientID) // It is not given up any more.
 	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
 }
 

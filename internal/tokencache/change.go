@@ -109,6 +109,36 @@ func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) erro
 	return nil
 }
 
+// Succeed notes that a request outside a flight got a token with the source in force. It
+// serves that token if it has no better one. A source that is not in force any more has
+// no say.
+func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return err
+	}
+	now, before := c.options.Clock(), c.state.Load()
+	placed := c.place(t, source, now)
+	var unsaved error
+	if before.source == source && before.tokenState(now) != Fresh {
+		unsaved = c.save(ctx, source, t)
+	}
+	c.change(func(s *state) {
+		if s.source != source {
+			return
+		}
+		s.supersede()
+		if s.tokenState(now) != Fresh {
+			s.token, s.suspect = placed, false
+		}
+		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.IssuedAt
+	})
+	unlock()
+	c.logUnsaved(unsaved)
+	c.logOutcome(before.holdOff, c.state.Load().holdOff, now)
+	return nil
+}
+
 // Fail notes that a request outside a flight failed with the source in force.
 func (c *Cache) Fail(source Source, failure *upstream.Error) {
 	now, random := c.options.Clock(), c.options.Random()

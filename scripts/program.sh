@@ -11,11 +11,9 @@
 #
 # vault-1.NN is always what tools/vault-1.NN builds. Vault is under the Business Source
 # License: it is for development and tests, and never part of a release.
-# Several may run at once: one builds and the others wait for it.
 set -eu
 
-sign_of_life=20  # Seconds between two lines of progress.
-silent_owner=120 # Seconds without news after which the owner of a lock counts as dead.
+sign_of_life=20 # Seconds between two lines of progress.
 
 say() { echo "program.sh: $*" >&2; }
 
@@ -72,71 +70,20 @@ now() { date +%s; }
 # minutes writes seconds as in 2m05s.
 minutes() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
 
-# The lock is a file that only one can create. It names its owner and counts
-# the seconds the owner has worked, so that the others can tell a living owner
-# from a dead one, even on another machine that shares the folder, or when the
-# process number belongs to somebody else by now.
-take_lock() { (set -C && lock_text 0 >"$lock") 2>/dev/null; }
-
-lock_text() { echo "$$ $(uname -n) $1"; }
-
-# owner_died takes what the lock says and for how many seconds it has said so.
-# An empty lock is being written at this moment.
-owner_died() {
-	[ "$2" -lt "$silent_owner" ] || return 0
-	set -- $1
-	[ "$#" -ge 2 ] && [ "$2" = "$(uname -n)" ] && ! kill -0 "$1" 2>/dev/null
-}
-
-# drop_dead_lock removes the lock if it still says what it said when its owner
-# was found dead. Between the look and the move, somebody else may have done the
-# same and taken it, so a lock that says something else is put back. Should
-# even that go wrong, two build at once, each into a file of its own.
-drop_dead_lock() {
-	mv "$lock" "$lock.$$" 2>/dev/null || return 0
-	[ "$(cat "$lock.$$")" = "$1" ] || (set -C && cat "$lock.$$" >"$lock") 2>/dev/null || :
-	rm -f "$lock.$$"
-}
-
-# wait_for_other returns when the lock is gone or was taken from a dead owner.
-# It counts the looks, one a second, rather than ask the clock: a computer that
-# slept has not shown that anybody died.
-wait_for_other() {
-	waited=0
-	quiet=0
-	before=
-	while text=$(cat "$lock" 2>/dev/null); do
-		[ "$text" = "$before" ] || quiet=0
-		before=$text
-		if owner_died "$text" "$quiet"; then
-			say "the run that was building $program (process ${text%% *}) is gone; taking over"
-			drop_dead_lock "$text"
-			return
-		fi
-		[ $((waited % sign_of_life)) -ne 0 ] ||
-			say "another run (process ${text%% *}) is building $program; waiting, $(minutes "$waited") so far"
-		waited=$((waited + 1))
-		quiet=$((quiet + 1))
-		sleep 1
-	done
-}
-
 # clean_up runs on every way out that a shell can see.
 clean_up() {
 	[ -z "$compiler" ] || kill "$compiler" 2>/dev/null || :
-	case $(cat "$lock" 2>/dev/null) in
-	"$$ $(uname -n) "*) rm -f "$lock" ;;
-	esac
-	rm -f "$new" "$lock.$$" "$lock.text.$$"
+	rm -f "$new"
 }
 
-# build compiles into a file of its own and moves it into place. It clears GOFLAGS
+# build compiles into a file of its own and moves it into place: two that run at once
+# both build, and neither sees half a program. It clears GOFLAGS
 # (by a harmless value, for an empty one would let "go env -w" have its way): other
 # flags would make Go compile everything once more.
 build() {
 	command -v go >/dev/null 2>&1 ||
 		fail "there is no go to build $program with. Install Go (https://go.dev/dl/)${alternative:+, or $alternative}."
-	rm -f "$built".new.* # What runs that were killed have left.
+	find "$folder" -name '*.new.*' -mtime +1 -exec rm -f {} + # Of runs that were killed.
 	say "building $program $built_version from source${alternative:+ (there is no $program $minimum or newer in PATH)}"
 	say "this takes $duration the first time, once per user; it ends up in $folder"
 	log=$folder/build.log
@@ -149,8 +96,6 @@ build() {
 		sleep 1
 		if [ $(($(now) - reported)) -ge "$sign_of_life" ]; then
 			reported=$(now)
-			lock_text $((reported - begun)) >"$lock.text.$$"
-			mv "$lock.text.$$" "$lock"
 			say "still building, $(minutes $((reported - begun))) so far"
 		fi
 	done
@@ -173,23 +118,15 @@ use_built() {
 	key=$(cat "$module/go.mod" "$module/go.sum" | cksum | sed 's/ .*//')
 	folder=${XDG_CACHE_HOME:-$HOME/.cache}/vault-plugin-secrets-fuuffy/$program-$built_version-$key
 	built=$folder/$program
-	new=$built.new.$$
-	lock=$folder/lock
-	compiler=
-	[ -x "$built" ] || mkdir -p "$folder" || fail "cannot make $folder. Set XDG_CACHE_HOME to a folder that you may write to."
-	trap clean_up EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
-	while [ ! -x "$built" ]; do
-		if take_lock; then
-			# The one who had the lock before may have finished just now.
-			[ -x "$built" ] || build
-		elif [ -e "$lock" ]; then
-			wait_for_other
-		else
-			[ -w "$folder" ] || fail "cannot write to $folder. Set XDG_CACHE_HOME to a folder that you may write to."
-		fi
-	done
+	if [ ! -x "$built" ]; then
+		new=$built.new.$$
+		compiler=
+		trap clean_up EXIT
+		trap 'exit 130' INT
+		trap 'exit 143' TERM HUP
+		{ mkdir -p "$folder" && [ -w "$folder" ]; } || fail "cannot write to $folder. Set XDG_CACHE_HOME to a folder that you may write to."
+		build
+	fi
 	echo "$built"
 }
 

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -66,9 +68,10 @@ func TestDemo(t *testing.T) {
 		"=== 6. ", "HTTP 200 ", "FF-100231", "OK: ",
 		"=== 7. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "It took 1 more token request",
 		"=== 8. ", "invalid_client", "HTTP 200 ", "OK: ",
-		"=== 9. ", "Nothing was changed", "staged_client_id ", "state  ", "promoted", "HTTP 200 ", "OK: ",
-		"=== 10. ", "the old credentials still work", "completed", "HTTP 200 ", "OK: ",
-		"=== 11. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
+		"=== 9. ", "access_token ", "Fuuffy is down: it answered 503", "health ", "failing", "next_step ", "current ", "works", "health ", "ok", "access_token ", "OK: ",
+		"=== 10. ", "Nothing was changed", "staged_client_id ", "state  ", "promoted", "HTTP 200 ", "OK: ",
+		"=== 11. ", "the old credentials still work", "completed", "HTTP 200 ", "OK: ",
+		"=== 12. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
 		"every step did what it said",
 	} {
 		_, after, found := strings.Cut(rest, expected)
@@ -113,6 +116,18 @@ func TestStay(t *testing.T) {
 	}))
 	assert.Contains(t, out.String(), "\n  export VAULT_TOKEN=hvs.")
 	assert.NotContains(t, out.String(), "=== 4.")
+	_, folder, _ := strings.Cut(out.String(), "cd ")
+	folder, _, _ = strings.Cut(folder, "\n")
+	agent, endAgent := context.WithCancel(t.Context())
+	command := exec.CommandContext(agent, programs.Vault, "agent", "-config=agent.hcl")
+	command.Dir = folder
+	require.NoError(t, command.Start())
+	assert.NoError(t, stack.Eventually(t.Context(), "the Agent to write the token", func() error {
+		_, err := os.Stat(filepath.Join(folder, "token"))
+		return err
+	}))
+	endAgent()
+	_ = command.Wait()
 	interrupt()
 	require.NoError(t, <-ended)
 	assertGone(t, &out)

@@ -28,6 +28,7 @@ var wholeTour = []step{
 	{title: "Use the token", run: (*tour).useToken},
 	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
 	{title: "A wrong secret", needsSandbox: true, run: (*tour).refuseSecret},
+	{title: "Fuuffy is down", needsSandbox: true, run: (*tour).outage},
 	{title: "Rotate the credentials: stage and promote", needsSandbox: true, run: (*tour).promote},
 	{title: "Rotate the credentials: revoke and complete", needsSandbox: true, run: (*tour).complete},
 	{title: "Clean up", run: (*tour).cleanUp},
@@ -253,6 +254,49 @@ func (t *tour) refuseSecret(ctx context.Context) error {
 	return nil
 }
 
+func (t *tour) outage(ctx context.Context) error {
+	t.say("Fuuffy answers 503 from now on. Apps don't notice: the cached token is valid.")
+	if err := t.fuuffy.SetStatus(ctx, 503); err != nil {
+		return err
+	}
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	t.say("\nWithout a cached token they would. The status has the verdict, and what to type.")
+	if _, err := t.shell(ctx, 0, "vault delete fuuffy/token"); err != nil {
+		return err
+	}
+	if _, err := t.shell(ctx, 2, "vault read fuuffy/token"); err != nil {
+		return err
+	}
+	output, err := t.shell(ctx, 0, "vault read fuuffy/status | grep -E '^(health|next_step|upstream_)'")
+	if err != nil {
+		return err
+	}
+	if err := expect(field(output, "health") == "failing", "health failing", "the output above"); err != nil {
+		return err
+	}
+	t.say("\nFuuffy is back. The check doesn't wait for the engine's next attempt.")
+	if err := t.fuuffy.SetStatus(ctx, 0); err != nil {
+		return err
+	}
+	if _, err := t.shell(ctx, 0, "vault write -f fuuffy/rotate-root/check"); err != nil {
+		return err
+	}
+	output, err = t.shell(ctx, 0, "vault read fuuffy/status | grep '^health'")
+	if err != nil {
+		return err
+	}
+	if err := expect(field(output, "health") == "ok", "health ok", "the output above"); err != nil {
+		return err
+	}
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	t.passed("The outage was seen, explained and over with one command.")
+	return nil
+}
+
 func (t *tour) cleanUp(ctx context.Context) error {
 	t.say("Disable the mount, end all that was started, remove the folder.")
 	if _, err := t.shell(ctx, 0, "vault secrets disable fuuffy"); err != nil {
@@ -267,8 +311,37 @@ func (t *tour) cleanUp(ctx context.Context) error {
 	return nil
 }
 
+// agentConfig has an Agent keep the token in a file. It takes its Vault token from a file
+// too, which is good for trying, not for a server.
+const agentConfig = `vault {
+  address = %q
+}
+
+auto_auth {
+  method "token_file" {
+    config = {
+      token_file_path = "vault-token"
+    }
+  }
+}
+
+template {
+  contents    = "{{ with secret \"fuuffy/token\" }}{{ .Data.access_token }}{{ end }}"
+  destination = "token"
+  perms       = "0600"
+}
+`
+
 // wait is what -stay does once the engine is set up.
 func (t *tour) wait(ctx context.Context) error {
+	for file, text := range map[string]string{
+		"agent.hcl":   fmt.Sprintf(agentConfig, t.vaultd.Address),
+		"vault-token": t.vaultd.Client.Token(),
+	} {
+		if err := os.WriteFile(filepath.Join(t.stack.Dir, file), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", file, err)
+		}
+	}
 	t.printf("\nIt is all yours. In another terminal:\n")
 	t.printExports("  ")
 	t.printf("\nand then, for example:\n" +
@@ -277,7 +350,8 @@ func (t *tour) wait(ctx context.Context) error {
 		"  vault read fuuffy/config\n" +
 		"  vault read fuuffy/status\n" +
 		"  vault read fuuffy/rotate-root\n" +
-		"  vault path-help fuuffy\n")
+		"  vault path-help fuuffy\n" +
+		"  vault agent -config=agent.hcl    # keeps the access token in the file ./token\n")
 	if t.fuuffy != nil {
 		t.printf("  cat sandbox.log    # how to make the sandbox revoke, refuse, delay …\n")
 	}

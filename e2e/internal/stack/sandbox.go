@@ -86,6 +86,14 @@ func (s *Sandbox) RevokeClient(ctx context.Context, id string) error {
 	return s.call(ctx, http.MethodDelete, "/clients/"+id, nil, new(any))
 }
 
+// SetStatus makes Fuuffy answer token requests with a status; 0 ends that.
+func (s *Sandbox) SetStatus(ctx context.Context, status int) error {
+	if status == 0 {
+		return s.call(ctx, http.MethodDelete, "/fault", nil, new(any))
+	}
+	return s.call(ctx, http.MethodPut, "/fault", map[string]any{"kind": fuuffytest.FaultStatus, "status": status}, new(any))
+}
+
 // call sends JSON to the sandbox's admin API and reads JSON into answer.
 func (s *Sandbox) call(ctx context.Context, method, path string, question, answer any) error {
 	body, err := json.Marshal(question)

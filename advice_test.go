@@ -522,3 +522,34 @@ func TestCheckAfterTheClockWasSetBack(t *testing.T) {
 		m.write("rotate-root/check")
 	})
 }
+
+// A token that an app reports while Fuuffy is held off is suspect too.
+func TestReportDuringAHoldOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(faultRateLimited)
+		m.write("rotate-root/check")
+		requests := m.requests()
+		m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
+		assert.Equal(t, requests, m.requests(), "Fuuffy was not asked")
+		assert.Equal(t, "suspect", m.status()["token_state"])
+		require.Len(t, m.read().Warnings, 1)
+	})
+}
+
+// upstream_since is when the state began, not when it was last confirmed.
+func TestUpstreamSinceOutlivesASuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure()
+		m.read()
+		time.Sleep(52 * time.Minute)
+		m.read()
+		synctest.Wait()
+		assert.Equal(t, 2, m.requests())
+		assert.Equal(t, "2000-01-01T00:00:00Z", m.status()["upstream_since"])
+		assert.Equal(t, "2000-01-01T00:52:00Z", m.status()["last_success"])
+	})
+}

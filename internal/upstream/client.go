@@ -144,7 +144,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	}
 	defer resp.Body.Close()
 	c.config.RateLimit.note(resp.Header)
-	if resp.StatusCode >= 100 && resp.StatusCode < 200 {
+	if resp.StatusCode < 200 {
 		// After 101 the body is the bare connection, which no context ends. Nobody reads it.
 		return readResponse(resp, nil, c.config.Now(), redact)
 	}

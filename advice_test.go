@@ -206,6 +206,7 @@ func TestUnrevokedClients(t *testing.T) {
 		assert.Contains(t, text, "compromised_client_id=shop-1")
 
 		m.write("rotate-root/complete", "force", true, "compromised_client_id", testClientID)
+		assert.Contains(t, m.rotation()["history"], "completed shop-2 (forced; not proved to be revoked: shop-1)")
 		status := m.do(logical.ReadOperation, "status", nil)
 		assert.Equal(t, "degraded", status.Data["health"], "the leaked secret may still work")
 		assert.Contains(t, status.Data["next_step"], "vault write fuuffy/rotate-root/revoked client_id=shop-1")

@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -347,9 +346,6 @@ func hasFraction(raw any) bool {
 	switch raw := raw.(type) {
 	case float64:
 		return raw != math.Trunc(raw)
-	case json.Number:
-		seconds, err := raw.Float64()
-		return err == nil && seconds != math.Trunc(seconds)
 	case string:
 		d, err := time.ParseDuration(raw)
 		return err == nil && d%time.Second != 0

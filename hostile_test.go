@@ -5,13 +5,16 @@ package fuuffy
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -136,7 +139,9 @@ func TestCleanLeavesNothingRunning(t *testing.T) {
 	m := newMount(t)
 	m.b.newTransport = upstream.NewTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
+	m.do(logical.DeleteOperation, "token", nil)
 	m.read()
+	m.do(logical.UpdateOperation, "config", pairs("request_timeout", 9)) // Replaces the client, and its connections.
 	server.Hold()
 	m.do(logical.DeleteOperation, "token", nil)
 	go func() { _, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil) }()
@@ -227,4 +232,30 @@ func TestHostileFields(t *testing.T) {
 		}
 	}
 	assert.Greater(t, attempts, 250, "every field with every value")
+}
+
+// The connections of a configuration that was replaced do not stay open.
+func TestReplacedConnectionsAreClosed(t *testing.T) {
+	var open atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	m := newMount(t)
+	m.b.newTransport = upstream.NewTransport
+	m.configure("base_url", server.URL, "ca_cert", certificatePEM(server.Certificate()))
+	m.loseToken()
+	m.read()
+	require.Positive(t, open.Load(), "it is kept for the next request")
+	m.write("config", "request_timeout", 9)
+	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, 10*time.Millisecond)
 }

@@ -99,3 +99,23 @@ func (m *mount) readAfterPanics() {
 		assert.Zero(m.t, m.log.count(secret), "a secret or a token is in the log")
 	}
 }
+
+// A panic while the configuration is loaded ends neither the process nor the mount.
+func TestPanicWhileTheConfigurationIsLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.storage.failing(func(operation, key string) error {
+			if operation == "get" && key == configKey {
+				panic("bug near " + testSecret)
+			}
+			return nil
+		})
+		m.b.InvalidateKey(t.Context(), configKey)
+		_, text := m.refused(logical.ReadOperation, "token", nil)
+		assert.NotContains(t, text, testSecret)
+		assert.Equal(t, 1, m.log.count("panic in a load of the configuration"))
+		assert.Zero(t, m.log.count(testSecret))
+		m.storage.failing(nil)
+		m.read()
+	})
+}

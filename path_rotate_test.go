@@ -469,6 +469,15 @@ func TestRotationOfTheSecretAlone(t *testing.T) {
 	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
 }
 
+// A step's line in the log says which mount, and which clients.
+func TestStepsAreLogged(t *testing.T) {
+	m := newRotatingMount(t, stateStaged)
+	m.promote()
+	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=stage state=staged client_id=shop-1 staged_client_id=shop-2"))
+	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 staged_client_id=\"\" previous_client_id=shop-1"))
+	assert.Equal(t, 1, m.log.count("configuration written: mount=fuuffy/ client_id=shop-1"))
+}
+
 func TestForceIsWarnedOf(t *testing.T) {
 	m := newRotatingMount(t, statePromoted)
 	resp := m.do(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))

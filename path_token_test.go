@@ -326,6 +326,20 @@ func TestStoredTokenThatIsNotServed(t *testing.T) {
 	}
 }
 
+// A stored token in its refresh window is served after a restart, and replaced.
+func TestStoredTokenInItsWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		first := m.readToken()
+		time.Sleep(52 * time.Minute)
+		m.restart()
+		assert.Equal(t, first, m.readToken(), "nobody waits")
+		synctest.Wait()
+		assert.NotEqual(t, first, m.readToken())
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
 // A stored token from the future means that a clock is wrong: it can't be judged.
 func TestStoredTokenFromTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -157,9 +157,11 @@ func TestRateLimitRemaining(t *testing.T) {
 	c, sandbox := sandboxClient(t)
 	_, known := c.config.RateLimit.Remaining()
 	assert.False(t, known)
-	sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"X-RateLimit-Remaining": "7"}})
-	requireFailed(t, c)
-	n, known := c.config.RateLimit.Remaining()
-	assert.True(t, known)
-	assert.EqualValues(t, 7, n)
+	for header, want := range map[string]int64{"7": 7, "0": 0} {
+		sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"X-RateLimit-Remaining": header}})
+		requireFailed(t, c)
+		n, known := c.config.RateLimit.Remaining()
+		assert.True(t, known)
+		assert.Equal(t, want, n)
+	}
 }

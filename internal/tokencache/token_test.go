@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+const nearlyOne = 1 - 1e-9
+
+func placed(life time.Duration, random float64) *Cached {
+	issued := time.Unix(1_800_000_000, 0)
+	t := Token{Value: "sk-1", IssuedAt: issued, ExpiresAt: issued.Add(life)}
+	return place(t, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute}, Instant{Wall: issued}, random)
+}
+
+func (t *Cached) aged(age time.Duration) Instant {
+	return Instant{Wall: t.IssuedAt.Add(age), Mono: age}
+}
+
+// The states follow each other at exact ages, for Fuuffy's hour and for tokens so short
+// that the windows shrink.
+func TestStates(t *testing.T) {
+	for life, want := range map[time.Duration]struct{ opens, served time.Duration }{
+		time.Hour:        {50 * time.Minute, 55 * time.Minute},
+		10 * time.Minute: {225 * time.Second, 5 * time.Minute},
+		20 * time.Second: {7500 * time.Millisecond, 10 * time.Second},
+	} {
+		c := placed(life, 0)
+		assert.Equal(t, want.served, c.ServedFor)
+		assert.Equal(t, c.IssuedAt.Add(want.served), c.ServedUntil())
+		for _, step := range []struct {
+			age           time.Duration
+			before, after TokenState
+		}{{want.opens, Fresh, InWindow}, {want.served, InWindow, InBuffer}, {life, InBuffer, Expired}} {
+			assert.Equal(t, step.before, c.state(c.aged(step.age-1)), "%s of %s", step.age, life)
+			assert.Equal(t, step.after, c.state(c.aged(step.age)), "%s of %s", step.age, life)
+		}
+	}
+	early := placed(time.Hour, nearlyOne)
+	assert.Equal(t, Fresh, early.state(early.aged(49*time.Minute+29*time.Second)))
+	assert.Equal(t, InWindow, early.state(early.aged(49*time.Minute+31*time.Second)), "a tenth of the window early at most")
+}
+
+// Either clock makes a token older.
+func TestAgeIsTheOlderOfBothClocks(t *testing.T) {
+	c := placed(time.Hour, 0)
+	assert.Equal(t, Expired, c.state(Instant{Wall: c.IssuedAt.Add(time.Hour), Mono: 0}))
+	assert.Equal(t, Expired, c.state(Instant{Wall: c.IssuedAt.Add(-time.Hour), Mono: time.Hour}))
+}
+
+// When a reader should come back: not before the token is certainly replaced, not after
+// it is served, a second earlier than that for the Agent's own.
+func TestTTL(t *testing.T) {
+	for name, tt := range map[string]struct {
+		life, age     time.Duration
+		soon, failing bool
+		least, most   time.Duration
+	}{
+		"fresh":             {life: time.Hour, age: 0, least: 51*time.Minute + 15*time.Second, most: 54*time.Minute + 58*time.Second},
+		"in its window":     {life: time.Hour, age: 52 * time.Minute, least: 0, most: 2*time.Minute + 58*time.Second},
+		"at its end":        {life: time.Hour, age: 55 * time.Minute, least: 0, most: 0},
+		"soon":              {life: time.Hour, age: 0, soon: true, least: 0, most: 59 * time.Second},
+		"failing":           {life: time.Hour, age: 54*time.Minute + 59*time.Second, failing: true, least: 15 * time.Second, most: 29 * time.Second},
+		"failing, 2 min":    {life: 2 * time.Minute, age: time.Minute, failing: true, least: 6 * time.Second, most: 11 * time.Second},
+		"failing, 10 s":     {life: 10 * time.Second, age: 5 * time.Second, failing: true, least: time.Second, most: time.Second},
+		"short, fresh":      {life: 20 * time.Second, age: 0, least: 7 * time.Second, most: 7 * time.Second},
+		"short, its window": {life: 20 * time.Second, age: 8 * time.Second, least: 0, most: 0},
+		"4 min, fresh":      {life: 4 * time.Minute, age: 0, least: 90 * time.Second, most: 116 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := placed(tt.life, 0)
+			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), 0, tt.soon, tt.failing), "least")
+			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), nearlyOne, tt.soon, tt.failing), "most")
+		})
+	}
+}
+
+func TestReplaceAge(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{time.Hour: 30 * time.Second, 5 * time.Minute: 30 * time.Second, time.Minute: 6 * time.Second, 10 * time.Second: time.Second} {
+		assert.Equal(t, want, placed(life, 0).ReplaceAge(), life)
+	}
+}

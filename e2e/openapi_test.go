@@ -81,6 +81,7 @@ func TestOpenAPISensitive(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{
 		"FuuffyConfigureRequest client_secret",
+		"FuuffyPatchConfigurationRequest client_secret",
 		"FuuffyStageRotationRequest client_secret",
 		"FuuffyReplaceTokenRequest rejected_token",
 		"FuuffyReplaceTokenResponse access_token",

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// pluginName is what Vault's catalog, the User-Agent and the log call this engine.
+// pluginName is the program, as Fuuffy sees it in the User-Agent.
 const pluginName = "vault-plugin-secrets-fuuffy"
 
 // operationPrefix is what generated clients call this engine.

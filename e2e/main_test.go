@@ -86,7 +86,7 @@ func newMount(t *testing.T, v *stack.Vault, sandbox fuuffytest.Config) *mount {
 		secret: "right-secret-of-" + t.Name(),
 	}
 	m.CreateClient(clientID, m.secret)
-	require.NoError(t, v.Client.Sys().MountWithContext(t.Context(), m.path, &api.MountInput{Type: filepath.Base(programs.Plugin)}))
+	require.NoError(t, v.Client.Sys().MountWithContext(t.Context(), m.path, &api.MountInput{Type: stack.Engine}))
 	t.Cleanup(func() {
 		// Whatever the test did to Vault, the sandbox must not go before the mount.
 		_ = v.Client.Sys().Unmount(m.path)

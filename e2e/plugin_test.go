@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,12 +10,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 func TestPluginVersion(t *testing.T) {
 	m := newMount(t, shared, fuuffytest.Config{})
-	name, version := filepath.Base(programs.Plugin), programs.PluginVersion
+	name, version := stack.Engine, programs.PluginVersion
 
 	list := command(t, shared, "plugin", "list", "secret")
 	assert.Regexp(t, `(?m)^`+regexp.QuoteMeta(name)+`\s+`+regexp.QuoteMeta(version)+`$`, list)

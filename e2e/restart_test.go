@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -43,7 +42,7 @@ func TestTokenSurvives(t *testing.T) {
 			})
 		}},
 		{"plugin reloaded", func(t *testing.T) error {
-			command(t, v, "plugin", "reload", "-type=secret", "-plugin="+filepath.Base(programs.Plugin))
+			command(t, v, "plugin", "reload", "-type=secret", "-plugin="+stack.Engine)
 			return nil
 		}},
 		{"Vault stopped", func(t *testing.T) error {

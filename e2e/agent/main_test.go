@@ -82,7 +82,7 @@ func newMount(t *testing.T, path string, sandbox fuuffytest.Config, settings map
 	sandbox.PerMinute, sandbox.PerHour = -1, -1
 	m := &mount{Server: fuuffytest.NewServer(t, sandbox), t: t, path: path}
 	m.CreateClient("shop", secret)
-	require.NoError(t, vault.Client.Sys().MountWithContext(t.Context(), path, &api.MountInput{Type: filepath.Base(programs.Plugin)}))
+	require.NoError(t, vault.Client.Sys().MountWithContext(t.Context(), path, &api.MountInput{Type: stack.Engine}))
 	t.Cleanup(func() {
 		if err := vault.Client.Sys().Unmount(path); err != nil {
 			t.Errorf("unmount the engine: %v", err)

@@ -57,7 +57,7 @@ func (b *bench) startVault(ctx context.Context, audits int) (*stack.Vault, error
 	if err := v.RegisterPlugin(ctx, b.programs.Plugin, b.programs.PluginVersion); err != nil {
 		return nil, err
 	}
-	return v, v.RegisterPlugin(ctx, b.constant, "")
+	return v, v.Register(ctx, filepath.Base(b.constant), b.constant, "")
 }
 
 func (b *bench) newSandbox(config fuuffytest.Config) (*fuuffytest.Server, error) {
@@ -93,7 +93,7 @@ func (b *bench) enableConstant(ctx context.Context, v *stack.Vault, path string)
 
 // enableEngine mounts the engine and configures it, so that it holds a token.
 func (b *bench) enableEngine(ctx context.Context, v *stack.Vault, path string, sandbox *fuuffytest.Server) (*mount, error) {
-	return enableAs(ctx, v, path, filepath.Base(b.programs.Plugin), sandbox)
+	return enableAs(ctx, v, path, stack.Engine, sandbox)
 }
 
 // enableAs is for an engine that is registered under another name.

@@ -68,7 +68,7 @@ func newMount(t *testing.T, v *stack.Vault, path string, sandbox fuuffytest.Conf
 	m := &mount{Server: fuuffytest.NewServer(t, sandbox), t: t, path: path, client: v.Client}
 	m.CreateClient(clientID, secret)
 	m.CreateClient(newClientID, secret)
-	require.NoError(t, v.Client.Sys().MountWithContext(t.Context(), path, &api.MountInput{Type: filepath.Base(programs.Plugin)}))
+	require.NoError(t, v.Client.Sys().MountWithContext(t.Context(), path, &api.MountInput{Type: stack.Engine}))
 	data := map[string]any{"client_id": clientID, "client_secret": secret, "base_url": m.BaseURL(), "ca_cert": m.CACert()}
 	maps.Copy(data, settings)
 	_, err := m.write("config", data)

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
@@ -34,20 +33,6 @@ func buildPlugin(t *testing.T, dir, version string) string {
 	output, err := build.CombinedOutput()
 	require.NoErrorf(t, err, "%s", output)
 	return file
-}
-
-// register enters a version of the plugin in Vault's catalog, beside the others.
-func register(t *testing.T, v *stack.Vault, file, version string) {
-	t.Helper()
-	sum, err := stack.SHA256(file)
-	require.NoError(t, err)
-	require.NoError(t, v.Client.Sys().RegisterPluginWithContext(t.Context(), &api.RegisterPluginInput{
-		Name:    filepath.Base(programs.Plugin),
-		Type:    api.PluginTypeSecrets,
-		Command: filepath.Base(file),
-		SHA256:  sum,
-		Version: version,
-	}))
 }
 
 // switchTo does what an operator does to run another version: `vault secrets tune
@@ -79,12 +64,12 @@ func TestUpgrade(t *testing.T) {
 	oldPlugin, newPlugin := buildPlugin(t, dir, oldVersion), buildPlugin(t, dir, newVersion)
 	v, err := newStack(t).StartVault(t.Context(), programs.Vault, dir)
 	require.NoError(t, err)
-	register(t, v, oldPlugin, oldVersion)
+	require.NoError(t, v.RegisterPlugin(t.Context(), oldPlugin, oldVersion))
 	m := newMount(t, v, "upgraded", fuuffytest.Config{}, nil)
 	require.Equal(t, oldVersion, m.info().RunningVersion)
 	m.step("rotate-root", map[string]any{"client_id": newClientID, "client_secret": secret}, "staged")
 
-	register(t, v, newPlugin, newVersion)
+	require.NoError(t, v.RegisterPlugin(t.Context(), newPlugin, newVersion))
 	m.keeps(func() { m.switchTo(newVersion) })
 	m.step("rotate-root/promote", nil, "promoted")
 	assert.Contains(t, m.Stats().LastUserAgent, strings.TrimPrefix(newVersion, "v"))

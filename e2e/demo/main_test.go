@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 	rest := out.String()
 	for _, expected := range []string{
 		"=== 1. ", "Storage Type            raft", "OK: Vault is unsealed",
-		"=== 2. ", "\n$ vault plugin register -sha256=", "\n$ vault secrets enable -path=fuuffy ", "OK: " + programs.PluginVersion,
+		"=== 2. ", "\n$ vault plugin register -command=", "\n$ vault secrets enable fuuffy\n", "OK: " + programs.PluginVersion,
 		"=== 3. ", "client_secret=- ", "Success! Data written to: fuuffy/config", "OK: ",
 		"=== 4. ", "\n$ vault read fuuffy/config\n", "OK: The secret is not in it.",
 		"=== 5. ", "access_token ", "access_token ", "OK: The same token both times. The sandbox counts 1 token request",

@@ -78,18 +78,17 @@ func (t *tour) enable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Base(t.plugin)
-	if _, err := t.shell(ctx, 0, fmt.Sprintf("vault plugin register -sha256=%s secret %s", sum, name)); err != nil {
+	if _, err := t.shell(ctx, 0, fmt.Sprintf("vault plugin register -command=%s -sha256=%s secret %s", filepath.Base(t.plugin), sum, stack.Engine)); err != nil {
 		return err
 	}
-	if _, err := t.shell(ctx, 0, "vault secrets enable -path=fuuffy "+name); err != nil {
+	if _, err := t.shell(ctx, 0, "vault secrets enable "+stack.Engine); err != nil {
 		return err
 	}
 	output, err := t.shell(ctx, 0, "vault plugin list secret | grep -E '^Name|fuuffy'")
 	if err != nil {
 		return err
 	}
-	version := field(output, name)
+	version := field(output, stack.Engine)
 	if err := expect(strings.HasPrefix(version, "v"), "the plugin with its version in the list", "the output above"); err != nil {
 		return err
 	}

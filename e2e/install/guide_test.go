@@ -9,9 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
 func page(t *testing.T) string {
@@ -46,9 +50,10 @@ func TestEveryCommandIsRun(t *testing.T) {
 	t.Parallel()
 	assert.ElementsMatch(t, slices.Collect(maps.Keys(guide(t))), []string{
 		"Install", "Check", "Upgrade", "Roll back", "Remove an old version", "Uninstall", // TestGuide
-		"A node without the plugin", // TestTrouble
-		"Configuration as code",     // TestSetup
-		"Back up and restore",       // TestRestore
+		"A mount under the long name", // TestLongName
+		"A node without the plugin",   // TestTrouble
+		"Configuration as code",       // TestSetup
+		"Back up and restore",         // TestRestore
 	})
 }
 
@@ -82,6 +87,35 @@ func (s *site) checkOut() {
 	for _, name := range []string{"cmd", "internal", "examples"} {
 		require.NoError(s.t, os.CopyFS(filepath.Join(s.dir, name), os.DirFS(filepath.Join(root, name))))
 	}
+}
+
+// A mount that was enabled as the program is called goes on, and can be moved.
+func TestLongName(t *testing.T) {
+	t.Parallel()
+	s, commands := newSite(t), guide(t)
+	s.install(programs.Plugin, pluginName)
+	file, version := filepath.Join(s.plugins, pluginName), programs.PluginVersion
+	require.NoError(t, s.vault.Register(t.Context(), pluginName, file, version))
+	require.NoError(t, s.vault.Client.Sys().MountWithContext(t.Context(), "fuuffy", &api.MountInput{Type: pluginName}))
+	s.write("config", s.credentials())
+	require.True(t, s.TokenAlive(s.accessToken()))
+
+	require.NoError(t, s.vault.RegisterPlugin(t.Context(), file, version))
+	created := time.Now().UTC().AddDate(0, 0, -10).Format(time.DateOnly)
+	for _, command := range commands["A mount under the long name"] {
+		command = strings.ReplaceAll(command, "2026-11-22", created)
+		command = strings.ReplaceAll(command, "v0.1.0", version)
+		command = strings.ReplaceAll(command, "vault write fuuffy-new/config ", "vault write fuuffy-new/config base_url="+s.BaseURL()+" ca_cert=@ca.pem ")
+		s.typed("version="+version+"\n", command)
+	}
+	require.True(t, s.TokenAlive(s.accessToken()))
+	mounts, err := s.vault.Client.Sys().ListMountsWithContext(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, stack.Engine, mounts["fuuffy/"].Type)
+	assert.NotContains(t, mounts, "fuuffy-old/")
+	rotation, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "fuuffy/rotate-root")
+	require.NoError(t, err)
+	assert.Contains(t, rotation.Data["last_rotated"], created)
 }
 
 func TestGuide(t *testing.T) {

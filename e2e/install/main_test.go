@@ -128,8 +128,13 @@ func (s *site) enable() {
 	s.t.Helper()
 	s.install(programs.Plugin, pluginName)
 	require.NoError(s.t, s.vault.RegisterPlugin(s.t.Context(), filepath.Join(s.plugins, pluginName), programs.PluginVersion))
-	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy", &api.MountInput{Type: pluginName}))
-	s.write("config", map[string]any{"client_id": clientID, "client_secret": secret, "base_url": s.BaseURL(), "ca_cert": s.CACert()})
+	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy", &api.MountInput{Type: stack.Engine}))
+	s.write("config", s.credentials())
+}
+
+// credentials are what the engine needs to work.
+func (s *site) credentials() map[string]any {
+	return map[string]any{"client_id": clientID, "client_secret": secret, "base_url": s.BaseURL(), "ca_cert": s.CACert()}
 }
 
 func (s *site) write(path string, data map[string]any) {

@@ -196,7 +196,7 @@ func (s *setup) refuses(why string) {
 // enableRehearsal leaves the mount of a rehearsal, as a run that was killed does.
 func (s *setup) enableRehearsal() {
 	s.t.Helper()
-	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy-rehearsal", &api.MountInput{Type: pluginName}))
+	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy-rehearsal", &api.MountInput{Type: stack.Engine}))
 }
 
 func (s *setup) mounts() map[string]*api.MountOutput {

@@ -64,7 +64,7 @@ func testRefused(t *testing.T, s *site) {
 func testDeregistered(t *testing.T, s *site) {
 	token := s.accessToken()
 	require.NoError(t, s.vault.Client.Sys().DeregisterPluginWithContext(t.Context(), &api.DeregisterPluginInput{
-		Name: pluginName, Type: api.PluginTypeSecrets, Version: programs.PluginVersion,
+		Name: stack.Engine, Type: api.PluginTypeSecrets, Version: programs.PluginVersion,
 	}))
 	assert.Equal(t, token, s.accessToken(), "it goes on running")
 	const message = "plugin not found in the catalog"

@@ -65,7 +65,7 @@ func Watch(ctx context.Context, s *stack.Stack, p stack.Programs, fuuffy fuuffyt
 			return nil, fmt.Errorf("start a sandbox: %w", err)
 		}
 		w.Fuuffys[path].CreateClient(ClientID, ClientSecret)
-		err := w.Vault.Client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: filepath.Base(p.Plugin)})
+		err := w.Vault.Client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: stack.Engine})
 		if err != nil {
 			return nil, fmt.Errorf("mount the engine: %w", err)
 		}

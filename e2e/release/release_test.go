@@ -100,8 +100,8 @@ func TestReleasedBinaryInVault(t *testing.T) {
 	v, err := s.StartVault(t.Context(), programs.Vault, pluginDir)
 	require.NoError(t, err)
 
-	vault(t, v, "plugin", "register", "-sha256="+checksum, "-version="+version, "secret", plugin)
-	vault(t, v, "secrets", "enable", "-path=fuuffy", plugin)
+	vault(t, v, "plugin", "register", "-command="+plugin, "-sha256="+checksum, "-version="+version, "secret", stack.Engine)
+	vault(t, v, "secrets", "enable", stack.Engine)
 	mounts, err := v.Client.Sys().ListMountsWithContext(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, version, mounts["fuuffy/"].RunningVersion)

@@ -6,9 +6,9 @@
 #
 # It is for the mount fuuffy. For another one, here shop:
 #
-#     sed 's,\(["/]\)fuuffy,\1shop,' installer.hcl | vault policy write shop-installer -
+#     sed '/secret/!s,\(["/]\)fuuffy,\1shop,' installer.hcl | vault policy write shop-installer -
 
-path "sys/plugins/catalog/secret/vault-plugin-secrets-fuuffy" {
+path "sys/plugins/catalog/secret/fuuffy" {
   capabilities = ["create", "read", "update", "sudo"]
 }
 
@@ -32,7 +32,7 @@ path "sys/plugins/reload/backend" {
   capabilities = ["update"]
 }
 
-path "sys/plugins/reload/secret/vault-plugin-secrets-fuuffy" {
+path "sys/plugins/reload/secret/fuuffy" {
   capabilities = ["update"]
 }
 

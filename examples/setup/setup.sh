@@ -14,7 +14,6 @@
 set -eu
 unset VAULT_FORMAT
 
-plugin=vault-plugin-secrets-fuuffy
 policy_folder=$(dirname "$0")/../policies
 changes=0
 rehearsing=
@@ -52,22 +51,22 @@ field() {
 }
 
 register() {
-    answer=$(look read -format=json "sys/plugins/catalog/secret/$plugin" version="$plugin_version")
+    answer=$(look read -format=json "sys/plugins/catalog/secret/$plugin_name" version="$plugin_version")
     case $(field sha256) in
     "$plugin_sha256") return ;;
     "") ;;
-    *) fail "$plugin $plugin_version is registered with another checksum: give another build another version, or deregister this one first" ;;
+    *) fail "$plugin_name $plugin_version is registered with another checksum: give another build another version, or deregister this one first" ;;
     esac
-    vault plugin register -version="$plugin_version" -command="$plugin_command" -sha256="$plugin_sha256" secret "$plugin" >/dev/null
-    changed "registered $plugin $plugin_version"
+    vault plugin register -version="$plugin_version" -command="$plugin_command" -sha256="$plugin_sha256" secret "$plugin_name" >/dev/null
+    changed "registered $plugin_name $plugin_version"
 }
 
 enable() {
     answer=$(look read -format=json "sys/mounts/$mount")
     case $(field type) in
-    "$plugin") upgrade ;;
+    "$plugin_name") upgrade ;;
     "")
-        vault secrets enable -seal-wrap -path="$mount" -plugin-version="$plugin_version" "$plugin" >/dev/null
+        vault secrets enable -seal-wrap -path="$mount" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
         changed "enabled $mount/ with $plugin_version"
         ;;
     *) fail "$mount/ is another secrets engine: $(field type)" ;;
@@ -92,7 +91,7 @@ upgrade() {
 rehearse() {
     end_rehearsal # Of a run that was killed.
     rehearsing=yes
-    vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin" >/dev/null
+    vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
     rehearsing=
     end_rehearsal
 }

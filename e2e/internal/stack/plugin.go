@@ -17,22 +17,30 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// RegisterPlugin enters the plugin in Vault's catalog. Vault asks the plugin for
-// its version, and refuses if that is another one.
-func (v *Vault) RegisterPlugin(ctx context.Context, plugin, version string) error {
-	sum, err := SHA256(plugin)
+// Engine is the name of the engine in Vault's catalog, and the type of its mounts.
+const Engine = "fuuffy"
+
+// RegisterPlugin enters a version of the engine in Vault's catalog. Vault asks the
+// program for its version, and refuses if it is another one.
+func (v *Vault) RegisterPlugin(ctx context.Context, file, version string) error {
+	return v.Register(ctx, Engine, file, version)
+}
+
+// Register enters a program of the plugin directory in Vault's catalog.
+func (v *Vault) Register(ctx context.Context, name, file, version string) error {
+	sum, err := SHA256(file)
 	if err != nil {
 		return err
 	}
 	err = v.Client.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-		Name:    filepath.Base(plugin),
+		Name:    name,
 		Type:    api.PluginTypeSecrets,
-		Command: filepath.Base(plugin),
+		Command: filepath.Base(file),
 		SHA256:  sum,
 		Version: version,
 	})
 	if err != nil {
-		return fmt.Errorf("register the plugin: %w", err)
+		return fmt.Errorf("register %s: %w", file, err)
 	}
 	return nil
 }

@@ -56,6 +56,9 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if leftover != nil {
 		b.log().Warn("could not remove the former access token", "error", leftover)
 	}
+	if t.killsTokens != "" {
+		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: t.killsTokens, modified: true}, "client_id", t.next.Current.ClientID)
+	}
 	if replaced != nil {
 		replaced.upstream.Close()
 	}

@@ -173,11 +173,17 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 }
 
 // Report is part of tokencache.Source.
-func (c *client) Report(ctx context.Context, err error) {
-	if failure, ok := errors.AsType[*upstream.Error](err); ok {
-		c.b.notify(ctx, "token-issue-fail", tokenKey, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
-	} else if err == nil {
-		c.b.notify(ctx, "token-issue", tokenKey, "client_id", c.Current.ClientID)
+func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
+	if failure, ok := errors.AsType[*upstream.Error](o.Err); ok {
+		c.b.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
+		return
+	}
+	switch {
+	case o.Err != nil:
+	case o.Replaced:
+		c.b.notifyToken(ctx, tokenEvent{kind: "issue", operation: "replace", modified: true}, "client_id", c.Current.ClientID)
+	default:
+		c.b.notifyToken(ctx, tokenEvent{kind: "issue", operation: "issue"}, "client_id", c.Current.ClientID)
 	}
 }
 

@@ -196,6 +196,9 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 	}
 	t := transition{renewed: c.moved || c.renewed}
 	if t.renewed {
+		if stored != nil {
+			t.killsTokens = "configured"
+		}
 		if err := c.renew(stored, w.id, now); err != nil {
 			return transition{}, err
 		}

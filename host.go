@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,6 +44,25 @@ func (b *backend) now() time.Time { return b.clock().Wall }
 // standby leaves that to the active node; a secondary has its own storage for them.
 func (b *backend) mayRequestTokens() bool {
 	return !b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
+}
+
+// tokenEvent is an event about the access token.
+type tokenEvent struct {
+	kind, operation string
+	// modified is set if the token that apps hold is dead or about to be. The Vault
+	// Secrets Operator then reads the new one immediately. It is not set for a routine
+	// refresh, which must not bring a fleet back within one second.
+	modified bool
+}
+
+// notifyToken sends an event about the access token. The operator finds the mount's
+// subscribers by name, which is the last segment of the path that they read.
+func (b *backend) notifyToken(ctx context.Context, e tokenEvent, metadata ...string) {
+	metadata = append(metadata, "name", tokenKey,
+		logical.EventMetadataDataPath, tokenKey,
+		logical.EventMetadataOperation, e.operation,
+		logical.EventMetadataModified, strconv.FormatBool(e.modified))
+	b.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
 }
 
 // notify sends an event to those who subscribed to it in Vault and may subscribe to

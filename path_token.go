@@ -98,7 +98,11 @@ func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *fra
 }
 
 func (b *backend) deleteToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	return nil, b.cache.DeleteToken(ctx, func(ctx context.Context) error { return eraseToken(ctx, req.Storage) })
+	err := b.cache.DeleteToken(ctx, func(ctx context.Context) error { return eraseToken(ctx, req.Storage) })
+	if err == nil {
+		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: "delete", modified: true})
+	}
+	return nil, err
 }
 
 func tokenResponse(r tokencache.Reading) *logical.Response {

@@ -21,8 +21,11 @@ type transition struct {
 	// unchanged is set when there is nothing to save.
 	unchanged bool
 	// renewed is set when the credentials in force, or their endpoint, are others.
-	renewed  bool
-	warnings []string
+	renewed bool
+	// killsTokens names why the access tokens that apps hold are dead or about to be,
+	// empty if they aren't.
+	killsTokens string
+	warnings    []string
 	// dropped is a client that fell off the list of those not known to be revoked.
 	dropped string
 }
@@ -62,7 +65,7 @@ func emergency(pair credentials) step {
 			r.Compromised = true
 			r.note(rotationRecord{Step: "staged", At: now, ClientID: c.Current.ClientID, Detail: r.Previous.ClientID + " is compromised"})
 			dropped := r.giveUp(r.Previous.ClientID, whyCompromised, now)
-			return transition{step: "stage", next: c, mustWork: &c.Current, dropped: dropped}, nil
+			return transition{step: "stage", next: c, mustWork: &c.Current, killsTokens: whyCompromised, dropped: dropped}, nil
 		case pair.same(&c.Current):
 			return stageCurrent(c)
 		case state == statePromoted && pair.same(r.Previous):
@@ -148,6 +151,7 @@ func promoteStaged(c storedConfig, now time.Time) transition {
 // promoteCompromised promotes what is staged, and gives up the old credentials.
 func promoteCompromised(c storedConfig, now time.Time) transition {
 	t := promoteStaged(c, now)
+	t.killsTokens = whyCompromised
 	r := &t.next.Rotation
 	r.Compromised = true
 	r.lastRecord().Detail = fmt.Sprintf("in place of %s, which is compromised", r.Previous.ClientID)

@@ -123,6 +123,22 @@ func (m *mount) clientWith(name string) *api.Client {
 	return client
 }
 
+// Vault Community has no events, but it knows what the policy for them allows.
+func TestInstantUpdatesPolicy(t *testing.T) {
+	t.Parallel()
+	m := newMount(t, "policy-updates", fuuffytest.Config{}, nil)
+	client := m.clientWith("instant-updates")
+	for path, want := range map[string][]string{
+		"sys/events/subscribe/fuuffy*": {"read"},
+		m.path + "/token":              {"subscribe"},
+		m.path + "/config":             {"deny"},
+	} {
+		got, err := client.Sys().CapabilitiesSelfWithContext(t.Context(), path)
+		require.NoError(t, err)
+		assert.Equal(t, want, got, path)
+	}
+}
+
 func isForbidden(err error) bool {
 	refused, ok := errors.AsType[*api.ResponseError](err)
 	return ok && refused.StatusCode == http.StatusForbidden

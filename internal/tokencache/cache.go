@@ -45,8 +45,16 @@ type Source interface {
 	Request(ctx context.Context, cached *Cached) (Token, error)
 	// Save stores a token for after a restart.
 	Save(context.Context, Token) error
-	// Report publishes how a Request ended, after all waiters have the outcome.
-	Report(context.Context, error)
+	// Report publishes how a Request ended, after all waiters know.
+	Report(context.Context, Outcome)
+}
+
+// Outcome is how a Request for readers ended.
+type Outcome struct {
+	// Err is nil if the cache serves the new token.
+	Err error
+	// Replaced is set if an app had reported the token before this one.
+	Replaced bool
 }
 
 // Verdict is what a change of the source means for a token.

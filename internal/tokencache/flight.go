@@ -20,7 +20,7 @@ type flight struct {
 	started time.Duration
 	cancel  context.CancelFunc
 	// reported is the cached token if an app reported it: any other is better.
-	// Guarded by Cache.mu.
+	// Guarded by Cache.mu until the flight is published.
 	reported string
 	// done is closed once the outcome, which follows, is set.
 	done      chan struct{}
@@ -76,7 +76,8 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 		f.published, f.err = c.run(ctx, f)
 		close(f.done)
 		if !f.stored {
-			c.logPanic(guard("report of a token request", func() { source.Report(ctx, f.err) }))
+			outcome := Outcome{Err: f.err, Replaced: f.err == nil && f.reported != ""}
+			c.logPanic(guard("report of a token request", func() { source.Report(ctx, outcome) }))
 		}
 	})
 	return f

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure("verify_connection", false)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.read()
+		synctest.Wait()
+		const issued = " data_path=token modified=false name=token operation=issue path=token"
+		assert.Equal(t, []string{"fuuffy/token-issue client_id=shop-1" + issued}, m.events.take())
+
+		m.stage()
+		m.promote()
+		assert.Equal(t, []string{
+			"fuuffy/rotate-root-stage client_id=shop-1 path=rotate-root state=staged",
+			"fuuffy/rotate-root-promote client_id=shop-2 path=rotate-root state=promoted",
+		}, m.events.take())
+
+		m.sandbox.RevokeClient(newClientID)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.read()
+		synctest.Wait()
+		assert.Equal(t, []string{
+			"fuuffy/token-drop data_path=token modified=true name=token operation=delete path=token",
+			"fuuffy/rotate-root-fallback client_id=shop-1 path=rotate-root",
+			"fuuffy/token-issue client_id=shop-2" + issued,
+		}, m.events.take())
+
+		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
+		m.sandbox.SetFault(faultRejected)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.refused(logical.ReadOperation, "token", nil)
+		synctest.Wait()
+		assert.Equal(t, []string{
+			"fuuffy/rotate-root-rollback client_id=shop-1 path=rotate-root state=idle",
+			"fuuffy/token-drop data_path=token modified=true name=token operation=delete path=token",
+			"fuuffy/token-issue-fail client_id=shop-1 data_path=token failure=rejected modified=false name=token operation=issue path=token",
+		}, m.events.take())
+
+		time.Sleep(80 * 24 * time.Hour)
+		m.events.take()
+		m.tick()
+		assert.Equal(t, []string{"fuuffy/rotate-root-due client_id=shop-1 due=2000-03-31T00:00:00Z path=rotate-root"}, m.events.take())
+	})
+}
+
+// The Vault Secrets Operator (1.6, syncConfig.instantUpdates) subscribes to <mount
+// type>*, takes what is modified, and finds its VaultDynamicSecret by the mount's path
+// and the last segment of the path that it reads. See routeEvent in
+// vault/event_subscription.go of https://github.com/hashicorp/vault-secrets-operator.
+func instantUpdates(t *testing.T, events []string) (operations []string) {
+	t.Helper()
+	for _, event := range events {
+		kind, rest, _ := strings.Cut(event, " ")
+		metadata := map[string]string{}
+		for _, pair := range strings.Fields(rest) {
+			key, value, _ := strings.Cut(pair, "=")
+			metadata[key] = value
+		}
+		require.True(t, strings.HasPrefix(kind, operationPrefix), "the subscription is to fuuffy*: %s", kind)
+		if modified, err := strconv.ParseBool(metadata["modified"]); err == nil && modified && metadata["name"] == "token" {
+			assert.Equal(t, "token", metadata["data_path"])
+			operations = append(operations, metadata["operation"])
+		}
+	}
+	return operations
+}
+
+// A fleet that reads at each event must not do so at a routine refresh, and must when
+// the token that it holds is dead.
+func TestInstantUpdates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		updates := func() []string {
+			synctest.Wait()
+			return instantUpdates(t, m.events.take())
+		}
+		m.configure()
+		m.configure("request_timeout", 20)
+		held := m.readToken()
+		assert.Empty(t, updates(), "nobody held a token before")
+
+		time.Sleep(51 * time.Minute)
+		m.readToken()
+		synctest.Wait()
+		require.NotEqual(t, held, m.readToken())
+		assert.Empty(t, updates(), "a routine refresh")
+
+		m.do(logical.UpdateOperation, "token", map[string]any{"rejected_token": held})
+		assert.Empty(t, updates(), "a report of a token that was replaced before")
+		time.Sleep(time.Minute)
+		m.do(logical.UpdateOperation, "token", map[string]any{"rejected_token": m.readToken()})
+		assert.Equal(t, []string{"replace"}, updates())
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		m.refused(logical.UpdateOperation, "token", map[string]any{"rejected_token": m.readToken()})
+		m.sandbox.ClearFault()
+		assert.Empty(t, updates(), "a report, and Fuuffy gave no other token")
+
+		m.do(logical.DeleteOperation, "token", nil)
+		assert.Equal(t, []string{"delete"}, updates())
+		m.readToken()
+		assert.Empty(t, updates(), "the read that follows")
+
+		m.stage()
+		m.promote()
+		m.readToken()
+		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Empty(t, updates(), "a rotation by the calendar")
+
+		m.do(logical.UpdateOperation, "rotate-root", map[string]any{"client_id": newClientID, "client_secret": newSecret, "compromised": true})
+		assert.Equal(t, []string{"compromised"}, updates())
+
+		m.sandbox.RevokeClient(testClientID)
+		m.do(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Empty(t, updates())
+		m.sandbox.CreateClient("shop-3", newSecret)
+		m.do(logical.UpdateOperation, "config", map[string]any{"client_id": "shop-3", "client_secret": newSecret})
+		assert.Equal(t, []string{"configured"}, updates())
+	})
+}

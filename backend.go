@@ -100,11 +100,11 @@ func newBackend() *backend {
 }
 
 // HandleRequest is part of logical.Backend. A warm read of the token goes around the
-// framework, which would call back to Vault for the replication state: it takes no
-// fields, and every node serves the token it holds.
+// framework, which would call back to Vault for the replication state: every node
+// serves the token it holds.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if req.Operation == logical.ReadOperation && req.Path == tokenKey && len(req.Data) == 0 {
-		if resp, ok := b.warmToken(); ok {
+	if req.Operation == logical.ReadOperation && req.Path == tokenKey {
+		if resp, ok := b.warmToken(req.Data); ok {
 			return resp, nil
 		}
 	}

@@ -20,19 +20,23 @@ import (
 //
 //	go test -run '^$' -bench WarmRead -benchmem -cpu 1,2 -count 10 . | benchstat -col /engine -
 func BenchmarkWarmRead(b *testing.B) {
-	b.Run("engine=constant", func(b *testing.B) { benchmarkRead(b, constantBackend(), &logical.InmemStorage{}) })
+	b.Run("engine=constant", func(b *testing.B) { benchmarkRead(b, constantBackend(), &logical.InmemStorage{}, nil) })
 	b.Run("engine=fuuffy", func(b *testing.B) {
 		storage := &logical.InmemStorage{}
-		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage)
+		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage, nil)
+	})
+	b.Run("engine=fuuffy,min_ttl", func(b *testing.B) {
+		storage := &logical.InmemStorage{}
+		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage, pairs("min_ttl", "20m"))
 	})
 }
 
-func benchmarkRead(b *testing.B, backend logical.Backend, storage logical.Storage) {
+func benchmarkRead(b *testing.B, backend logical.Backend, storage logical.Storage, data map[string]any) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		ctx := context.Background()
 		for pb.Next() {
-			resp, err := backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "token", Storage: storage})
+			resp, err := backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "token", Storage: storage, Data: data})
 			if err != nil || len(resp.Data) != 7 {
 				b.Errorf("read: %v, %v", resp, err)
 				return

@@ -174,6 +174,9 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 
 // Report is part of tokencache.Source.
 func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
+	if o.Early {
+		c.b.metrics.early.Inc()
+	}
 	if failure, ok := errors.AsType[*upstream.Error](o.Err); ok {
 		c.b.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
 		return

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -326,9 +325,6 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 		if _, given := d.GetOk(f.name); !given && stored != nil {
 			continue
 		}
-		if hasFraction(d.Raw[f.name]) {
-			return userError(f.name + " must be whole seconds")
-		}
 		if err := f.set(&c.config, d.Get(f.name)); err != nil {
 			return err
 		}
@@ -344,17 +340,6 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 }
 
 // hasFraction tells whether a written duration has a part of a second, which the
-// framework would drop in silence.
-func hasFraction(raw any) bool {
-	switch raw := raw.(type) {
-	case float64:
-		return raw != math.Trunc(raw)
-	case string:
-		d, err := time.ParseDuration(raw)
-		return err == nil && d%time.Second != 0
-	}
-	return false
-}
 
 // shortDuration writes 5m0s as 5m.
 func shortDuration(d time.Duration) string {

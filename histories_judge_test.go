@@ -106,7 +106,7 @@ func judgeDeleted(h *history) (broken []violation) {
 	return broken
 }
 
-// judgeReported: a report that was answered with another token replaced the reported
+// judgeReported: a report that was answered with a newer token replaced the reported
 // one for everybody, and it is never answered with the reported one for any reason but
 // its age.
 func judgeReported(h *history) (broken []violation) {
@@ -119,6 +119,9 @@ func judgeReported(h *history) (broken []violation) {
 				broken = append(broken, violated("a report is not answered with its token", []moment{r.begin, r.end}, "call %d reports %s and gets it", r.id, r.reported))
 			}
 			continue
+		}
+		if old, fresh := h.grant(r.reported), h.grant(r.token); old != nil && fresh != nil && fresh.begin.before(old.begin) {
+			continue // Another node gave the reported one out before this node's memory had it.
 		}
 		for _, c := range h.served() {
 			if c.token == r.reported && c.answered == r.answered && r.end.before(c.begin) && (c.process == r.process || h.savedBetween(r, c)) {
@@ -248,7 +251,8 @@ func judgeCompromised(h *history) (broken []violation) {
 }
 
 // judgeGranted: every token that is served was granted to credentials that were in
-// force, or the fallback, while the call was under way, and had not expired.
+// force, or the fallback, while the call was under way, had not expired, and lives for as
+// long as the reader needs it.
 func judgeGranted(h *history) (broken []violation) {
 	const rule = "a served token is of the credentials in force"
 	for _, c := range h.served() {
@@ -259,6 +263,8 @@ func judgeGranted(h *history) (broken []violation) {
 			broken = append(broken, violated(rule, at, "Fuuffy never granted the token that call %d gets", c.id))
 		case granted.expires <= c.begin.at:
 			broken = append(broken, violated("a served token has not expired", at, "call %d gets %s, which expired at %s", c.id, c.token, granted.expires))
+		case c.minTTL > 0 && granted.expires < c.end.at+c.minTTL-6*clockTime:
+			broken = append(broken, violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.id, c.minTTL, c.token, granted.expires))
 		case !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
 			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
 		}

@@ -18,6 +18,7 @@ type work struct {
 // works are what workers choose from. Each history has more of some than of others.
 var works = []work{
 	{24, func(k *worker, n *node) { k.read(n) }},
+	{6, (*worker).readForAJob},
 	{9, (*worker).report},
 	{6, (*worker).deleteToken},
 	{7, (*worker).writeSettings},
@@ -57,6 +58,14 @@ func (k *worker) limit() time.Duration {
 
 func (k *worker) read(n *node) *call {
 	return k.call(n, &call{op: opRead, limit: k.limit()}, request{logical.ReadOperation, tokenKey, nil})
+}
+
+// readForAJob reads a token that must live for longer than just any: mostly for up to half
+// of its life, sometimes for more.
+func (k *worker) readForAJob(n *node) {
+	seconds := 1 + k.random.IntN(int(k.w.life.Seconds())*6/10)
+	k.call(n, &call{op: opRead, limit: k.limit(), minTTL: time.Duration(seconds) * time.Second},
+		request{logical.ReadOperation, tokenKey, pairs("min_ttl", seconds)})
 }
 
 // report reports the current token, an older one, an invented one, or none.

@@ -108,6 +108,7 @@ func TestJudge(t *testing.T) {
 		"a token that is granted later":         {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
 		"a token of others is read":             {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
 		"an expired token is read":              {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
+		"a token that is too old for a job":     {judgeGranted, func(h *history) { h.calls[1].minTTL = time.Hour }},
 		"a token without a config":              {judgeGranted, func(h *history) { h.stored[0].config = nil }},
 		"a write is not seen":                   {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
 		"a config vanishes":                     {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},

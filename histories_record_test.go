@@ -75,10 +75,11 @@ type call struct {
 	// waited is how long the call was kept from the node, by a restart.
 	waited time.Duration
 
-	reported string // the token that was reported
-	pair     string // the client that was written
-	unproved bool   // verify_connection=false or force=true
-	set      int    // the rotation_reminder that was written, which no other call writes
+	minTTL   time.Duration // the life that the token must have left
+	reported string        // the token that was reported
+	pair     string        // the client that was written
+	unproved bool          // verify_connection=false or force=true
+	set      int           // the rotation_reminder that was written, which no other call writes
 
 	outcome  string
 	panicked string // the stack

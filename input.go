@@ -9,10 +9,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -133,6 +135,9 @@ func (b *backend) checkInput(req *logical.Request) error {
 		if _, _, err := d.GetOkErr(field); err != nil {
 			return userError(field + " must be " + typeNames[path.Fields[field].Type])
 		}
+		if path.Fields[field].Type == framework.TypeDurationSecond && hasFraction(req.Data[field]) {
+			return userError(field + " must be whole seconds")
+		}
 	}
 	return nil
 }
@@ -158,4 +163,16 @@ var typeNames = map[framework.FieldType]string{
 	framework.TypeString:         "a string",
 	framework.TypeBool:           "true or false",
 	framework.TypeDurationSecond: "a duration like 5m, or a whole number of seconds",
+}
+
+// framework would drop in silence.
+func hasFraction(raw any) bool {
+	switch raw := raw.(type) {
+	case float64:
+		return raw != math.Trunc(raw)
+	case string:
+		d, err := time.ParseDuration(raw)
+		return err == nil && d%time.Second != 0
+	}
+	return false
 }

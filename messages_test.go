@@ -32,7 +32,7 @@ func TestTroubleshootingHasEveryMessage(t *testing.T) {
 	messages := messagesInCode(t)
 	assert.Greater(t, len(messages), 50)
 	for _, message := range messages {
-		assert.Contains(t, page, message)
+		assert.True(t, strings.Contains(page, message), "docs/troubleshooting.md does not have: %s", message)
 	}
 }
 

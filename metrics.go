@@ -27,6 +27,7 @@ type metrics struct {
 	requests     *prometheus.CounterVec
 	duration     prometheus.Histogram
 	replacements prometheus.Counter
+	early        prometheus.Counter
 	steps        *prometheus.CounterVec
 }
 
@@ -46,6 +47,10 @@ func newMetrics(gauges prometheus.Collector) *metrics {
 			Name: "fuuffy_rejected_token_reports_total",
 			Help: "Reports of apps that Fuuffy refused a token.",
 		}),
+		early: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fuuffy_min_ttl_requests_total",
+			Help: "Token requests that only a reader's min_ttl made necessary.",
+		}),
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fuuffy_rotation_steps_total",
 			Help: "Steps of the rotation that were taken.",
@@ -58,7 +63,7 @@ func newMetrics(gauges prometheus.Collector) *metrics {
 	for _, step := range []string{"stage", "promote", "complete", "rollback", "discard"} {
 		m.steps.WithLabelValues(step)
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.replacements, m.steps, gauges)
+	m.registry.MustRegister(m.requests, m.duration, m.replacements, m.early, m.steps, gauges)
 	return m
 }
 

@@ -72,6 +72,7 @@ var statusFields = func() map[string]*framework.FieldSchema {
 		"upstream_next_try":    {Type: framework.TypeTime, Description: "When the engine sends the next request to Fuuffy, at the earliest."},
 		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, by its last answer."},
 		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that wait for Fuuffy right now."},
+		"min_ttl_requests":     {Type: framework.TypeInt64, Description: "Token requests of this node since the plugin started that only a reader's min_ttl made necessary."},
 		"rotation_state":       {Type: framework.TypeString, Description: "idle, staged or promoted."},
 		"rotation_due":         {Type: framework.TypeTime, Description: "When the credentials are due for rotation."},
 		"rotation_overdue":     {Type: framework.TypeBool, Description: "Whether the credentials are overdue for rotation."},
@@ -135,6 +136,7 @@ func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *frame
 	if remaining, known := b.rateLimit.Remaining(); known {
 		data["rate_limit_remaining"] = remaining
 	}
+	data["min_ttl_requests"] = count(b.metrics.early)
 	for outcome, count := range b.metrics.requestCounts() {
 		data["token_requests_"+outcome] = count
 	}
@@ -161,12 +163,18 @@ func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *fram
 func (m *metrics) requestCounts() map[string]int64 {
 	counts := make(map[string]int64, len(outcomes))
 	for _, outcome := range outcomes {
-		var value dto.Metric
-		if err := m.requests.WithLabelValues(outcome).Write(&value); err == nil {
-			counts[outcome] = int64(value.GetCounter().GetValue())
-		}
+		counts[outcome] = count(m.requests.WithLabelValues(outcome))
 	}
 	return counts
+}
+
+// count reads a counter.
+func count(c prometheus.Counter) int64 {
+	var value dto.Metric
+	if err := c.Write(&value); err != nil {
+		return 0
+	}
+	return int64(value.GetCounter().GetValue())
 }
 
 // gauges shows the state of a mount as it is when it is asked for.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -26,6 +27,10 @@ func (b *backend) pathToken() *framework.Path {
 				Type:         framework.TypeString,
 				Description:  "The access token that the API refused with a 401. It is replaced only if it is still the cached one. Without it, whichever is cached is replaced.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Rejected token", Sensitive: true},
+			},
+			minTTLField: {
+				Type: framework.TypeDurationSecond, Query: true,
+				Description: "Only when reading: the access token lives for that long at least, or it is replaced now. At most half of its life.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -67,21 +72,32 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 
+// minTTLField is how long a job needs the token that it reads.
+const minTTLField = "min_ttl"
+
 // warmToken answers a read for which there is nothing to do but serve the cached
 // token. It takes no lock and touches no storage.
-func (b *backend) warmToken() (*logical.Response, bool) {
-	r, ok := b.cache.Warm()
+func (b *backend) warmToken(data map[string]any) (*logical.Response, bool) {
+	var minTTL time.Duration
+	for field, value := range data {
+		d, err := parseutil.ParseDurationSecond(value)
+		if field != minTTLField || err != nil || d < 0 || hasFraction(value) {
+			return nil, false // The framework knows what to make of it.
+		}
+		minTTL = d
+	}
+	r, ok := b.cache.Warm(minTTL)
 	if !ok {
 		return nil, false
 	}
 	return tokenResponse(r), true
 }
 
-func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) readToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	if b.cache.Snapshot().State == tokencache.InWindow && !b.mayRequestTokens() {
 		return nil, tokencache.ErrForward // The active node serves the token and refreshes it.
 	}
-	r, err := b.cache.Read(ctx, b.load(req.Storage))
+	r, err := b.cache.Read(ctx, b.load(req.Storage), time.Duration(d.Get(minTTLField).(int))*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +105,9 @@ func (b *backend) readToken(ctx context.Context, req *logical.Request, _ *framew
 }
 
 func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if _, given := d.Raw[minTTLField]; given {
+		return nil, userError("min_ttl is for reads: read <mount>token with it once this report is answered")
+	}
 	b.metrics.replacements.Inc()
 	r, err := b.cache.Replace(ctx, b.load(req.Storage), strings.TrimSpace(d.Get("rejected_token").(string)))
 	if err != nil {
@@ -135,6 +154,10 @@ Fuuffy API. It has at least five minutes to live (token_expiry_buffer), and Fuuf
 is asked for one only if there is none worth serving. Read it again after "ttl"
 seconds, as Vault Agent and the Vault Secrets Operator do by themselves: by then
 there is a newer one. There is no lease to renew or revoke.
+
+A job that runs for longer says so, and gets a token that lives at least that long:
+
+    vault read fuuffy/token min_ttl=20m
 
 If the API refuses the token with a 401, report it and retry once with the answer:
 

@@ -23,10 +23,13 @@ import (
 // of their own, and the rest is a fault of ours, a 500.
 func (b *backend) respond(req *logical.Request, err error) (*logical.Response, error) {
 	mistake, isMistake := errors.AsType[userError](err)
+	tooLong, isTooLong := errors.AsType[*tokencache.MinTTLError](err)
 	failure, isUpstream := errors.AsType[*upstream.Error](err)
 	switch {
 	case isMistake:
 		return logical.ErrorResponse("%s", atMount(req, mistake.Error())), nil
+	case isTooLong:
+		return logical.ErrorResponse("min_ttl is too long: the access tokens of this mount allow %s at most, half of their life", shortDuration(tooLong.Most.Truncate(time.Second))), nil
 	case isUpstream:
 		return b.respondUpstream(req, failure, err)
 	case errors.Is(err, errNotConfigured):

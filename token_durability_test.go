@@ -44,6 +44,15 @@ func TestTokenIsStoredBeforeItIsServed(t *testing.T) {
 			},
 			func(m *mount) *logical.Response { return m.do(logical.UpdateOperation, "token", nil) },
 		},
+		"min_ttl of a longer job": {
+			func(m *mount) {
+				m.read()
+				time.Sleep(40 * time.Minute)
+			},
+			func(m *mount) *logical.Response {
+				return m.do(logical.ReadOperation, "token", pairs("min_ttl", "25m"))
+			},
+		},
 		"promote": {
 			func(m *mount) {
 				m.read()

@@ -55,6 +55,8 @@ type Outcome struct {
 	Err error
 	// Replaced is set if an app had reported the token before this one.
 	Replaced bool
+	// Early is set if the token before was fresh, but a reader wanted one that lives longer.
+	Early bool
 }
 
 // Verdict is what a change of the source means for a token.

@@ -19,9 +19,11 @@ type flight struct {
 	// started is on the monotonic clock: the token is at least as old as that.
 	started time.Duration
 	cancel  context.CancelFunc
-	// reported is the cached token if an app reported it: any other is better.
-	// Guarded by Cache.mu until the flight is published.
-	reported string
+	// demand is what all who wait for it want together. Guarded by Cache.mu until
+	// the flight is published.
+	demand demand
+	// early is set if only a reader's minTTL made it necessary. Guarded likewise.
+	early bool
 	// done is closed once the outcome, which follows, is set.
 	done      chan struct{}
 	published *state
@@ -31,9 +33,8 @@ type flight struct {
 }
 
 // joinFlight returns the flight under way, or starts one if the token needs it and
-// Fuuffy is not held off. reported is the cached token if an app reported it. The
-// state is the one that the decision was made on.
-func (c *Cache) joinFlight(source Source, now Instant, reported string) (*state, *flight, error) {
+// Fuuffy is not held off. The state is the one that the decision was made on.
+func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
@@ -42,29 +43,33 @@ func (c *Cache) joinFlight(source Source, now Instant, reported string) (*state,
 		return s, nil, errSuperseded
 	case s.closed:
 		return s, nil, ErrClosed
-	case s.token == nil || s.token.Value != reported:
-		reported = ""
+	case s.token == nil || s.token.Value != want.reported:
+		want.reported = ""
 	}
 	if s.suspect {
-		reported = s.token.Value
+		want.reported = s.token.Value
 	}
-	if reported == "" && s.tokenState(now) == Fresh {
+	if s.meets(want, now) {
 		return s, nil, nil
 	}
 	f := s.flight
 	if f == nil {
 		if err := s.holdOff.active(now); err != nil {
-			if reported != "" && !s.suspect {
+			if want.reported != "" && !s.suspect {
 				c.changeLocked(func(s *state) { s.suspect = true })
 			}
 			return s, nil, err
 		}
 		f = c.startLocked(source, now)
+		f.early = want.reported == "" && s.tokenState(now) == Fresh
 	}
-	if reported != "" {
-		f.reported = reported
-	}
+	f.demand = f.demand.and(want)
 	return s, f, nil
+}
+
+// meets tells whether the cached token is all that a reader wants for now.
+func (s *state) meets(want demand, now Instant) bool {
+	return want.reported == "" && s.tokenState(now) == Fresh && s.token.left(now) >= want.minTTL
 }
 
 func (c *Cache) startLocked(source Source, now Instant) *flight {
@@ -76,7 +81,7 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 		f.published, f.err = c.run(ctx, f)
 		close(f.done)
 		if !f.stored {
-			outcome := Outcome{Err: f.err, Replaced: f.err == nil && f.reported != ""}
+			outcome := Outcome{Err: f.err, Replaced: f.err == nil && f.demand.reported != "", Early: f.early}
 			c.logPanic(guard("report of a token request", func() { source.Report(ctx, outcome) }))
 		}
 	})
@@ -160,10 +165,10 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	switch {
 	case s.flight != f:
 		return nil, errSuperseded
-	case f.reported == "" && s.tokenState(now) == Fresh:
+	case s.meets(f.demand, now):
 		return nil, nil
 	}
-	if err := s.objection(placed, f.reported, now); err != nil {
+	if err := s.objection(placed, f.demand.reported, now); err != nil {
 		return nil, err
 	}
 	return placed, nil
@@ -199,13 +204,13 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 		switch {
 		case failed:
 			s.holdOff = s.holdOff.after(failure, now, random)
-			s.suspect = f.reported != ""
+			s.suspect = f.demand.reported != ""
 		case t != nil:
 			s.token, s.suspect, s.holdOff, s.lastSuccess = t, false, s.holdOff.over(now), t.IssuedAt
 		}
 	})
 	s := c.state.Load()
-	if err == nil && s.token.Value == f.reported {
+	if err == nil && s.token.Value == f.demand.reported {
 		return nil, errSuperseded // The report came after admit: its reporter tries again.
 	}
 	return s, err

@@ -27,28 +27,53 @@ type Reading struct {
 	TooYoung bool
 }
 
+// demand is what a reader wants of a token, besides that it is valid.
+type demand struct {
+	// reported is a token that Fuuffy refused: any other is better.
+	reported string
+	// minTTL is the life that the token must have left, zero if any will do.
+	minTTL time.Duration
+}
+
+// and is a demand that meets both.
+func (d demand) and(other demand) demand {
+	return demand{cmp.Or(other.reported, d.reported), max(d.minTTL, other.minTTL)}
+}
+
+// MinTTLError tells a reader that no token is good for what it wants.
+type MinTTLError struct {
+	// Most is the longest minTTL that the tokens of this mount allow.
+	Most time.Duration
+}
+
+func (e *MinTTLError) Error() string {
+	return "min_ttl is more than half of the access token's life"
+}
+
 // Warm returns the cached token if there is nothing to do but serve it: it is fresh, or
 // its refresh is under way and there is no failure to tell of. It takes no lock.
-func (c *Cache) Warm() (Reading, bool) {
+func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	now, s := c.options.Clock(), c.state.Load()
-	if s.source == nil || s.token == nil {
+	if s.source == nil || s.token == nil || minTTL > 0 && !s.token.allows(minTTL, now) {
 		return Reading{}, false
 	}
 	switch s.tokenState(now) {
 	case Fresh:
-		return c.serve(s, now, nil), true
+		return c.serve(s, now, minTTL, nil), true
 	case InWindow:
 		if s.flight != nil && s.holdOff.cause == nil && !s.suspect {
-			return c.serve(s, now, nil), true
+			return c.serve(s, now, minTTL, nil), true
 		}
 	}
 	return Reading{}, false
 }
 
-// Read returns a valid token and waits for one if it must. In the refresh window it
-// returns the cached one and starts a refresh in the background.
-func (c *Cache) Read(ctx context.Context, loader Loader) (Reading, error) {
-	return c.retry(ctx, loader, func(source Source) (Reading, error) { return c.read(ctx, source, "") })
+// Read returns a valid token that lives for minTTL at least, and waits for one if it must.
+// In the refresh window it returns the cached one and starts a refresh in the background.
+// The error is a *MinTTLError if minTTL is more than half of the token's life: a mount makes
+// at most two requests per life.
+func (c *Cache) Read(ctx context.Context, loader Loader, minTTL time.Duration) (Reading, error) {
+	return c.retry(ctx, loader, func(source Source) (Reading, error) { return c.read(ctx, source, demand{minTTL: minTTL}) })
 }
 
 // Replace returns another token than the reported one, which Fuuffy refused. It is the
@@ -71,33 +96,38 @@ func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Rea
 	}
 }
 
-// read never returns the token that was reported, if one was.
-func (c *Cache) read(ctx context.Context, source Source, reported string) (Reading, error) {
+// read returns a token that meets a demand. It never returns the reported one: replace
+// starts from another, and here only a stale token could still be it.
+func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, error) {
 	now := c.options.Clock()
-	s, f, err := c.joinFlight(source, now, "")
+	if s := c.state.Load(); s.tokenState(now) <= InWindow && want.minTTL > s.token.maxMinTTL() {
+		return Reading{}, &MinTTLError{s.token.maxMinTTL()}
+	}
+	s, f, err := c.joinFlight(source, now, demand{minTTL: want.minTTL})
 	if err == errSuperseded {
 		return Reading{}, err
 	}
-	switch s.tokenState(now) {
-	case Fresh:
-		return c.serve(s, now, nil), nil
-	case InWindow:
-		if err == nil && s.holdOff.cause != nil {
+	if state := s.tokenState(now); state <= InWindow && s.token.left(now) >= want.minTTL {
+		switch {
+		case state == Fresh:
+			err = nil
+		case err == nil && s.holdOff.cause != nil:
 			err = s.holdOff.cause // One more attempt is under way.
 		}
-		return c.serve(s, now, err), nil
+		return c.serve(s, now, want.minTTL, err), nil
 	}
 	if err == nil {
 		var r Reading
-		if r, err = c.wait(ctx, f); err == nil || err == errSuperseded {
+		if r, err = c.wait(ctx, f, want.minTTL); err == nil || err == errSuperseded {
 			return r, err
 		}
 	}
 	// While this reader waited, the token may have left its buffer.
 	now = c.options.Clock()
 	s = c.state.Load()
-	if source.Policy().StaleIfError && excusable(err) && s.source == source && s.tokenState(now) == InBuffer && s.token.Value != reported {
-		r := c.serve(s, now, err)
+	if source.Policy().StaleIfError && excusable(err) && s.source == source && s.tokenState(now) == InBuffer &&
+		s.token.Value != want.reported && s.token.left(now) >= want.minTTL {
+		r := c.serve(s, now, want.minTTL, err)
 		r.Stale = true
 		return r, nil
 	}
@@ -113,22 +143,22 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		reported = cmp.Or(reported, s.token.Value)
 	}
 	if s.tokenState(now) > InWindow || s.token.Value != reported {
-		r, err := c.read(ctx, source, reported)
+		r, err := c.read(ctx, source, demand{reported: reported})
 		if err == nil && r.Token.Value == reported {
 			return Reading{}, errSuperseded // Found in storage, after a restart. Now it is the cached one.
 		}
 		return r, err
 	}
 	if s.token.age(now) < s.token.ReplaceAge() {
-		r := c.serve(s, now, nil)
+		r := c.serve(s, now, 0, nil)
 		r.TooYoung = true
 		return r, nil
 	}
-	_, f, err := c.joinFlight(source, now, reported)
+	_, f, err := c.joinFlight(source, now, demand{reported: reported})
 	if err != nil {
 		return Reading{}, err
 	}
-	return c.wait(ctx, f)
+	return c.wait(ctx, f, 0)
 }
 
 // RefreshInUse starts the refresh of a token that was read and is due for one.
@@ -140,20 +170,20 @@ func (c *Cache) RefreshInUse(source Source) {
 	}
 	if state := s.tokenState(now); state == InWindow || state == InBuffer {
 		// A hold-off or another source is no fault: the next minute sees to it.
-		_, _, _ = c.joinFlight(source, now, "")
+		_, _, _ = c.joinFlight(source, now, demand{})
 	}
 }
 
 // serve makes the reading of the cached token.
-func (c *Cache) serve(s *state, now Instant, failure error) Reading {
+func (c *Cache) serve(s *state, now Instant, minTTL time.Duration, failure error) Reading {
 	t := s.token
 	t.markUsed()
-	soon := t.Superseded || s.suspect
-	return Reading{Token: t, TTL: t.ttl(now, c.options.Random(), soon, failure != nil), Failure: failure, Suspect: s.suspect}
+	v := visit{random: c.options.Random(), minTTL: minTTL, soon: t.Superseded || s.suspect, failing: failure != nil}
+	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure, Suspect: s.suspect}
 }
 
 // wait returns the outcome of a flight. Who gives up waiting does not disturb it.
-func (c *Cache) wait(ctx context.Context, f *flight) (Reading, error) {
+func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Reading, error) {
 	c.waiting.Add(1)
 	defer c.waiting.Add(-1)
 	select {
@@ -164,7 +194,16 @@ func (c *Cache) wait(ctx context.Context, f *flight) (Reading, error) {
 	if f.err != nil {
 		return Reading{}, f.err
 	}
-	return c.serve(f.published, c.options.Clock(), nil), nil
+	now, t := c.options.Clock(), f.published.token
+	switch {
+	case minTTL == 0, t.allows(minTTL, now):
+		return c.serve(f.published, now, minTTL, nil), nil
+	case f.stored:
+		return Reading{}, errSuperseded // The next flight finds no better one in storage.
+	case minTTL > t.maxMinTTL():
+		return Reading{}, &MinTTLError{t.maxMinTTL()}
+	}
+	return Reading{}, &upstream.Error{Failure: upstream.Malformed, Message: "the access token arrived too late to live for min_ttl"}
 }
 
 // excusable tells whether a token inside its buffer may stand in for a new one:

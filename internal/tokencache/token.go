@@ -183,24 +183,51 @@ func (t *Cached) markUsed() {
 // A tenth of its life at most, or a short-lived one would hardly ever be.
 func (t *Cached) ReplaceAge() time.Duration { return min(minReplaceAge, t.Life()/10) }
 
+// left is how long the token lives, to the second that readers are told.
+func (t *Cached) left(now Instant) time.Duration {
+	return t.ExpiresAt.Truncate(time.Second).Sub(t.IssuedAt) - t.age(now)
+}
+
+// maxMinTTL is the longest life that a reader may ask for.
+func (t *Cached) maxMinTTL() time.Duration { return t.Life() / 2 }
+
+// allows tells whether the token lives for as long as a reader asks.
+func (t *Cached) allows(minTTL time.Duration, now Instant) bool {
+	return minTTL <= t.maxMinTTL() && t.left(now) >= minTTL
+}
+
+// visit is what decides when a reader should come back.
+type visit struct {
+	// random is in [0, 1).
+	random float64
+	minTTL time.Duration
+	// soon is set if the token should be replaced now, failing if Fuuffy gives no other.
+	soon, failing bool
+}
+
 // ttl is when a reader should come back: after the token was replaced, before it
 // is no longer served, at random in between so that a fleet does not return in
 // one second. Vault Agent adds a second of its own, which is left free.
-func (t *Cached) ttl(now Instant, random float64, soon, failing bool) time.Duration {
+func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	age := t.age(now)
 	latest := max(0, t.ServedFor-time.Second-age)
 	if age < t.windowOpens {
 		latest = max(0, latest-t.secondLook)
 	}
 	earliest := min(max(0, t.replaced-age), latest)
-	if soon {
+	if v.minTTL > 0 {
+		// Less is left then, so that the reader is given another.
+		due := max(0, t.left(now)-v.minTTL)
+		earliest, latest = min(earliest, due), min(latest, due+soonTTL)
+	}
+	if v.soon {
 		earliest, latest = 0, min(latest, soonTTL)
 	}
-	ttl := earliest + time.Duration(random*float64(latest-earliest))
-	if failing {
+	ttl := earliest + time.Duration(v.random*float64(latest-earliest))
+	if v.failing {
 		// The floor is spread over its own length too.
 		floor := max(time.Second, min(maxTTLFloor, t.Life()/20))
-		ttl = max(ttl, floor+time.Duration(random*float64(floor)))
+		ttl = max(ttl, floor+time.Duration(v.random*float64(floor)))
 	}
 	return ttl.Truncate(time.Second)
 }

@@ -73,8 +73,8 @@ func TestTTL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := placed(tt.life, 0)
-			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), 0, tt.soon, tt.failing), "least")
-			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), nearlyOne, tt.soon, tt.failing), "most")
+			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), visit{soon: tt.soon, failing: tt.failing}), "least")
+			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), visit{random: nearlyOne, soon: tt.soon, failing: tt.failing}), "most")
 		})
 	}
 }

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// readFor reads the token for a job, and makes sure that it lives for that long.
+func (m *mount) readFor(minTTL string) *logical.Response {
+	m.t.Helper()
+	resp := m.do(logical.ReadOperation, "token", pairs("min_ttl", minTTL))
+	job, err := time.ParseDuration(minTTL)
+	require.NoError(m.t, err)
+	expires, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
+	require.NoError(m.t, err)
+	require.GreaterOrEqual(m.t, time.Until(expires), job, "life left")
+	return resp
+}
+
+// One reader's longer job replaces the token for everybody, once.
+func TestMinTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		held := m.readToken()
+		assert.True(t, m.readFor("20m").Data["access_token"] == held)
+		time.Sleep(41 * time.Minute)
+		assert.True(t, m.readFor("15m").Data["access_token"] == held)
+		assert.True(t, m.readToken() == held)
+		require.Equal(t, 1, m.requests())
+
+		m.sandbox.SetFault(slowAnswer)
+		var readers sync.WaitGroup
+		for i := range 200 {
+			readers.Go(func() {
+				began := time.Now()
+				if i%2 == 0 {
+					assert.False(t, m.readFor("20m").Data["access_token"] == held)
+				} else {
+					m.read()
+					assert.Equal(t, began, time.Now(), "others don't wait")
+				}
+			})
+		}
+		readers.Wait()
+		assert.Equal(t, 2, m.requests())
+		assert.False(t, m.readToken() == held, "it is replaced for everybody")
+		assert.EqualValues(t, 1, m.do(logical.ReadOperation, "status", nil).Data["min_ttl_requests"])
+		assert.EqualValues(t, 1, m.metric("fuuffy_min_ttl_requests_total"))
+	})
+}
+
+// A read whose demand is met is as cheap as one that demands nothing.
+func TestMinTTLOfAWarmRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		storage := m.storage.count()
+		for _, minTTL := range []any{"30m", 1800, "1800", "", 0} {
+			_, warm := m.b.warmToken(pairs("min_ttl", minTTL))
+			assert.True(t, warm, minTTL)
+		}
+		m.readFor("30m")
+		assert.Equal(t, storage, m.storage.count(), "storage operations")
+
+		time.Sleep(31 * time.Minute)
+		_, warm := m.b.warmToken(pairs("min_ttl", "30m"))
+		assert.False(t, warm, "less is left")
+		assert.False(t, m.readFor("29m").IsError())
+		time.Sleep(20 * time.Minute)
+		m.readFor("8m")
+		m.readFor("6m")
+		synctest.Wait()
+		assert.Equal(t, 2, m.requests(), "the refresh in the window is nobody's demand")
+		assert.EqualValues(t, 0, m.metric("fuuffy_min_ttl_requests_total"))
+	})
+}
+
+func TestMinTTLRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(20 * time.Minute)
+		read := func(minTTL any) string {
+			_, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", minTTL))
+			return text
+		}
+		const most = "min_ttl is too long: the access tokens of this mount allow 10m at most, half of their life"
+		assert.Equal(t, most, read("11m"), "nobody knew their life before")
+		assert.Equal(t, 1, m.requests())
+		assert.Equal(t, most, read("601s"))
+		assert.Equal(t, most, read("10000h"))
+		for _, wrong := range []any{"-1s", -1, "5.5", "soon", true, []string{"5m"}} {
+			assert.Equal(t, "min_ttl must be a duration like 5m, or a whole number of seconds", read(wrong), "%v", wrong)
+		}
+		for _, fraction := range []any{"1500ms", 0.5} {
+			assert.Equal(t, "min_ttl must be whole seconds", read(fraction), "%v", fraction)
+		}
+		assert.Equal(t, 1, m.requests())
+		m.readFor("10m")
+		assert.Equal(t, 1, m.requests())
+		time.Sleep(time.Second)
+		m.readFor("10m")
+
+		_, text := m.refused(logical.UpdateOperation, "token", pairs("min_ttl", "10m"))
+		assert.Equal(t, "min_ttl is for reads: read fuuffy/token with it once this report is answered", text)
+	})
+}
+
+// If Fuuffy gives no other token, only those who need one notice.
+func TestMinTTLDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		held := m.readToken()
+		time.Sleep(45 * time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		for _, want := range []int{http.StatusBadGateway, http.StatusServiceUnavailable} {
+			status, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", "20m"))
+			assert.Equal(t, want, status)
+			assert.Contains(t, text, "Fuuffy is down")
+			resp := m.read()
+			assert.True(t, resp.Data["access_token"] == held)
+			assert.Empty(t, resp.Warnings)
+			assert.True(t, m.readFor("10m").Data["access_token"] == held)
+		}
+		m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
+		time.Sleep(12 * time.Minute) // Three are left.
+		m.readFor("2m")
+		m.refused(logical.ReadOperation, "token", pairs("min_ttl", "4m"))
+
+		m.sandbox.ClearFault()
+		time.Sleep(time.Minute)
+		m.readFor("30m")
+	})
+}
+
+// However many ask for however much, a token is replaced once in half of its life.
+func TestMinTTLRequestsPerLife(t *testing.T) {
+	for _, life := range []time.Duration{time.Hour, 30 * time.Minute, 12 * time.Hour} {
+		t.Run(life.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetTokenLifetime(life)
+				most := (life / 2).Truncate(time.Second)
+				const lives = 50
+				for range lives * 100 {
+					m.readFor(most.String())
+					m.readFor((most / 2).Truncate(time.Second).String())
+					time.Sleep(life / 100)
+				}
+				assert.LessOrEqual(t, m.requests(), 2*lives+2)
+				assert.Greater(t, m.requests(), 2*lives*9/10)
+			})
+		})
+	}
+}
+
+// Who follows ttl has a token that is good for the job, give or take a minute.
+func TestMinTTLIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		for range 200 {
+			resp := m.readFor("25m")
+			time.Sleep(time.Duration(resp.Data["ttl"].(int64)+1) * time.Second)
+			expires, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
+			require.NoError(t, err)
+			left := time.Until(expires)
+			require.Greater(t, left, 25*time.Minute-time.Minute-2*time.Second)
+			require.LessOrEqual(t, left, 25*time.Minute)
+		}
+		assert.Equal(t, 200, m.requests())
+	})
+}
+
+// A performance standby serves what it has, and forwards just the read that needs more.
+func TestMinTTLOnAStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		held := m.readToken()
+		standby := m.standby()
+		assert.True(t, standby.readFor("30m").Data["access_token"] == held)
+		time.Sleep(40 * time.Minute)
+		assert.True(t, standby.readToken() == held)
+		_, err := standby.handle(t.Context(), logical.ReadOperation, "token", pairs("min_ttl", "25m"))
+		require.True(t, err == logical.ErrReadOnly, "want the bare error, got %v", err)
+		assert.True(t, standby.readToken() == held, "others are served")
+		assert.Equal(t, 1, m.requests())
+
+		next := m.readFor("25m").Data["access_token"]
+		assert.True(t, standby.readFor("25m").Data["access_token"] == next, "the active node's token is in storage")
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+// standby starts a performance standby of the mount.
+func (m *mount) standby() *mount {
+	m.t.Helper()
+	system := *m.system
+	other := &mount{t: m.t, storage: m.storage, sandbox: m.sandbox, system: &system, log: m.log, events: m.events}
+	other.setReplicationState(consts.ReplicationPerformanceStandby)
+	other.start()
+	return other
+}

@@ -164,3 +164,21 @@ func TestSettingKeepsTheStoredToken(t *testing.T) {
 		})
 	}
 }
+
+// New credentials that were not tried have no token yet. That the old one could not be
+// removed is logged; it is not served, nor after a restart.
+func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		former := m.readToken()
+		storage := m.useFaultyStorage()
+		storage.set("delete", "token", fails)
+		m.sandbox.CreateClient(successorID, successorSecret)
+		m.do(logical.UpdateOperation, "config", pairs("client_id", successorID, "client_secret", successorSecret, "verify_connection", false))
+		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
+		storage.set("delete", "token", nil)
+		m.restart()
+		assert.False(t, m.readToken() == former)
+		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
+	})
+}

@@ -56,6 +56,7 @@ func TestHoldOffRow(t *testing.T) {
 	other := h.after(rejected, at(3), 0)
 	assert.Equal(t, 1, other.failures)
 	assert.Equal(t, at(3).Wall, other.since)
+	assert.Equal(t, 1, other.after(unavailable, at(4), 0).failures, "and back")
 
 	lifted := h.lifted()
 	assert.Zero(t, lifted.left(at(2)))

@@ -241,7 +241,7 @@ func TestConnection(t *testing.T) {
 		"wrong host":          {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultWrongHostCertificate}, failure: Unavailable, text: "cannot validate certificate"},
 		"refused":             {transport: trusting, address: "https://" + closed.Addr().String() + "/v1", failure: Unavailable, text: "connection refused"},
 		"redirect":            {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": evil.URL}}, failure: Rejected, text: "redirect"},
-		"cut connection":      {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultCut}, failure: Unavailable, text: "unexpected EOF"},
+		"cut connection":      {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultCut}, failure: Unavailable, text: "read the response: unexpected EOF"},
 		"no answer":           {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRefuse}, failure: Unavailable, text: "EOF"},
 		"huge body":           {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: strings.Repeat(" ", 10<<20)}, failure: Malformed, text: "longer than 64 KiB"},
 	} {
@@ -257,6 +257,7 @@ func TestConnection(t *testing.T) {
 			failed := requireFailed(t, New(Config{BaseURL: address, Timeout: 10 * time.Second, Transport: tt.transport, UserAgent: "test/1"}))
 			assert.Equal(t, tt.failure, failed.Failure)
 			assert.Contains(t, failed.Error(), tt.text)
+			assert.False(t, strings.HasPrefix(failed.Message, ":"), failed.Message)
 		})
 	}
 

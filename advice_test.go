@@ -554,3 +554,34 @@ func TestUpstreamSinceOutlivesASuccess(t *testing.T) {
 		assert.Equal(t, "2000-01-01T00:52:00Z", m.status()["last_success"])
 	})
 }
+
+// The verdict is as bad as the worst of several conditions.
+func TestHealthIsTheWorstOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.write("rotate-root", "client_id", newClientID, "client_secret", newSecret, "compromised", true)
+		require.Equal(t, "degraded", m.status()["health"])
+		m.sandbox.SetFault(faultUnavailable)
+		m.loseToken()
+		m.refused(logical.ReadOperation, "token", nil)
+		assert.Equal(t, "failing", m.status()["health"])
+	})
+}
+
+// The log tells of an outage that an operator's check found, and of its end.
+func TestCheckIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		m.sandbox.SetFault(faultUnavailable)
+		m.write("rotate-root/check")
+		time.Sleep(checkInterval)
+		m.write("rotate-root/check")
+		assert.Equal(t, 1, m.log.count("Fuuffy gives no token"))
+		m.sandbox.ClearFault()
+		time.Sleep(checkInterval)
+		m.write("rotate-root/check")
+		assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+	})
+}

@@ -25,6 +25,7 @@ var wholeTour = []step{
 	{title: "Configure it", run: (*tour).configure},
 	{title: "Read the configuration", run: (*tour).readConfig},
 	{title: "Read a token, twice", run: (*tour).readTwice},
+	{title: "Vault Agent keeps it in a file", run: (*tour).startAgent},
 	{title: "Use the token", run: (*tour).useToken},
 	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
 	{title: "A wrong secret", needsSandbox: true, run: (*tour).refuseSecret},
@@ -310,36 +311,10 @@ func (t *tour) cleanUp(ctx context.Context) error {
 	return nil
 }
 
-// agentConfig has an Agent keep the token in a file. It takes its Vault token from a file
-// too, which is good for trying, not for a server.
-const agentConfig = `vault {
-  address = %q
-}
-
-auto_auth {
-  method "token_file" {
-    config = {
-      token_file_path = "vault-token"
-    }
-  }
-}
-
-template {
-  contents    = "{{ with secret \"fuuffy/token\" }}{{ .Data.access_token }}{{ end }}"
-  destination = "token"
-  perms       = "0600"
-}
-`
-
 // wait is what -stay does once the engine is set up.
 func (t *tour) wait(ctx context.Context) error {
-	for file, text := range map[string]string{
-		"agent.hcl":   fmt.Sprintf(agentConfig, t.vaultd.Address),
-		"vault-token": t.vaultd.Client.Token(),
-	} {
-		if err := os.WriteFile(filepath.Join(t.stack.Dir, file), []byte(text), 0o600); err != nil {
-			return fmt.Errorf("write %s: %w", file, err)
-		}
+	if err := t.writeAgentConfig(); err != nil {
+		return err
 	}
 	t.printf("\nIt is all yours. In another terminal:\n")
 	t.printExports("  ")

@@ -258,13 +258,18 @@ func unproved(t transition, cause error) error {
 	return &explainedError{meaning: tried, cause: cause}
 }
 
-// workflow explains the rotation to those who asked for it without credentials.
-const workflow = `client_id and client_secret are both needed; nothing was changed.
+// workflow is the routine of the rotation, for those who ask for it.
+const workflow = `
+ 1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
+ 2. vault write <mount>rotate-root client_id=… client_secret=-
+    tries them; nothing else changes. To drop them: vault delete <mount>rotate-root
+ 3. vault write -f <mount>rotate-root/promote
+    puts them in force. If Fuuffy rejects them later, the old ones step in.
+ 4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
+ 5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
+    Revoke the old ones in the Fuuffy dashboard.
+ 6. vault write -f <mount>rotate-root/complete
+    proves that the old ones are dead, and forgets them.
 
-Fuuffy's credentials are created and revoked in its dashboard, so a rotation takes you and Vault in turns:
-  1. create new credentials in the Fuuffy dashboard, and keep the old ones
-  2. vault write <mount>rotate-root client_id=… client_secret=-   tries and stages them
-  3. vault write -f <mount>rotate-root/promote                    puts them in force
-  4. wait until revoke_old_after, then revoke the old ones in the dashboard
-  5. vault write -f <mount>rotate-root/complete                   proves that they are dead
-See where you are: vault read <mount>rotate-root`
+vault read <mount>rotate-root says at any time where you are and what to type next.
+`

@@ -131,7 +131,7 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.
 		return nil, err
 	}
 	if id == "" || secret == "" {
-		return nil, userError(workflow)
+		return nil, userError("client_id and client_secret are both needed; nothing was changed. They are created and revoked in the Fuuffy dashboard, so a rotation takes you and Vault in turns:\n" + workflow)
 	}
 	pair := newCredentials(id, secret, b.now())
 	step := stage(pair)
@@ -344,26 +344,14 @@ const checkSynopsis = `
 Try the credentials in force, staged and kept, and change nothing.
 `
 
-const rotateDescription = `
-Fuuffy asks for new credentials every 90 days, and at once if they are compromised
-or someone leaves. No step interrupts anybody; "vault read fuuffy/rotate-root"
-says at any time where you are and what to type next.
-
- 1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
- 2. vault write fuuffy/rotate-root client_id=… client_secret=-
-    tries them; nothing else changes. To drop them: vault delete fuuffy/rotate-root
- 3. vault write -f fuuffy/rotate-root/promote
-    puts them in force. If Fuuffy rejects them later, the old ones step in.
- 4. Trouble? vault write -f fuuffy/rotate-root/rollback puts the old ones back.
- 5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
-    Revoke the old ones in the Fuuffy dashboard.
- 6. vault write -f fuuffy/rotate-root/complete
-    proves that the old ones are dead, and forgets them.
-
+var rotateDescription = `
+Fuuffy asks for new credentials every 90 days, and immediately if they are
+compromised or someone leaves. No step interrupts anybody.
+` + strings.ReplaceAll(workflow, "<mount>", "fuuffy/") + `
 In an emergency:
 
     vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true
 
-does 2 and 3 at once and never uses the old credentials again. Revoke them at once,
-and complete.
+does 2 and 3 in one step and never uses the old credentials again. Revoke them
+immediately, and complete.
 `

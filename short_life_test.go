@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // TestLoneReaderOfShortLife has one Vault Agent follow tokens so short-lived that it
@@ -34,4 +36,18 @@ func TestLoneReaderOfShortLife(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A token that arrives in its refresh window is served all the same: it is valid.
+func TestTokenArrivesInItsWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(20 * time.Second)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 8 * time.Second})
+		resp := m.read()
+		assert.Empty(t, resp.Warnings)
+		assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+		assert.Equal(t, 1, m.requests())
+		assert.Equal(t, "refreshing", m.status()["token_state"])
+	})
 }

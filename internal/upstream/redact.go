@@ -29,19 +29,15 @@ type redactor struct {
 	starts [256][]int
 	// enough is how many bytes of the secret in a row are not shown.
 	enough int
-	marker string
 }
 
 func newRedactor(secret string) *redactor {
-	r := &redactor{secret: secret, enough: len(secret), marker: redacted}
+	r := &redactor{secret: secret, enough: len(secret)}
 	if utf8.RuneCountInString(secret) >= longSecret {
 		r.enough = shownAtMost + 1
 	}
 	for i := range len(secret) {
 		r.starts[secret[i]] = append(r.starts[secret[i]], i)
-	}
-	if len(r.find(redacted)) > 0 {
-		r.marker = withheld
 	}
 	return r
 }
@@ -52,12 +48,12 @@ func (r *redactor) clean(text string) string {
 	var out strings.Builder
 	end := 0
 	for _, s := range r.find(text) {
-		out.WriteString(text[end:s.from] + r.marker)
+		out.WriteString(text[end:s.from] + redacted)
 		end = s.to
 	}
 	out.WriteString(text[end:])
 	cleaned := Printable(out.String())
-	// The marker and what surrounds it may spell a part of the secret by accident.
+	// The marker, alone or with what surrounds it, may spell a part of the secret.
 	if len(r.find(cleaned+": ")) > 0 {
 		return withheld
 	}

@@ -36,24 +36,24 @@ func newMetrics(gauges prometheus.Collector) *metrics {
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fuuffy_token_requests_total",
-			Help: "Token requests to Fuuffy by outcome, those of config writes and rotation steps included.",
+			Help: "Token requests to Fuuffy by outcome, including those of config writes and rotation steps.",
 		}, []string{"outcome"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "fuuffy_token_request_duration_seconds",
-			Help:    "How long token requests took, with their retries.",
+			Help:    "Duration of token requests, including retries.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 50},
 		}),
 		replacements: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fuuffy_rejected_token_reports_total",
-			Help: "Reports of apps that Fuuffy refused a token.",
+			Help: "Tokens that apps reported as rejected.",
 		}),
 		early: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fuuffy_min_ttl_requests_total",
-			Help: "Token requests that only a reader's min_ttl made necessary.",
+			Help: "Token requests that only a reader's min_ttl caused.",
 		}),
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fuuffy_rotation_steps_total",
-			Help: "Steps of the rotation that were taken.",
+			Help: "Rotation steps taken.",
 		}, []string{"step"}),
 	}
 	// All labels are there from the start, so that a first failure is an increase.

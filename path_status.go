@@ -70,8 +70,8 @@ var statusFields = func() map[string]*framework.FieldSchema {
 		"upstream_message":     {Type: framework.TypeString, Description: "What the last failure was."},
 		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row; 0 if upstream_state is ok, or if an operator changed something since."},
 		"upstream_next_try":    {Type: framework.TypeTime, Description: "When the engine sends the next request to Fuuffy, at the earliest."},
-		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, by its last answer."},
-		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that wait for Fuuffy right now."},
+		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, according to its last response."},
+		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that are waiting for Fuuffy."},
 		"min_ttl_requests":     {Type: framework.TypeInt64, Description: "Token requests of this node since the plugin started that only a reader's min_ttl made necessary."},
 		"rotation_state":       {Type: framework.TypeString, Description: "idle, staged or promoted."},
 		"rotation_due":         {Type: framework.TypeTime, Description: "When the credentials are due for rotation."},
@@ -185,22 +185,22 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	gaugeBuild        = gauge("build_info", "Always 1; the label has the plugin's version.", "version")
-	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When Fuuffy will refuse the token held; 0 if none is.")
-	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "Until when the token held is served; 0 if none is.")
-	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token and Fuuffy gave no other.")
-	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that were given up and are not known to be revoked.")
-	gaugeWaiting      = gauge("readers_waiting", "Readers that wait for Fuuffy right now.")
-	gaugeUpstream     = gauge("upstream_state", "1 for how the last token request for readers ended: ok, or the class of the failure.", "state")
-	gaugeHoldOff      = gauge("hold_off_seconds", "For how long Fuuffy is still left alone after a failure; 0 if it is not.")
-	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, by its last answer.")
+	gaugeBuild        = gauge("build_info", "Always 1. The label is the plugin's version.", "version")
+	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When the cached token expires; 0 if there is none.")
+	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "When the engine stops serving the cached token; 0 if there is none.")
+	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token as rejected and Fuuffy granted no other.")
+	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that an operator gave up and that may still work.")
+	gaugeWaiting      = gauge("readers_waiting", "Readers that are waiting for Fuuffy.")
+	gaugeUpstream     = gauge("upstream_state", "1 for the outcome of the last token request for readers: ok, or the class of the failure.", "state")
+	gaugeHoldOff      = gauge("hold_off_seconds", "Time until the engine tries again after a failure; 0 if it isn't waiting.")
+	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, according to its last response.")
 	gaugeConfigured   = gauge("configured", "1 if the mount has credentials.")
-	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the credentials in force were put in force.")
+	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the credentials in force were created or promoted.")
 	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When the credentials in force are due for rotation.")
-	gaugeRotation     = gauge("rotation_state", "1 for the state that the rotation is in.", "state")
-	gaugePromoted     = gauge("rotation_promoted_timestamp_seconds", "When the new credentials were promoted; 0 if no rotation is there.")
-	gaugeFallback     = gauge("rotation_fallback_active", "1 if tokens of the old credentials are served because the new ones are rejected.")
-	gaugeAuthFailures = gauge("rotation_auth_failures", "How often Fuuffy rejected the credentials in force, on this node.")
+	gaugeRotation     = gauge("rotation_state", "1 for the current state of the rotation.", "state")
+	gaugePromoted     = gauge("rotation_promoted_timestamp_seconds", "When the new credentials were promoted; 0 if no rotation is in progress.")
+	gaugeFallback     = gauge("rotation_fallback_active", "1 if the engine serves tokens of the old credentials because Fuuffy rejects the new ones.")
+	gaugeAuthFailures = gauge("rotation_auth_failures", "Times that Fuuffy rejected the credentials in force, on this node.")
 )
 
 // Describe is part of prometheus.Collector.

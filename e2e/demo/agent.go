@@ -11,8 +11,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
-// agentConfig has an Agent keep the token in a file. It takes its Vault token from a file
-// too, which is good for trying, not for a server.
+// agentConfig makes an Agent keep the token in a file. The Agent's own Vault token comes from
+// a file too: fine for a demo, not for a server.
 const agentConfig = `vault {
   address = %q
 }
@@ -45,7 +45,7 @@ func (t *tour) writeAgentConfig() error {
 }
 
 func (t *tour) startAgent(ctx context.Context) error {
-	t.say("Most apps need no code for Vault: an Agent beside them keeps a valid token in a file.")
+	t.say("Apps need no code for Vault: an Agent keeps a valid token in a file.")
 	if err := t.writeAgentConfig(); err != nil {
 		return err
 	}
@@ -71,6 +71,6 @@ func (t *tour) startAgent(ctx context.Context) error {
 	if err := expect(output == t.token, "the token "+short(t.token)+" in the file", short(output)); err != nil {
 		return err
 	}
-	t.passed("The file has the token. The Agent comes back when there is a newer one.")
+	t.passed("The file has the token. The Agent replaces it when there is a newer one.")
 	return nil
 }

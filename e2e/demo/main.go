@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command demo shows the secrets engine at work in a real Vault: each step with
-// the command, its output, and a check that it did what was announced.
+// Command demo shows the secrets engine at work in a real Vault. For each step it prints
+// the command and its output, and checks the outcome.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 // options are the flags, and the credentials from the environment.
 type options struct {
 	vault, plugin, sandbox string
-	// stay sets everything up and then waits, for people who want to try it.
+	// stay sets everything up and then waits, so that people can try the engine.
 	stay bool
 	// Credentials of Fuuffy's testing environment, used instead of the sandbox.
 	clientID, clientSecret string
@@ -46,7 +46,7 @@ func main() {
 	}
 }
 
-var errInterrupted = errors.New("interrupted; everything is cleaned up")
+var errInterrupted = errors.New("interrupted; cleaned up")
 
 func parseOptions() (options, error) {
 	o := options{clientID: os.Getenv("FUUFFY_CLIENT_ID"), clientSecret: os.Getenv("FUUFFY_CLIENT_SECRET")}
@@ -56,7 +56,7 @@ func parseOptions() (options, error) {
 	flag.BoolVar(&o.stay, "stay", false, "set everything up, then wait for Ctrl-C")
 	flag.Parse()
 	if (o.clientID == "") != (o.clientSecret == "") {
-		return o, errors.New("set both of FUUFFY_CLIENT_ID and FUUFFY_CLIENT_SECRET, for Fuuffy's testing environment, or neither, for the sandbox")
+		return o, errors.New("set both FUUFFY_CLIENT_ID and FUUFFY_CLIENT_SECRET to use Fuuffy's testing environment, or neither to use the sandbox")
 	}
 	for _, program := range []*string{&o.vault, &o.plugin, &o.sandbox} {
 		absolute, err := filepath.Abs(*program)
@@ -87,7 +87,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	for i, step := range steps {
 		t.printf("\n=== %d. %s ===\n", i+1, step.title)
 		if step.needsSandbox && o.realFuuffy() {
-			t.say("Left out: this needs the sandbox, and the demo runs against Fuuffy's testing environment.")
+			t.say("Skipped: this step needs the sandbox, and the demo is using Fuuffy's testing environment.")
 			continue
 		}
 		err := step.run(t, ctx)
@@ -101,6 +101,6 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if o.stay {
 		return t.wait(ctx)
 	}
-	t.printf("\nThat was all, and every step did what it said.\n")
+	t.printf("\nDone. Every step did what it said.\n")
 	return nil
 }

@@ -63,17 +63,17 @@ func TestDemo(t *testing.T) {
 		"=== 1. ", "Storage Type            raft", "OK: Vault is unsealed",
 		"=== 2. ", "\n$ vault plugin register -command=", "\n$ vault secrets enable fuuffy\n", "OK: " + programs.PluginVersion,
 		"=== 3. ", "client_secret=- ", "Success! Data written to: fuuffy/config", "OK: ",
-		"=== 4. ", "\n$ vault read fuuffy/config\n", "OK: The secret is not in it.",
-		"=== 5. ", "access_token ", "access_token ", "OK: The same token both times. The sandbox counts 1 token request",
+		"=== 4. ", "\n$ vault read fuuffy/config\n", "OK: The secret isn't there.",
+		"=== 5. ", "access_token ", "access_token ", "OK: The same token both times. The sandbox counted 1 token request",
 		"=== 6. ", "\n$ cat agent.hcl\n", "\n$ vault agent -config=agent.hcl &\n", "\n$ cat token\nsk-", "OK: The file has the token.",
 		"=== 7. ", "HTTP 200 ", "FF-100231", "OK: ",
-		"=== 8. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "It took 1 more token request",
+		"=== 8. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "with 1 more token request",
 		"=== 9. ", "invalid_client", "HTTP 200 ", "OK: ",
 		"=== 10. ", "access_token ", "Fuuffy is down: it answered 503", "health ", "failing", "next_step ", "current ", "works", "health ", "ok", "access_token ", "OK: ",
-		"=== 11. ", "Nothing was changed", "staged_client_id ", "state  ", "promoted", "HTTP 200 ", "OK: ",
-		"=== 12. ", "the old credentials still work", "completed", "HTTP 200 ", "OK: ",
+		"=== 11. ", "Nothing was changed", "staged_client_id ", "idle ──stage──▶ [staged] ──promote──▶ promoted", "state  ", "promoted", "[promoted]", "HTTP 200 ", "OK: ",
+		"=== 12. ", "the old credentials still work", "completed", "──complete──▶ [idle]", "HTTP 200 ", "OK: ",
 		"=== 13. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
-		"every step did what it said",
+		"Every step did what it said",
 	} {
 		_, after, found := strings.Cut(rest, expected)
 		require.Truef(t, found, "%q is missing, or not in its place, in:\n%s", expected, &out)

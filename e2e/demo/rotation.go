@@ -11,8 +11,8 @@ import (
 )
 
 func (t *tour) promote(ctx context.Context) error {
-	t.say("Every 90 days. New credentials come from the Fuuffy dashboard, here from the sandbox's. First a mistake:\n" +
-		"the new ID with the old secret.")
+	t.say("Every 90 days, an operator creates new credentials in the dashboard (here: in the sandbox).\n" +
+		"First, a mistake: the new ID with the old secret.")
 	id, secret, err := t.fuuffy.CreateClient(ctx)
 	if err != nil {
 		return err
@@ -29,11 +29,11 @@ func (t *tour) promote(ctx context.Context) error {
 	if err := expect(strings.Contains(output, "Nothing was changed"), "that nothing was changed", "the output above"); err != nil {
 		return err
 	}
-	t.say("\nNow the right ones. They are tried and staged; apps go on with the old ones until they are promoted.")
-	if err := t.rotate(ctx, "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < new_client_secret", "staged"); err != nil {
+	t.say("\nNow the right ones. The engine tests and stages them. Apps keep using the old ones until promote.")
+	if err := t.rotate(ctx, "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < new_client_secret", staged); err != nil {
 		return err
 	}
-	if err := t.rotate(ctx, "vault write -f fuuffy/rotate-root/promote", "promoted"); err != nil {
+	if err := t.rotate(ctx, "vault write -f fuuffy/rotate-root/promote", promoted); err != nil {
 		return err
 	}
 	held := t.token
@@ -46,12 +46,12 @@ func (t *tour) promote(ctx context.Context) error {
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("Apps get tokens of the new credentials, and nobody waited for one.")
+	t.passed("Apps get tokens of the new credentials. Nobody waited for one.")
 	return nil
 }
 
 func (t *tour) complete(ctx context.Context) error {
-	t.say("The old credentials still work, so the engine does not forget them.")
+	t.say("The engine forgets the old credentials only when they are dead. They still work.")
 	output, err := t.shell(ctx, 2, "vault write -f fuuffy/rotate-root/complete")
 	if err != nil {
 		return err
@@ -63,26 +63,54 @@ func (t *tour) complete(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the old client's ID: %w", err)
 	}
-	t.say("\nAn operator revokes client %s in the dashboard (we, at the sandbox), and completes again.\n"+
-		"In real life, wait until revoke_old_after before.", old)
+	t.say("\nThe operator revokes client %s in the dashboard (here: in the sandbox) and completes again.\n"+
+		"In production, wait until revoke_old_after first.", old)
 	if err := t.fuuffy.RevokeClient(ctx, string(old)); err != nil {
 		return err
 	}
-	if err := t.rotate(ctx, "vault write -f fuuffy/rotate-root/complete", "idle"); err != nil {
+	if err := t.rotate(ctx, "vault write -f fuuffy/rotate-root/complete", done); err != nil {
 		return err
 	}
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("The old credentials are proved to be dead, and forgotten.")
+	t.passed("The engine proved that the old credentials are dead, and forgot them.")
 	return nil
 }
 
-// rotate takes a step of the rotation and checks the state that it leads to.
-func (t *tour) rotate(ctx context.Context, line, state string) error {
+// The places where a rotation can stand, in order.
+const (
+	idle = iota
+	staged
+	promoted
+	done
+)
+
+// rotate takes a rotation step, checks the state that it leads to, and draws it.
+func (t *tour) rotate(ctx context.Context, line string, place int) error {
 	output, err := t.shell(ctx, 0, line)
 	if err != nil {
 		return err
 	}
-	return expect(field(output, "state") == state, "the state "+state, "the output above")
+	state := rotationStates[place]
+	if err := expect(field(output, "state") == state, "the state "+state, "the output above"); err != nil {
+		return err
+	}
+	t.say("\n%s", rotationPicture(place))
+	return nil
+}
+
+var rotationStates = [...]string{idle: "idle", staged: "staged", promoted: "promoted", done: "idle"}
+
+// rotationPicture draws the way of a rotation and marks the place where it stands.
+func rotationPicture(place int) string {
+	arrows := [...]string{"", " ──stage──▶ ", " ──promote──▶ ", " ──complete──▶ "}
+	var picture strings.Builder
+	for i, state := range rotationStates {
+		if i == place {
+			state = "[" + state + "]"
+		}
+		picture.WriteString(arrows[i] + state)
+	}
+	return picture.String()
 }

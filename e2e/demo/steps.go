@@ -35,23 +35,23 @@ var wholeTour = []step{
 	{title: "Clean up", run: (*tour).cleanUp},
 }
 
-// setUpSteps is how many steps it takes until the engine can be tried.
+// setUpSteps is how many steps set the engine up.
 const setUpSteps = 3
 
 // replaceAge is how old a token must be for the engine to replace it.
 const replaceAge = 30 * time.Second
 
 func (t *tour) start(ctx context.Context) error {
-	t.say("A real Vault server (Raft storage, one unseal key, in a temporary folder).")
+	t.say("A real Vault server, with Raft storage in a temporary directory.")
 	var err error
 	if t.vaultd, err = t.stack.StartVault(ctx, t.vault, filepath.Dir(t.plugin)); err != nil {
 		return err
 	}
 	if t.realFuuffy() {
 		t.baseURL = "https://testing-api-gateway.fuuffy.com/v1"
-		t.say("FUUFFY_CLIENT_ID and FUUFFY_CLIENT_SECRET are set: Fuuffy is the real testing environment.")
+		t.say("FUUFFY_CLIENT_ID and FUUFFY_CLIENT_SECRET are set, so this uses Fuuffy's testing environment.")
 	} else {
-		t.say("Fuuffy is the sandbox: the same API on this machine, with HTTPS and a CA of its own.")
+		t.say("The sandbox stands in for Fuuffy: the same API on this machine, over HTTPS with its own CA.")
 		if t.fuuffy, err = t.stack.StartSandbox(ctx, t.sandbox); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (t *tour) start(ctx context.Context) error {
 }
 
 func (t *tour) enable(ctx context.Context) error {
-	t.say("Vault runs a plugin only if its catalog has the program's checksum.")
+	t.say("Vault runs a plugin only if its catalog has the checksum.")
 	sum, err := stack.SHA256(t.plugin)
 	if err != nil {
 		return err
@@ -98,8 +98,8 @@ func (t *tour) enable(ctx context.Context) error {
 }
 
 func (t *tour) configure(ctx context.Context) error {
-	t.say("The secret comes from standard input, so that it is on no command line.\n" +
-		"The engine gets a token with the credentials before it saves them.")
+	t.say("The secret comes from standard input, so it is on no command line.\n" +
+		"The engine requests a token with the credentials before it saves them.")
 	line := fmt.Sprintf("vault write fuuffy/config client_id=@client_id client_secret=- base_url=%s ca_cert=@ca.pem < client_secret", t.baseURL)
 	if t.realFuuffy() {
 		line = `printf %s "$FUUFFY_CLIENT_SECRET" | vault write fuuffy/config client_id="$FUUFFY_CLIENT_ID" client_secret=- environment=testing`
@@ -107,12 +107,12 @@ func (t *tour) configure(ctx context.Context) error {
 	if _, err := t.shell(ctx, 0, line); err != nil {
 		return err
 	}
-	t.passed("Fuuffy accepted the credentials, and they are saved.")
+	t.passed("Fuuffy accepted the credentials. The engine saved them.")
 	return nil
 }
 
 func (t *tour) readConfig(ctx context.Context) error {
-	t.say("Everything can be read back, but never the secret.")
+	t.say("Reads show every setting except the secret.")
 	output, err := t.shell(ctx, 0, "vault read fuuffy/config")
 	if err != nil {
 		return err
@@ -129,12 +129,12 @@ func (t *tour) readConfig(ctx context.Context) error {
 		"the client_id and not the secret", "the output above"); err != nil {
 		return err
 	}
-	t.passed("The secret is not in it.")
+	t.passed("The secret isn't there.")
 	return nil
 }
 
 func (t *tour) readTwice(ctx context.Context) error {
-	t.say("This is what apps do. However many do it, Fuuffy is asked about once an hour.")
+	t.say("Apps do this. However many they are, the engine requests about one token an hour.")
 	if err := t.read(ctx); err != nil {
 		return err
 	}
@@ -156,21 +156,21 @@ func (t *tour) readTwice(ctx context.Context) error {
 	if err := expect(requests == 1, "1 token request in all at the sandbox", fmt.Sprint(requests)); err != nil {
 		return err
 	}
-	t.passed("The same token both times. The sandbox counts 1 token request in all: the one that tried the credentials.")
+	t.passed("The same token both times. The sandbox counted 1 token request: the one that tested the credentials.")
 	return nil
 }
 
 func (t *tour) useToken(ctx context.Context) error {
-	t.say("An app sends the token along with its requests to Fuuffy.")
+	t.say("The app sends the token with its requests to Fuuffy.")
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("Fuuffy takes the token.")
+	t.passed("Fuuffy accepts the token.")
 	return nil
 }
 
 func (t *tour) replaceToken(ctx context.Context) error {
-	t.say("We revoke the token at the sandbox. The engine cannot know that, but the app notices.")
+	t.say("We revoke the token in the sandbox. The engine can't know, but the app notices.")
 	if err := t.fuuffy.RevokeToken(ctx, t.token); err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (t *tour) replaceToken(ctx context.Context) error {
 	if err := t.waitForAge(ctx); err != nil {
 		return err
 	}
-	t.say("\nThe app reports the token that it holds (here: from another read) and gets a new one.")
+	t.say("\nThe app reports its token and gets a new one.")
 	output, err := t.shell(ctx, 0, "vault read -field=access_token fuuffy/token | vault write fuuffy/token rejected_token=-")
 	if err != nil {
 		return err
@@ -206,20 +206,20 @@ func (t *tour) replaceToken(ctx context.Context) error {
 	if err := expect(after == before+1, "1 more token request", fmt.Sprint(after-before)); err != nil {
 		return err
 	}
-	t.passed("%s has replaced %s. It took 1 more token request; if all apps reported it, it would take no more.", short(t.token), short(dead))
+	t.passed("%s replaced %s, with 1 more token request. If every app reported it, it would still be 1.", short(t.token), short(dead))
 	return nil
 }
 
-// waitForAge waits until the engine would replace the token. It is no guess: the
-// answer told when the token was issued.
+// waitForAge waits until the engine would replace the token. It doesn't guess: the
+// response says when Fuuffy issued the token.
 func (t *tour) waitForAge(ctx context.Context) error {
-	// The answer leaves out the fraction of the second.
+	// The response has whole seconds.
 	left := time.Until(t.issued.Add(replaceAge + time.Second))
 	if left <= 0 {
 		return nil
 	}
-	t.say("\nA token is not replaced in its first %.0f seconds, so that an app in a loop cannot use up\n"+
-		"Fuuffy's rate limit. This one has about %.0f left; we wait.", replaceAge.Seconds(), left.Seconds())
+	t.say("\nThe engine doesn't replace a token younger than %.0f seconds, so that an app in a loop can't use up\n"+
+		"Fuuffy's rate limit. We wait about %.0f seconds.", replaceAge.Seconds(), left.Seconds())
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -229,7 +229,7 @@ func (t *tour) waitForAge(ctx context.Context) error {
 }
 
 func (t *tour) refuseSecret(ctx context.Context) error {
-	t.say("An operator pastes a wrong secret. It is tried before it is saved.")
+	t.say("An operator pastes the wrong secret. The engine tests it before saving it.")
 	if err := os.WriteFile(filepath.Join(t.stack.Dir, "wrong_secret"), []byte("not-the-secret"), 0o600); err != nil {
 		return fmt.Errorf("write a wrong secret: %w", err)
 	}
@@ -250,19 +250,19 @@ func (t *tour) refuseSecret(ctx context.Context) error {
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("The wrong secret was refused with the reason, and the old one goes on serving.")
+	t.passed("The engine refused the wrong secret, with the reason, and still uses the right one.")
 	return nil
 }
 
 func (t *tour) outage(ctx context.Context) error {
-	t.say("Fuuffy answers 503 from now on. Apps don't notice: the cached token is valid.")
+	t.say("Fuuffy now responds 503. Apps don't notice: the cached token is valid.")
 	if err := t.fuuffy.SetStatus(ctx, 503); err != nil {
 		return err
 	}
 	if err := t.read(ctx); err != nil {
 		return err
 	}
-	t.say("\nWithout a cached token they would. The status has the verdict, and what to type.")
+	t.say("\nWithout a cached token they do. status has the verdict and the next step.")
 	if _, err := t.shell(ctx, 0, "vault delete fuuffy/token"); err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (t *tour) outage(ctx context.Context) error {
 	if err := expect(field(output, "health") == "failing", "health failing", "the output above"); err != nil {
 		return err
 	}
-	t.say("\nFuuffy is back. The check doesn't wait for the engine's next attempt.")
+	t.say("\nFuuffy is back. A check doesn't wait for the engine's next attempt.")
 	if err := t.fuuffy.SetStatus(ctx, 0); err != nil {
 		return err
 	}
@@ -293,44 +293,44 @@ func (t *tour) outage(ctx context.Context) error {
 	if err := t.read(ctx); err != nil {
 		return err
 	}
-	t.passed("The outage was seen, explained and over with one command.")
+	t.passed("status explained the outage, and one command ended it.")
 	return nil
 }
 
 func (t *tour) cleanUp(ctx context.Context) error {
-	t.say("Disable the mount, end all that was started, remove the folder.")
+	t.say("Disable the mount, stop every process, remove the directory.")
 	if _, err := t.shell(ctx, 0, "vault secrets disable fuuffy"); err != nil {
 		return err
 	}
 	t.stack.Close()
 	_, err := os.Stat(t.stack.Dir)
-	if err := expect(os.IsNotExist(err), "no folder "+t.stack.Dir, "that it is still there"); err != nil {
+	if err := expect(os.IsNotExist(err), "no directory "+t.stack.Dir, "that it is still there"); err != nil {
 		return err
 	}
 	t.passed("Nothing is left.")
 	return nil
 }
 
-// wait is what -stay does once the engine is set up.
+// wait keeps the set-up engine running, for -stay.
 func (t *tour) wait(ctx context.Context) error {
 	if err := t.writeAgentConfig(); err != nil {
 		return err
 	}
-	t.printf("\nIt is all yours. In another terminal:\n")
+	t.printf("\nVault is ready. In another terminal, type:\n")
 	t.printExports("  ")
-	t.printf("\nand then, for example:\n" +
+	t.printf("\nThen try, for example:\n" +
 		"  vault read fuuffy/token\n" +
 		"  vault read -format=json fuuffy/token\n" +
 		"  vault read fuuffy/config\n" +
 		"  vault read fuuffy/status\n" +
 		"  vault read fuuffy/rotate-root\n" +
 		"  vault path-help fuuffy\n" +
-		"  vault agent -config=agent.hcl    # keeps the access token in the file ./token\n")
+		"  vault agent -config=agent.hcl    # keeps the token in the file ./token\n")
 	if t.fuuffy != nil {
-		t.printf("  cat sandbox.log    # how to make the sandbox revoke, refuse, delay …\n")
+		t.printf("  cat sandbox.log    # how to make the sandbox revoke, reject, delay …\n")
 	}
-	t.printf("\nPress Ctrl-C here to end it: everything it started goes with it.\n")
+	t.printf("\nPress Ctrl-C here to stop Vault and remove everything.\n")
 	<-ctx.Done()
-	t.printf("\nEnding Vault; nothing is left behind.\n")
+	t.printf("\nStopping Vault and cleaning up.\n")
 	return nil
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package tokencache keeps one access token: who is served, who waits, when the token
-// is refreshed, and what becomes of it when its source changes. It knows neither
-// Vault nor HTTP.
+// Package tokencache keeps one access token. It decides who gets it, who waits, when to
+// refresh it, and what happens to it when its source changes. It knows neither Vault nor
+// HTTP.
 package tokencache
 
 import (
@@ -22,70 +22,70 @@ var (
 	// ErrForward says that this node may not request tokens.
 	ErrForward = errors.New("only the active node requests tokens from Fuuffy")
 	// ErrClosed says that Close was called.
-	ErrClosed = errors.New("the secrets engine is being stopped")
-	// errSuperseded says that the source changed under a request: read again.
+	ErrClosed = errors.New("the secrets engine is stopping")
+	// errSuperseded says that the source changed during a request: read again.
 	errSuperseded = errors.New("the configuration changed meanwhile")
 )
 
-// Source is one configuration to get tokens with. It is immutable, and its identity
-// is the generation: the cache publishes nothing of a source that is not in force.
-// Policy, Judge and Describe are pure and quick: the cache calls them under its lock.
+// Source gets tokens with one configuration. It is immutable, and its identity is the
+// generation: the cache publishes nothing from a source that is not in force.
+// Policy, Judge, and Describe are pure and quick, because the cache calls them under its lock.
 type Source interface {
-	// Policy is how its tokens are served.
+	// Policy says how long the cache serves a token.
 	Policy() Policy
-	// Judge says what becomes of a token under this source's credentials.
+	// Judge says what to do with a token under this source's credentials.
 	Judge(Token) Verdict
-	// Describe returns what readers are told of a token, and a warning, empty for none.
-	// The cache calls it once a token.
+	// Describe returns what readers see of a token, and a warning, empty for none.
+	// The cache calls it once for each token.
 	Describe(*Cached) (description map[string]any, warning string)
 	// Stored returns the token in storage, false if there is none.
 	Stored(context.Context) (Token, bool, error)
 	// Request gets a new token from Fuuffy. cached is the one in memory, nil for none.
 	// The error is an *upstream.Error, or ErrForward.
 	Request(ctx context.Context, cached *Cached) (Token, error)
-	// Save stores a token for after a restart.
+	// Save stores a token so that it survives a restart.
 	Save(context.Context, Token) error
-	// Report publishes how a Request ended, after all waiters know.
+	// Report publishes the outcome of a Request after all waiters have it.
 	Report(context.Context, Outcome)
 }
 
-// Outcome is how a Request for readers ended.
+// Outcome is the result of a Request for readers.
 type Outcome struct {
 	// Err is nil if the cache serves the new token.
 	Err error
-	// Replaced is set if an app had reported the token before this one.
+	// Replaced is set if an app reported the previous token.
 	Replaced bool
-	// Early is set if the token before was fresh, but a reader wanted one that lives longer.
+	// Early is set if the previous token was fresh, but a reader wanted one that lives longer.
 	Early bool
 }
 
-// Verdict is what a change of the source means for a token.
+// Verdict is what a new source means for a token.
 type Verdict int
 
 const (
 	// KeepToken: it belongs to the credentials in force.
 	KeepToken Verdict = iota
-	// ReplaceToken: it belongs to credentials that were rotated. It is served until
-	// there is one of the new.
+	// ReplaceToken: it belongs to credentials that were rotated. The cache serves it until
+	// it has a token of the new ones.
 	ReplaceToken
-	// DropToken: it is not served again.
+	// DropToken: the cache never serves it again.
 	DropToken
 )
 
-// state is all that a reader must see together. It is immutable: a change replaces
-// it as a whole.
+// state is everything that a reader must see together. It is immutable: a change replaces
+// the whole value.
 type state struct {
 	// source is in force; nil until it is loaded.
 	source Source
-	// loading is the load under way, nil if there is none.
+	// loading is the load in progress, nil if there is none.
 	loading *load
-	// restoring is the Restore under way, nil if there is none.
+	// restoring is the Restore in progress, nil if there is none.
 	restoring *restoration
 	token     *Cached
-	// suspect is set when an app reported the token and Fuuffy gave no other: the
-	// token counts as in its refresh window.
+	// suspect is set when an app reported the token and Fuuffy granted no other. The
+	// token then counts as in its refresh window.
 	suspect bool
-	// flight is the token request under way, nil if there is none.
+	// flight is the token request in progress, nil if there is none.
 	flight  *flight
 	holdOff holdOff
 	// lastSuccess is when Fuuffy last granted a token, as far as this node knows.
@@ -104,8 +104,8 @@ func (s *state) tokenState(now Instant) TokenState {
 	return InWindow
 }
 
-// supersede calls off what is under way. Nothing of it is published any more, and
-// Fuuffy may be asked again.
+// supersede cancels everything in progress. The cache publishes nothing from it, and
+// may request a token again.
 func (s *state) supersede() {
 	if s.flight != nil {
 		s.flight.cancel()
@@ -115,10 +115,9 @@ func (s *state) supersede() {
 
 // Cache holds one token and makes at most one request for another at a time.
 //
-// It has two locks. storing comes first: who writes a stored entry holds it until
-// memory agrees with what is stored. It is a channel, so that a waiter can give up.
-// mu makes the change of the state one step and is never held across I/O, a log
-// line or a call of others.
+// It has two locks. Take storing first: a writer of a stored entry holds it until memory
+// agrees with storage. It is a channel, so that a waiter can give up. mu makes a change of
+// the state one step. Nobody holds it across I/O, a log line, or a callback.
 type Cache struct {
 	options Options
 	// life ends with Close. Loads and flights run on it.
@@ -126,16 +125,16 @@ type Cache struct {
 	end  context.CancelFunc
 	// background counts the loads and flights that Close waits for.
 	background sync.WaitGroup
-	// waiting counts the readers in front of a flight.
+	// waiting counts the readers that wait for a flight.
 	waiting atomic.Int64
 
 	storing chan struct{}
 	mu      sync.Mutex
-	// state is replaced under mu and read without it.
+	// state changes under mu; reads need no lock.
 	state atomic.Pointer[state]
 }
 
-// Options are what a cache gets from its surroundings.
+// Options are the cache's dependencies.
 type Options struct {
 	Clock func() Instant
 	// Random returns a number in [0, 1).
@@ -143,7 +142,7 @@ type Options struct {
 	Logger func() hclog.Logger
 }
 
-// New returns an empty cache. Close ends what it starts.
+// New returns an empty cache. The caller must Close it.
 func New(o Options) *Cache {
 	if o.Random == nil {
 		o.Random = rand.Float64
@@ -154,7 +153,7 @@ func New(o Options) *Cache {
 	return c
 }
 
-// changeLocked replaces the state by an edited copy.
+// changeLocked replaces the state with an edited copy.
 func (c *Cache) changeLocked(edit func(*state)) {
 	next := *c.state.Load()
 	edit(&next)
@@ -167,8 +166,8 @@ func (c *Cache) change(edit func(*state)) {
 	c.changeLocked(edit)
 }
 
-// lockStoring waits for the right to write what is stored. The caller must call
-// unlock, unless there is an error.
+// lockStoring waits until the caller may write stored entries. The caller must call unlock
+// unless there is an error.
 func (c *Cache) lockStoring(ctx context.Context) (unlock func(), err error) {
 	select {
 	case c.storing <- struct{}{}:
@@ -178,8 +177,8 @@ func (c *Cache) lockStoring(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// place puts a token on the node's clocks under a source; nil if the source's
-// credentials do not allow it to be served.
+// place puts a token on this node's clocks under a source. It returns nil if the cache must
+// not serve the token under the source's credentials.
 func (c *Cache) place(t Token, source Source, now Instant) *Cached {
 	verdict := source.Judge(t)
 	if verdict == DropToken {
@@ -199,17 +198,17 @@ type Snapshot struct {
 	Token   *Cached
 	State   TokenState
 	Suspect bool
-	// Failure is how the last request ended, nil if it brought a token.
+	// Failure is the failure of the last request, nil if it brought a token.
 	Failure *upstream.Error
 	// Failures counts the failures of one class in a row.
 	Failures int
-	// Since is when requests began to end as they do now, zero if that is not known.
+	// Since is when the current outcome of requests began, zero if unknown.
 	Since time.Time
-	// LastSuccess is when Fuuffy last granted a token, zero if that is not known.
+	// LastSuccess is when Fuuffy last granted a token, zero if unknown.
 	LastSuccess time.Time
-	// HeldOffFor is how long Fuuffy is still sent no request.
+	// HeldOffFor is how long the cache still sends no request.
 	HeldOffFor time.Duration
-	// Waiting counts the readers that wait for Fuuffy.
+	// Waiting counts the readers that are waiting for Fuuffy.
 	Waiting int64
 }
 
@@ -230,12 +229,11 @@ func (c *Cache) Snapshot() Snapshot {
 	}
 }
 
-// closeTimeout bounds Close. What is under way ends with life; this is for the case
-// that storage does not.
+// closeTimeout bounds Close. Loads and flights end with life; this covers storage that
+// doesn't.
 const closeTimeout = 5 * time.Second
 
-// Close lets nothing start any more, ends what is under way, and waits for it in
-// bounded time.
+// Close stops new work, ends the work in progress, and waits for it for a bounded time.
 func (c *Cache) Close() {
 	c.change(func(s *state) { s.closed = true })
 	c.end()

@@ -9,21 +9,21 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// Switch is a change of what is stored, and of the source with it.
+// Switch is a change of the stored configuration and, with it, of the source.
 type Switch struct {
-	// Store writes what is stored, and returns the source made of it. If it fails,
-	// nobody knows what is stored.
+	// Store writes the configuration and returns its source. If it fails, nobody knows what
+	// storage contains.
 	Store func(context.Context) (Source, error)
-	// Proof is a token that was requested on the way, nil for none. If it is of the
-	// credentials in force after the change, and that leaves no better one, it is
-	// served, so that no reader waits.
+	// Proof is a token that tested the change, nil for none. If it belongs to the credentials
+	// in force after the change, and there is no better one, the cache serves it, so that no
+	// reader waits.
 	Proof *Token
-	// Renewed is set when the credentials are others: what Fuuffy said of the old ones
-	// says nothing of these.
+	// Renewed is set when the credentials are different. What Fuuffy said about the old ones
+	// doesn't apply to these.
 	Renewed bool
 }
 
-// Switch carries out a change. Nothing else is stored meanwhile, and readers see the
+// Switch carries out a change. Nothing else is stored at the same time, and readers see the
 // change as one step. The error is Store's, or ctx's if another change took too long.
 func (c *Cache) Switch(ctx context.Context, change Switch) error {
 	before := c.state.Load().holdOff
@@ -43,7 +43,7 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 	defer unlock()
 	next, err := change.Store(ctx)
 	if err != nil {
-		c.Forget() // It may have been stored all the same: storage knows.
+		c.Forget() // Storage may have it anyway: the next reader looks.
 		return nil, err
 	}
 	now := c.options.Clock()
@@ -69,15 +69,15 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 	return unsaved, nil
 }
 
-// leavesNoFresh tells whether the cached token would not be fresh under a source.
+// leavesNoFresh tells whether a source would leave the cache without a fresh token.
 func (c *Cache) leavesNoFresh(next Source, now Instant) bool {
 	s := *c.state.Load()
 	c.enforce(&s, next, now)
 	return s.tokenState(now) != Fresh
 }
 
-// DeleteToken deletes the token, in storage first: once it returns, no reader gets
-// that token any more.
+// DeleteToken deletes the token, in storage first. After it returns, no reader gets that
+// token.
 func (c *Cache) DeleteToken(ctx context.Context, remove func(context.Context) error) error {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *Cache) DeleteToken(ctx context.Context, remove func(context.Context) er
 	return nil
 }
 
-// DeleteAll deletes what is stored, and the source and the token with it.
+// DeleteAll deletes everything stored, and the source and the token in memory.
 func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) error) error {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
@@ -99,7 +99,7 @@ func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) erro
 	}
 	defer unlock()
 	if err := remove(ctx); err != nil {
-		c.Forget() // It may have been deleted all the same: storage knows.
+		c.Forget() // It may be deleted anyway: the next reader looks in storage.
 		return err
 	}
 	c.change(func(s *state) {
@@ -109,9 +109,9 @@ func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) erro
 	return nil
 }
 
-// Succeed notes that a request outside a flight got a token with the source in force. It
-// serves that token if it has no better one. A source that is not in force any more has
-// no say.
+// Succeed records that a request outside a flight got a token with the source in force. The
+// cache serves that token if it has no better one. It ignores a source that is no longer in
+// force.
 func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	return nil
 }
 
-// Fail notes that a request outside a flight failed with the source in force.
+// Fail records that a request outside a flight failed with the source in force.
 func (c *Cache) Fail(source Source, failure *upstream.Error) {
 	now, random := c.options.Clock(), c.options.Random()
 	before := c.state.Load().holdOff
@@ -151,8 +151,8 @@ func (c *Cache) Fail(source Source, failure *upstream.Error) {
 	c.logOutcome(before, c.state.Load().holdOff, now)
 }
 
-// Forget makes the next reader load the source again. The source decides then what
-// becomes of the cached token.
+// Forget makes the next reader load the source again. That source then judges the cached
+// token.
 func (c *Cache) Forget() {
 	c.change(func(s *state) {
 		s.supersede()
@@ -160,7 +160,7 @@ func (c *Cache) Forget() {
 	})
 }
 
-// DropToken drops the cached token, but not what is stored.
+// DropToken drops the cached token, but not the stored one.
 func (c *Cache) DropToken() {
 	c.change(func(s *state) {
 		s.supersede()
@@ -180,7 +180,7 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 	now := c.options.Clock()
 	c.change(func(s *state) {
 		if s.restoring != r {
-			return // Another node may have deleted that token meanwhile.
+			return // Another node may have deleted the token in the meantime.
 		}
 		s.restoring = nil
 		if ok && s.source == source && s.tokenState(now) != Fresh {
@@ -191,5 +191,5 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 	c.logUnreadable(err)
 }
 
-// restoration is one run of Restore. What supersedes a flight supersedes it too.
+// restoration is one run of Restore. Whatever supersedes a flight supersedes it too.
 type restoration struct{ source Source }

@@ -13,27 +13,27 @@ import (
 // saveTimeout bounds the storage write after a token request.
 const saveTimeout = 5 * time.Second
 
-// flight is one token request and its outcome, which all who wait for it share.
+// flight is one token request and its outcome, which all its readers share.
 type flight struct {
 	source Source
 	// started is on the monotonic clock: the token is at least as old as that.
 	started time.Duration
 	cancel  context.CancelFunc
-	// demand is what all who wait for it want together. Guarded by Cache.mu until
-	// the flight is published.
+	// demand combines what its readers want. Cache.mu guards it until the cache publishes
+	// the flight.
 	demand demand
-	// early is set if only a reader's minTTL made it necessary. Guarded likewise.
+	// early is set if only a reader's minTTL made it necessary. Cache.mu guards it too.
 	early bool
-	// done is closed once the outcome, which follows, is set.
+	// done is closed when the outcome, below, is set.
 	done      chan struct{}
 	published *state
 	err       error
-	// stored is set if the token was found in storage.
+	// stored is set if the token comes from storage.
 	stored bool
 }
 
-// joinFlight returns the flight under way, or starts one if the token needs it and
-// Fuuffy is not held off. The state is the one that the decision was made on.
+// joinFlight returns the flight in progress, or starts one if the token needs it and there
+// is no hold-off. It also returns the state that it decided on.
 func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,7 @@ func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *fl
 	return s, f, nil
 }
 
-// meets tells whether the cached token is all that a reader wants for now.
+// meets tells whether the cached token satisfies a demand without a request.
 func (s *state) meets(want demand, now Instant) bool {
 	return want.reported == "" && s.tokenState(now) == Fresh && s.token.left(now) >= want.minTTL
 }
@@ -88,12 +88,12 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 	return f
 }
 
-// run gets one token, stores it and publishes it, in this order: a token that
-// somebody was given survives a crash.
+// run gets one token, stores it, and publishes it, in this order, so that a token that a
+// reader has survives a crash.
 func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
 	token, err := c.fetch(ctx, f)
 	if c.life.Err() != nil {
-		return nil, ErrClosed // Rather than that some context ended.
+		return nil, ErrClosed // Clearer than a context error.
 	}
 	unlock, lockErr := c.lockStoring(ctx)
 	if lockErr != nil {
@@ -115,8 +115,8 @@ func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
 	return published, err
 }
 
-// fetch prefers a stored token to a new one where that is better than the cached
-// one: after a start, and on a standby, whose active node put it there.
+// fetch prefers a stored token to a new one if it is better than the cached one: after a
+// start, and on a standby, where the active node stored it.
 func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
 	panicked := guard("token request", func() {
 		cached := c.state.Load().token
@@ -133,8 +133,7 @@ func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
 	return t, err
 }
 
-// stored returns the token in storage if it is worth serving in place of the cached
-// one.
+// stored returns the token in storage if it is better than the cached one.
 func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Token, bool, error) {
 	t, ok, err := source.Stored(ctx)
 	now := c.options.Clock()
@@ -148,8 +147,8 @@ func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Toke
 	return t, placed != nil && placed.state(now) <= InWindow, nil
 }
 
-// admit decides whether the token that a flight brought is worth storing. It returns
-// nil without an error if somebody published a better one meanwhile.
+// admit decides whether to store the token that a flight brought. It returns nil without an
+// error if there is a better one by now.
 func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	if err != nil {
 		return nil, err
@@ -174,12 +173,12 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	return placed, nil
 }
 
-// objection says why a token is not worth publishing in place of the cached one.
+// objection says why a token can't replace the cached one.
 func (s *state) objection(t *Cached, reported string, now Instant) error {
 	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
 	switch {
 	case t == nil || t.state(now) > InWindow:
-		return malformed("the access token arrived too late to be of use")
+		return malformed("the access token arrived too late to be usable")
 	case t.Value == reported:
 		return malformed("Fuuffy issued the very access token that an app reported as rejected")
 	}
@@ -190,7 +189,7 @@ func (s *state) objection(t *Cached, reported string, now Instant) error {
 	return nil
 }
 
-// publish ends a flight, unless it was superseded.
+// publish ends a flight unless something superseded it.
 func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, error) {
 	random := c.options.Random()
 	failure, failed := errors.AsType[*upstream.Error](err)
@@ -211,13 +210,13 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 	})
 	s := c.state.Load()
 	if err == nil && s.token.Value == f.demand.reported {
-		return nil, errSuperseded // The report came after admit: its reporter tries again.
+		return nil, errSuperseded // The report came after admit, so its reporter tries again.
 	}
 	return s, err
 }
 
-// save stores a token in bounded time. If it fails, the cache serves the token from
-// memory all the same.
+// save stores a token within saveTimeout. If it fails, the cache still serves the token from
+// memory.
 func (c *Cache) save(ctx context.Context, source Source, t Token) error {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()

@@ -9,26 +9,26 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// DefaultRateLimitWait is how long a 429 without a date keeps the engine from
-// asking again: Fuuffy counts requests by the minute.
+// DefaultRateLimitWait is the hold-off after a 429 that names no time. Fuuffy counts requests
+// by the minute.
 const DefaultRateLimitWait = time.Minute
 
-// holdOff is the time in which the engine sends Fuuffy no requests after a failure,
-// so that readers neither hammer a service that is down nor lock the account.
-// The zero value holds nothing off.
+// holdOff is the time after a failure in which the cache sends no requests, so that readers
+// neither hammer a service that is down nor lock the account. The zero value means no
+// hold-off.
 type holdOff struct {
-	// cause is how the last token request ended, nil if it brought a token.
+	// cause is the failure of the last token request, nil if it brought a token.
 	cause *upstream.Error
-	// failures counts the failures of one kind in a row, since an operator last
-	// changed something; 0 means that there is no wait.
+	// failures counts the failures of one kind in a row since an operator last changed
+	// something; 0 means that there is no hold-off.
 	failures int
 	// until is its end on the monotonic clock.
 	until time.Duration
-	// since is when requests began to end as they do now, zero if that is not known.
+	// since is when the current outcome of requests began, zero if unknown.
 	since time.Time
 }
 
-// HeldOffError tells a reader that Fuuffy was not asked, because of an earlier failure.
+// HeldOffError says that the cache sent no request because of an earlier failure.
 type HeldOffError struct {
 	Cause *upstream.Error
 	// Next is the earliest time of the next request.
@@ -50,8 +50,8 @@ func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdO
 	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random), since: since}
 }
 
-// alike tells whether two failures count as one row. An upstream that alternates
-// between 503 and garbage must not be asked each second for as long as it does.
+// alike tells whether two failures belong to the same row. Otherwise an upstream that
+// alternates between 503 and garbage would get a request every second.
 func alike(a, b upstream.Failure) bool {
 	return a == b || transient(a) && transient(b)
 }
@@ -68,11 +68,11 @@ func (h holdOff) over(now Instant) holdOff {
 	return holdOff{since: now.Wall}
 }
 
-// lifted ends the wait and starts the count anew, because an operator changed
-// something. How the last request ended stays true.
+// lifted ends the hold-off and restarts the count, because an operator changed something.
+// The last outcome stays.
 func (h holdOff) lifted() holdOff { return holdOff{cause: h.cause, since: h.since} }
 
-// left is how long the hold-off still lasts.
+// left is the rest of the hold-off.
 func (h holdOff) left(now Instant) time.Duration {
 	if h.failures == 0 {
 		return 0
@@ -103,8 +103,8 @@ func holdOffTime(cause *upstream.Error, failures int, random float64) time.Durat
 	return max(min(cause.RetryAfter, time.Minute), growing(time.Second, time.Minute, failures, random))
 }
 
-// growing doubles from least to most with each failure, and takes a random
-// quarter off so that mounts that failed together do not return together.
+// growing doubles from least to most with each failure, and subtracts up to a quarter at
+// random, so that mounts that failed together don't return together.
 func growing(least, most time.Duration, failures int, random float64) time.Duration {
 	wait := most
 	if doublings := failures - 1; doublings < 10 {

@@ -7,19 +7,19 @@ import (
 	"fmt"
 )
 
-// Loader makes the source of what is configured.
+// Loader makes the source from the stored configuration.
 type Loader func(context.Context) (Source, error)
 
-// load is one run of a Loader, which all who need the source share.
+// load is one run of a Loader, which all its readers share.
 type load struct {
-	// done is closed once source or err is set.
+	// done is closed when source or err is set.
 	done   chan struct{}
 	source Source
 	err    error
 }
 
 // Source returns the source in force, and loads it if there is none. The error is the
-// loader's, ctx's or ErrClosed.
+// loader's, ctx's, or ErrClosed.
 func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	for {
 		if s := c.state.Load(); s.source != nil {
@@ -30,7 +30,7 @@ func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 			return nil, err
 		}
 		if l == nil {
-			continue // Another load has just ended.
+			continue // Another load just ended.
 		}
 		select {
 		case <-l.done:
@@ -43,7 +43,7 @@ func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	}
 }
 
-// joinLoad returns the load under way or starts one; nil if none is needed.
+// joinLoad returns the load in progress or starts one. It returns nil if none is needed.
 func (c *Cache) joinLoad(loader Loader) (*load, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,7 @@ func (c *Cache) joinLoad(loader Loader) (*load, error) {
 	return l, nil
 }
 
-// runLoad loads a source and puts it in force, unless what it read is out of date.
+// runLoad loads a source and puts it in force unless the load is out of date.
 func (c *Cache) runLoad(l *load, loader Loader) (source Source, err error) {
 	if panicked := guard("load of the configuration", func() { source, err = loader(c.life) }); panicked != nil {
 		c.logPanic(panicked)
@@ -86,7 +86,7 @@ func (c *Cache) runLoad(l *load, loader Loader) (source Source, err error) {
 	return source, err
 }
 
-// enforce puts a source in force and keeps what it allows of the cached token.
+// enforce puts a source in force, and keeps the cached token if the source allows that.
 func (c *Cache) enforce(s *state, source Source, now Instant) {
 	s.source = source
 	old := s.token

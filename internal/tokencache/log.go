@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Nothing here runs while a lock is held: a log can be slow, or read the mount.
+// Nothing here runs under a lock: a log can be slow, or read the mount.
 
 // logOutcome logs a change of state, not each attempt.
 func (c *Cache) logOutcome(before, after holdOff, now Instant) {
@@ -21,7 +21,7 @@ func (c *Cache) logOutcome(before, after holdOff, now Instant) {
 	}
 }
 
-// logUnsaved logs why a token is in memory only.
+// logUnsaved logs why a token is only in memory.
 func (c *Cache) logUnsaved(err error) {
 	c.logPanic(err)
 	if err != nil {
@@ -29,8 +29,7 @@ func (c *Cache) logUnsaved(err error) {
 	}
 }
 
-// logUnreadable logs why a stored token is not used. That is no reason not to request
-// another.
+// logUnreadable logs why the cache can't use a stored token. It requests another.
 func (c *Cache) logUnreadable(err error) {
 	if err != nil {
 		c.options.Logger().Warn("could not use the stored access token", "error", err)
@@ -49,8 +48,8 @@ type panicError struct{ what, stack string }
 
 func (e *panicError) Error() string { return "panic in a " + e.what }
 
-// guard makes a panic an error: the process serves other mounts too. The value of a
-// panic may quote a secret that was being worked on, so only its place is kept.
+// guard turns a panic into an error, because the process serves other mounts too. A panic's
+// value may quote a secret, so guard only keeps the place.
 func guard(what string, do func()) (err error) {
 	defer func() {
 		if recover() != nil {

@@ -19,7 +19,7 @@ type Reading struct {
 	TTL time.Duration
 	// Failure is why there is no newer token although one is due.
 	Failure error
-	// Stale is set for a token inside its buffer, served because there is no other.
+	// Stale is set for a token inside its buffer that stands in because there is no other.
 	Stale bool
 	// Suspect is set for a token that an app reported and Fuuffy did not replace.
 	Suspect bool
@@ -27,20 +27,20 @@ type Reading struct {
 	TooYoung bool
 }
 
-// demand is what a reader wants of a token, besides that it is valid.
+// demand is what a reader wants from a token, besides validity.
 type demand struct {
-	// reported is a token that Fuuffy refused: any other is better.
+	// reported is a token that Fuuffy rejected: any other is better.
 	reported string
-	// minTTL is the life that the token must have left, zero if any will do.
+	// minTTL is how long the token must live, zero if it doesn't matter.
 	minTTL time.Duration
 }
 
-// and is a demand that meets both.
+// and combines two demands.
 func (d demand) and(other demand) demand {
 	return demand{cmp.Or(other.reported, d.reported), max(d.minTTL, other.minTTL)}
 }
 
-// MinTTLError tells a reader that no token is good for what it wants.
+// MinTTLError says that no token lives as long as a reader wants.
 type MinTTLError struct {
 	// Most is the longest minTTL that the tokens of this mount allow.
 	Most time.Duration
@@ -50,8 +50,8 @@ func (e *MinTTLError) Error() string {
 	return "min_ttl is more than half of the access token's life"
 }
 
-// Warm returns the cached token if there is nothing to do but serve it: it is fresh, or
-// its refresh is under way and there is no failure to tell of. It takes no lock.
+// Warm returns the cached token if serving it is all there is to do: it is fresh, or its
+// refresh is in progress and there is no failure to report. It takes no lock.
 func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	now, s := c.options.Clock(), c.state.Load()
 	if s.source == nil || s.token == nil || minTTL > 0 && !s.token.allows(minTTL, now) {
@@ -68,22 +68,22 @@ func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	return Reading{}, false
 }
 
-// Read returns a valid token that lives for minTTL at least, and waits for one if it must.
-// In the refresh window it returns the cached one and starts a refresh in the background.
-// The error is a *MinTTLError if minTTL is more than half of the token's life: a mount makes
-// at most two requests per life.
+// Read returns a valid token that lives for at least minTTL, and waits for one if it must. In
+// the refresh window it returns the cached one and starts a refresh in the background. The
+// error is a *MinTTLError if minTTL is more than half of the token's life, so that a mount
+// makes at most two requests per life.
 func (c *Cache) Read(ctx context.Context, loader Loader, minTTL time.Duration) (Reading, error) {
 	return c.retry(ctx, loader, func(source Source) (Reading, error) { return c.read(ctx, source, demand{minTTL: minTTL}) })
 }
 
-// Replace returns another token than the reported one, which Fuuffy refused. It is the
-// cached one if somebody already had the reported one replaced. An empty report means
-// whichever is cached.
+// Replace returns another token than the reported one, which Fuuffy rejected. It returns the
+// cached one if an earlier report already replaced the reported one. An empty report means
+// whichever token is cached.
 func (c *Cache) Replace(ctx context.Context, loader Loader, reported string) (Reading, error) {
 	return c.retry(ctx, loader, func(source Source) (Reading, error) { return c.replace(ctx, source, reported) })
 }
 
-// retry runs a read with the source in force, and again if that changed under it.
+// retry runs a read with the source in force, and again if the source changed during it.
 func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Reading, error)) (Reading, error) {
 	for {
 		source, err := c.Source(ctx, loader)
@@ -96,8 +96,8 @@ func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Rea
 	}
 }
 
-// read returns a token that meets a demand. It never returns the reported one: replace
-// starts from another, and here only a stale token could still be it.
+// read returns a token that meets a demand. It never returns the reported one: replace calls
+// it only if another one is cached, so only a stale token could still be it.
 func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, error) {
 	now := c.options.Clock()
 	if s := c.state.Load(); s.tokenState(now) <= InWindow && want.minTTL > s.token.maxMinTTL() {
@@ -112,7 +112,7 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 		case state == Fresh:
 			err = nil
 		case err == nil && s.holdOff.cause != nil:
-			err = s.holdOff.cause // One more attempt is under way.
+			err = s.holdOff.cause // One more attempt is in progress.
 		}
 		return c.serve(s, now, want.minTTL, err), nil
 	}
@@ -122,7 +122,7 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 			return r, err
 		}
 	}
-	// While this reader waited, the token may have left its buffer.
+	// The token may have left its buffer while this reader waited.
 	now = c.options.Clock()
 	s = c.state.Load()
 	if source.Policy().StaleIfError && excusable(err) && s.source == source && s.tokenState(now) == InBuffer &&
@@ -145,7 +145,7 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	if s.tokenState(now) > InWindow || s.token.Value != reported {
 		r, err := c.read(ctx, source, demand{reported: reported})
 		if err == nil && r.Token.Value == reported {
-			return Reading{}, errSuperseded // Found in storage, after a restart. Now it is the cached one.
+			return Reading{}, errSuperseded // It came from storage after a restart, and is now the cached one.
 		}
 		return r, err
 	}
@@ -161,7 +161,7 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	return c.wait(ctx, f, 0)
 }
 
-// RefreshInUse starts the refresh of a token that was read and is due for one.
+// RefreshInUse starts the refresh of a token that is in use and due.
 func (c *Cache) RefreshInUse(source Source) {
 	now := c.options.Clock()
 	s := c.state.Load()
@@ -169,7 +169,7 @@ func (c *Cache) RefreshInUse(source Source) {
 		return
 	}
 	if state := s.tokenState(now); state == InWindow || state == InBuffer {
-		// A hold-off or another source is no fault: the next minute sees to it.
+		// A hold-off or another source isn't an error: the next run tries again.
 		_, _, _ = c.joinFlight(source, now, demand{})
 	}
 }
@@ -182,7 +182,7 @@ func (c *Cache) serve(s *state, now Instant, minTTL time.Duration, failure error
 	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure, Suspect: s.suspect}
 }
 
-// wait returns the outcome of a flight. Who gives up waiting does not disturb it.
+// wait returns the outcome of a flight. A reader that gives up doesn't affect the flight.
 func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Reading, error) {
 	c.waiting.Add(1)
 	defer c.waiting.Add(-1)
@@ -206,8 +206,8 @@ func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Read
 	return Reading{}, &upstream.Error{Failure: upstream.Malformed, Message: "the access token arrived too late to live for min_ttl"}
 }
 
-// excusable tells whether a token inside its buffer may stand in for a new one:
-// not when Fuuffy rejected the credentials themselves.
+// excusable tells whether a token inside its buffer may stand in for a new one. It may not
+// if Fuuffy rejected the credentials.
 func excusable(err error) bool {
 	failure, ok := errors.AsType[*upstream.Error](err)
 	return ok && failure.Failure != upstream.Rejected

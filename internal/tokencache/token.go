@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TokenState says where a token is in its life. The timeline with Fuuffy's hour and the
-// default policy:
+// TokenState says where a token is in its life. The timeline for Fuuffy's one-hour tokens and
+// the default policy:
 //
 //	0            50 min             55 min           60 min
 //	|   fresh    |  refresh window  |    buffer      | expired
@@ -16,8 +16,8 @@ import (
 //	|            |  background      | (readers wait  |
 //	|            |  refresh runs    |  for one new)  |
 //
-// A short-lived token shrinks both windows: the buffer takes at most half of its
-// life, the refresh window at most a quarter of what is left.
+// A short-lived token shrinks both windows: the buffer to at most half of its life, the
+// refresh window to at most a quarter of the rest.
 type TokenState int
 
 const (
@@ -32,27 +32,27 @@ func (s TokenState) String() string {
 }
 
 const (
-	// maxClockSkew is how far in the future a stored token may have been issued:
+	// maxClockSkew is how far in the future the issue time of a stored token may be, because
 	// the clocks of two Vault nodes differ a little.
 	maxClockSkew = time.Minute
 	// periodicInterval is how often Vault calls a backend's PeriodicFunc.
 	periodicInterval = time.Minute
 	// refreshMargin is how long a refresh that PeriodicFunc started may take.
 	refreshMargin = 15 * time.Second
-	// minReplaceAge is how old a token must be to be replaced because of a 401, so
-	// that an app in a loop can't use up the rate limit.
+	// minReplaceAge is how old a token must be before a 401 report replaces it, so that an
+	// app in a loop can't use up the rate limit.
 	minReplaceAge = 30 * time.Second
-	// maxTTLFloor is the earliest return of a reader while a refresh is failing.
+	// maxTTLFloor is the earliest that a reader comes back while refreshes fail.
 	maxTTLFloor = 15 * time.Second
-	// maxSecondLook is how long before its end a short-lived token sends its readers
-	// back, so that one who finds no newer token has time for a second look.
+	// maxSecondLook is how long before the end of a short-lived token its readers come back,
+	// so that a reader that finds no newer token has time to come back once more.
 	maxSecondLook = 2 * time.Second
-	// soonTTL is the latest return of a reader whose token should be replaced now.
+	// soonTTL is the latest that a reader comes back whose token needs replacement now.
 	soonTTL = time.Minute
 )
 
-// Instant is one moment on both clocks. The wall clock can be set; the monotonic
-// one may stand still while the machine sleeps. Age is the larger of the two.
+// Instant is one moment on both clocks. Somebody can set the wall clock, and the monotonic
+// clock may stop while the machine sleeps. So a token's age is the larger of the two.
 type Instant struct {
 	Wall time.Time
 	Mono time.Duration
@@ -67,74 +67,73 @@ func SystemClock() Instant {
 	return Instant{Wall: now.Round(0), Mono: now.Sub(processStart)}
 }
 
-// Token is an access token with what is known about it. It is immutable, and the
-// form in which tokens are stored.
+// Token is an access token with its properties. It is immutable. Storage holds tokens in
+// this form.
 type Token struct {
 	Value string `json:"access_token"`
-	// IssuedAt is from before the request was sent, so that a slow response makes
-	// the token seem older, never younger.
+	// IssuedAt is the time just before the request, so that a slow response makes the token
+	// seem older, never younger.
 	IssuedAt  time.Time `json:"issued_at"`
 	ExpiresAt time.Time `json:"expires_at"`
-	// CredentialsID names the credentials that Fuuffy granted it to.
+	// CredentialsID names the credentials that got the token.
 	CredentialsID string `json:"credentials_id"`
-	// FallbackFor names the credentials in force that Fuuffy rejected when it granted
-	// this token to the previous ones. Empty for a token of the credentials in force.
+	// FallbackFor names the credentials in force that Fuuffy rejected before the previous
+	// ones got this token. It is empty for a token of the credentials in force.
 	FallbackFor string `json:"fallback_for,omitempty"`
 	// FallbackUntil is when apps stop using the last token that came from a fallback.
 	FallbackUntil time.Time `json:"fallback_until,omitzero"`
 	Environment   string    `json:"environment"`
 }
 
-// Life is how long the token lives in all.
+// Life is the token's whole lifetime.
 func (t *Token) Life() time.Duration { return t.ExpiresAt.Sub(t.IssuedAt) }
 
-// Policy is what the operator decides about serving tokens.
+// Policy is the operator's settings for serving tokens.
 type Policy struct {
-	// Buffer is the life a token must have left to be valid.
+	// Buffer is how much time a valid token must have left.
 	Buffer time.Duration
-	// Window is how long before the buffer the cache requests a replacement.
+	// Window is how long before the buffer the cache requests the next token.
 	Window time.Duration
-	// StaleIfError serves a token inside its buffer if Fuuffy gives no other.
+	// StaleIfError serves a token inside its buffer if Fuuffy grants no other.
 	StaleIfError bool
 }
 
-// ServedFor is how long a token of a given life is served, from when it was issued.
+// ServedFor is how long the cache serves a token with this lifetime, counted from its issue.
 func (p Policy) ServedFor(life time.Duration) time.Duration { return life - min(p.Buffer, life/2) }
 
 // Cached is a token in this node's memory. Everything but used is immutable.
 type Cached struct {
 	Token
-	// Description and Warning are what Source.Describe returned. Readers must not change
-	// them.
+	// Description and Warning come from Source.Describe. Readers must not change them.
 	Description map[string]any
 	Warning     string
-	// ServedFor is the age at which the token is no longer served.
+	// ServedFor is the age at which the cache stops serving the token.
 	ServedFor time.Duration
-	// Superseded is set when the credentials were rotated: the token is served, but
+	// Superseded is set when the credentials were rotated. The cache serves the token, but
 	// its replacement is due now.
 	Superseded bool
 
 	// issuedMono is IssuedAt on this process's monotonic clock.
 	issuedMono time.Duration
-	// Ages of the token: when its refresh window opens, and by when PeriodicFunc has
-	// certainly replaced it.
+	// Ages of the token: when its refresh window opens, and by when PeriodicFunc has surely
+	// replaced it.
 	windowOpens, replaced time.Duration
-	// secondLook is the time for a reader that finds the old token when it comes
-	// back, and so must come again.
+	// secondLook is the time for a reader that still finds the old token and must come back
+	// again.
 	secondLook time.Duration
-	// used is set by the first read. A token nobody reads is left to lapse.
+	// used is set by the first read. The cache lets a token lapse if nobody reads it.
 	used atomic.Bool
 }
 
-// place puts a token on the node's clocks and under a policy. random, in [0, 1),
-// opens the window up to a tenth early, so that mounts do not refresh in step.
+// place puts a token on the node's clocks and under a policy. random, in [0, 1), opens the
+// window up to a tenth early, so that mounts don't refresh in step.
 func place(t Token, p Policy, now Instant, random float64) *Cached {
 	servedFor := p.ServedFor(t.Life())
 	window := min(p.Window, servedFor/4)
 	opens := servedFor - window
 
-	// PeriodicFunc is too coarse for a short window. Its readers refresh it, so
-	// they are asked to come back all over it.
+	// PeriodicFunc is too coarse for a short window. Readers start that refresh, so they
+	// come back spread over the whole window.
 	replaced, secondLook := opens, min(maxSecondLook, window/2)
 	if window >= 2*(periodicInterval+refreshMargin) {
 		replaced, secondLook = opens+periodicInterval+refreshMargin, 0
@@ -149,13 +148,13 @@ func place(t Token, p Policy, now Instant, random float64) *Cached {
 	}
 }
 
-// ServedUntil is when the token is no longer served, on the wall clock.
+// ServedUntil is when the cache stops serving the token, on the wall clock.
 func (t *Cached) ServedUntil() time.Time { return t.IssuedAt.Add(t.ServedFor) }
 
-// InUse tells whether the token was read on this node.
+// InUse tells whether anybody read the token on this node.
 func (t *Cached) InUse() bool { return t.used.Load() }
 
-// age is the older of what the two clocks say.
+// age is the larger age of the two clocks.
 func (t *Cached) age(now Instant) time.Duration {
 	return max(now.Wall.Sub(t.IssuedAt), now.Mono-t.issuedMono)
 }
@@ -172,18 +171,18 @@ func (t *Cached) state(now Instant) TokenState {
 	return Fresh
 }
 
-// markUsed writes only once, so that readers do not fight over the cache line.
+// markUsed writes only once, so that readers don't fight over the cache line.
 func (t *Cached) markUsed() {
 	if !t.used.Load() {
 		t.used.Store(true)
 	}
 }
 
-// ReplaceAge is how old the token must be to be replaced when an app reports it.
-// A tenth of its life at most, or a short-lived one would hardly ever be.
+// ReplaceAge is how old the token must be before a report replaces it. It is at most a tenth
+// of the life, so that reports replace short-lived tokens too.
 func (t *Cached) ReplaceAge() time.Duration { return min(minReplaceAge, t.Life()/10) }
 
-// left is how long the token lives, to the second that readers are told.
+// left is the time until the expiry that readers see, which has whole seconds.
 func (t *Cached) left(now Instant) time.Duration {
 	return t.ExpiresAt.Truncate(time.Second).Sub(t.IssuedAt) - t.age(now)
 }
@@ -191,7 +190,7 @@ func (t *Cached) left(now Instant) time.Duration {
 // maxMinTTL is the longest life that a reader may ask for.
 func (t *Cached) maxMinTTL() time.Duration { return t.Life() / 2 }
 
-// allows tells whether the token lives for as long as a reader asks.
+// allows tells whether the token lives as long as a reader asks.
 func (t *Cached) allows(minTTL time.Duration, now Instant) bool {
 	return minTTL <= t.maxMinTTL() && t.left(now) >= minTTL
 }
@@ -201,13 +200,13 @@ type visit struct {
 	// random is in [0, 1).
 	random float64
 	minTTL time.Duration
-	// soon is set if the token should be replaced now, failing if Fuuffy gives no other.
+	// soon is set if the token needs replacement now, failing if Fuuffy grants no other.
 	soon, failing bool
 }
 
-// ttl is when a reader should come back: after the token was replaced, before it
-// is no longer served, at random in between so that a fleet does not return in
-// one second. Vault Agent adds a second of its own, which is left free.
+// ttl is when a reader should come back: after the cache replaced the token and before it
+// stops serving it, at random in between, so that a fleet doesn't return in one second. It
+// leaves room for the second that Vault Agent adds.
 func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	age := t.age(now)
 	latest := max(0, t.ServedFor-time.Second-age)
@@ -216,7 +215,7 @@ func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	}
 	earliest := min(max(0, t.replaced-age), latest)
 	if v.minTTL > 0 {
-		// Less is left then, so that the reader is given another.
+		// By then the token has less left, so the reader gets another.
 		due := max(0, t.left(now)-v.minTTL)
 		earliest, latest = min(earliest, due), min(latest, due+soonTTL)
 	}
@@ -225,7 +224,7 @@ func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	}
 	ttl := earliest + time.Duration(v.random*float64(latest-earliest))
 	if v.failing {
-		// The floor is spread over its own length too.
+		// Spread the floor over its own length too.
 		floor := max(time.Second, min(maxTTLFloor, t.Life()/20))
 		ttl = max(ttl, floor+time.Duration(v.random*float64(floor)))
 	}

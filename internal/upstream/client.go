@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package upstream requests access tokens from Fuuffy over HTTPS. It knows what a
-// response means and in which ways a request can fail. It knows nothing of Vault,
-// of storage or of caching.
+// Package upstream requests access tokens from Fuuffy over HTTPS. It knows what a response
+// means and how a request can fail. It knows nothing about Vault, storage, or caching.
 package upstream
 
 import (
@@ -19,7 +18,7 @@ import (
 )
 
 const (
-	// maxAttempts counts the first attempt of a token request too.
+	// maxAttempts includes the first attempt of a token request.
 	maxAttempts = 3
 	// minPause and maxPause bound the pause between two attempts.
 	minPause = 250 * time.Millisecond
@@ -63,7 +62,7 @@ func New(config Config) *Client {
 	return &Client{config: config, tokenURL: strings.TrimSuffix(config.BaseURL, "/") + "/auth/token"}
 }
 
-// RateLimit is how many requests Fuuffy's rate limit left at its last response.
+// RateLimit is how many requests Fuuffy's rate limit left, according to its last response.
 // It is safe for concurrent use.
 type RateLimit struct{ remaining atomic.Int64 }
 
@@ -91,12 +90,12 @@ type Grant struct {
 	AccessToken string
 	// ExpiresIn is the life of the token, counted from before the request.
 	ExpiresIn time.Duration
-	// AssumedExpiry is set if Fuuffy did not say and DefaultTokenLife was taken.
+	// AssumedExpiry is set if Fuuffy didn't say, so that DefaultTokenLife applies.
 	AssumedExpiry bool
 }
 
 // RequestToken requests an access token with the client credentials grant (RFC 6749
-// §4.4). If Fuuffy gives none, the error is an *Error. If ctx ends, it is ctx's own.
+// §4.4). If Fuuffy grants none, the error is an *Error. If ctx ends, it is ctx's own.
 func (c *Client) RequestToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
 	limited, cancel := context.WithTimeout(ctx, maxRequestTime)
 	defer cancel()
@@ -138,7 +137,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 
 	resp, err := c.config.Transport.RoundTrip(req)
 	if err != nil {
-		// net/http goes on connecting after its request was given up. This stops it.
+		// net/http keeps connecting after its request ended. This stops it.
 		c.Close()
 		return Grant{}, networkError("", err, redact)
 	}
@@ -153,13 +152,13 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 		if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 			return Grant{}, networkError("read the response", err, redact)
 		}
-		// The status of an error says enough. What arrived of its body is no explanation.
+		// The status of an error says enough. A partial body explains nothing.
 		body = nil
 	}
 	return readResponse(resp, body, c.config.Now(), redact)
 }
 
-// Close gives the idle connections back. It doesn't disturb running requests.
+// Close closes idle connections. It doesn't affect requests in progress.
 func (c *Client) Close() {
 	if transport, ok := c.config.Transport.(interface{ CloseIdleConnections() }); ok {
 		transport.CloseIdleConnections()

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Failure says how Fuuffy failed to give a token. It decides whether to retry, how
-// long the engine then leaves Fuuffy alone, and what the reader is told.
+// Failure is the class of a failed token request. It decides whether to retry, how long the
+// engine holds off, and what the reader sees.
 type Failure string
 
 const (
@@ -28,20 +28,19 @@ const (
 	Malformed Failure = "malformed"
 )
 
-// Error is Fuuffy's failure to give a token. Its texts are safe to log and to show:
-// they never hold a secret, a token or an unread body.
+// Error is a failed token request. Its texts are safe to log and to show: they never contain
+// a secret, a token, or an unread body.
 type Error struct {
 	Failure Failure
 	// Status is Fuuffy's HTTP status, 0 if there was no response.
 	Status int
 	// Code is Fuuffy's word for the error ("invalid_client"), empty if it gave none.
 	Code string
-	// Message is what happened, in Fuuffy's words if it gave some.
+	// Message says what happened, in Fuuffy's words if there are any.
 	Message string
-	// Timeout is set if the wait for a response was given up.
+	// Timeout is set if no response arrived in time.
 	Timeout bool
-	// RetryAfter is how long Fuuffy asked to be left alone, at most MaxRetryAfter;
-	// 0 if it did not say.
+	// RetryAfter is how long Fuuffy asked to wait, at most MaxRetryAfter; 0 if it didn't say.
 	RetryAfter time.Duration
 	// Cause is the transport's error, if that ended the request. Its text is as safe
 	// as the others.
@@ -66,9 +65,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Cause }
 
-// RejectsCredentials tells whether Fuuffy may have refused the credentials
-// themselves, so that other credentials are worth a try. A redirect or a 404 is not
-// about them.
+// RejectsCredentials tells whether Fuuffy may have rejected the credentials themselves, so
+// that other credentials may work. A redirect or a 404 isn't about credentials.
 func (e *Error) RejectsCredentials() bool {
 	about := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}
 	return e.Failure == Rejected && slices.Contains(about, e.Status)
@@ -80,8 +78,7 @@ func (e *Error) ProvesDead() bool {
 	return e.Failure == Rejected && (e.Status == http.StatusUnauthorized || e.deniesClient)
 }
 
-// worthRetrying tells whether a second attempt may do better than the first, before
-// the reader loses patience.
+// worthRetrying tells whether another attempt may succeed before readers give up.
 func (e *Error) worthRetrying() bool {
 	return e.Failure == Unavailable && !e.lasting && e.RetryAfter <= maxPause
 }

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// deadCodes are Fuuffy's words for credentials that it does not accept.
+// deadCodes are Fuuffy's words for credentials that it no longer accepts.
 var deadCodes = []string{"invalid_client", "invalid_client_id_or_client_secret", "401021"}
 
-// parseError reads the error envelope in all of the dialects that Fuuffy's pages
-// show, and the plain OAuth one (RFC 6749 §5.2). What it can't read stays empty.
+// parseError reads the error envelope in every dialect that Fuuffy's pages show, and in the
+// plain OAuth one (RFC 6749 §5.2). What it can't read stays empty.
 func parseError(body []byte, redact *redactor) *Error {
 	var envelope struct {
 		Error            json.RawMessage `json:"error"`

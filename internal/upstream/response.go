@@ -16,23 +16,22 @@ import (
 )
 
 const (
-	// DefaultTokenLife is the documented life of a token, taken if a response does
-	// not say.
+	// DefaultTokenLife is the documented life of a token, for a response that doesn't say.
 	DefaultTokenLife = time.Hour
-	// MinTokenLife is the shortest life that is accepted. Fuuffy issues no such
+	// MinTokenLife is the shortest life that the engine accepts. Fuuffy issues no shorter
 	// tokens, and they would cost a request every few seconds.
 	MinTokenLife = 10 * time.Second
-	// MaxTokenLife is the longest life that is believed.
+	// MaxTokenLife is the longest life that the engine believes.
 	MaxTokenLife = 30 * 24 * time.Hour
 	// MaxRetryAfter bounds how long Fuuffy can keep the engine from requesting again.
 	MaxRetryAfter = time.Hour
 )
 
-// noExplanation is the message of an error that has none of its own.
+// noExplanation is the message for an error that has none.
 const noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have answered in its place"
 
-// readResponse turns a response into a Grant or an *Error. The status alone decides
-// the class of an error, its body only explains it.
+// readResponse turns a response into a Grant or an *Error. The status alone decides the class
+// of an error; the body only explains it.
 func readResponse(resp *http.Response, body []byte, now time.Time, redact *redactor) (Grant, *Error) {
 	status := resp.StatusCode
 	switch {
@@ -71,8 +70,8 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 	return Grant{}, failed
 }
 
-// parseGrant reads a token response. Fuuffy wraps each success in "data". The
-// second result says what is wrong with it, without repeating any of it.
+// parseGrant reads a token response. Fuuffy wraps each success in "data". The second result
+// says what is wrong with the response, without quoting it.
 func parseGrant(body []byte, contentType string, redact *redactor) (Grant, string) {
 	if len(body) > maxBody {
 		return Grant{}, fmt.Sprintf("the response is longer than %d KiB", maxBody>>10)

@@ -36,7 +36,7 @@ func TestSetup(t *testing.T) {
 	s.first = guide(t)["Configuration as code"][0]
 	s.again = strings.TrimPrefix(s.first, "FUUFFY_CLIENT_SECRET_FILE=/dev/stdin ")
 	require.NotEqual(t, s.first, s.again)
-	s.refuses("the client secret of shop-1 is needed")
+	s.refuses("This needs the client secret of shop-1")
 
 	s.brings(s.first, "configured fuuffy/", "wrote the policy fuuffy-app", "changes: 5")
 	assert.True(t, s.TokenAlive(s.accessToken()))
@@ -76,7 +76,7 @@ func TestSetup(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(s.plugins, pluginName+"-new"), filepath.Join(s.plugins, "away")))
 	require.NoError(t, s.vault.Client.Sys().SealWithContext(t.Context()))
 	require.NoError(t, s.vault.Unseal(t.Context()))
-	s.refuses("fuuffy/ does not run " + newVersion)
+	s.refuses("fuuffy/ doesn't run " + newVersion)
 	require.NoError(t, os.Rename(filepath.Join(s.plugins, "away"), filepath.Join(s.plugins, pluginName+"-new")))
 	require.NoError(t, s.vault.Client.Sys().SealWithContext(t.Context()))
 	require.NoError(t, s.vault.Unseal(t.Context()))
@@ -89,7 +89,7 @@ func TestSetup(t *testing.T) {
 
 	t.Log("The secret is not sent elsewhere without being given anew.")
 	s.set("environment=production", "environment=testing")
-	s.refuses("the client secret of shop-1 is needed")
+	s.refuses("This needs the client secret of shop-1")
 	s.settings = good
 	assert.Equal(t, requests, s.requests(), "token requests")
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# Keeps /run/fuuffy/env with a line FUUFFY_ACCESS_TOKEN=sk-…, for jobs that are
-# started when they are needed and take the token from the environment:
+# Keeps a line FUUFFY_ACCESS_TOKEN=sk-… in /run/fuuffy/env, for jobs that start when needed and
+# take the token from the environment:
 #
 #     set -a; . /run/fuuffy/env; set +a; exec /usr/local/bin/job
 #
-# A process keeps the environment that it was started with. For one that runs
-# longer than a token lives, use token-file.hcl or supervisor.hcl.
+# A process keeps the environment that it started with. If it runs longer than a token lives,
+# use token-file.hcl or supervisor.hcl.
 
 vault {
   address = "https://vault.example.com:8200"

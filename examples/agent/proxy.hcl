@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# The same file as token-file.hcl, and a socket through which the app reports a
-# token that Fuuffy answered with 401. The Agent adds its own Vault token to what
-# comes through the socket, so that the app needs none:
+# The same file as token-file.hcl, and a socket through which the app reports a token that
+# got a 401 from Fuuffy. The Agent adds its own Vault token to these requests, so the app
+# doesn't need one:
 #
 #     VAULT_ADDR=unix:///run/fuuffy/vault.sock vault write fuuffy/token rejected_token=-
 
@@ -32,14 +32,14 @@ api_proxy {
   use_auto_auth_token = true
 }
 
-# Whoever can open this socket may do what the Agent may. Hence a socket in a folder
-# with mode 0700, and not a port of the machine, which each of its users could connect
-# to. (socket_mode has no effect without socket_user and socket_group.)
+# Anyone who can open this socket can do what the Agent can. So use a socket in a directory
+# with mode 0700, not a port, which every user of the machine could connect to.
+# (socket_mode has no effect without socket_user and socket_group.)
 listener "unix" {
   address     = "/run/fuuffy/vault.sock"
   tls_disable = true
 
-  # Only requests with X-Vault-Request: true. An app that is tricked into calling an
-  # address (SSRF) does not send it.
+  # Accept only requests with X-Vault-Request: true. An app that an attacker tricks into
+  # calling an address (SSRF) doesn't send it.
   require_request_header = true
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# Runs an app with the token in its environment, and restarts it with the next one:
-# with Fuuffy's hour about every 50 minutes. For apps that can read nothing but the
-# environment, and that may be restarted that often.
+# Runs an app with the token in its environment, and restarts the app with the next token,
+# about every 50 minutes. For apps that can only read their environment and can restart that
+# often.
 
 vault {
   address = "https://vault.example.com:8200"
@@ -18,8 +18,7 @@ auto_auth {
   }
 }
 
-# Nothing that changes from read to read belongs here, such as ttl: each change
-# restarts the app.
+# Don't use fields that change with each read, such as ttl: each change restarts the app.
 env_template "FUUFFY_ACCESS_TOKEN" {
   contents             = "{{ with secret \"fuuffy/token\" }}{{ .Data.access_token }}{{ end }}"
   error_on_missing_key = true
@@ -29,7 +28,7 @@ exec {
   command                   = ["/usr/local/bin/app"]
   restart_on_secret_changes = "always"
 
-  # The app has 30 seconds to end. It gets its new token 2 seconds after the Agent
-  # did, and the one before is good for minutes yet.
+  # The app has 30 seconds to stop. It gets the new token 2 seconds after the Agent did, and
+  # the previous one is still valid for minutes.
   restart_stop_signal = "SIGTERM"
 }

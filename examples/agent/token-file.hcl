@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# Keeps a valid Fuuffy access token in /run/fuuffy/token, for one app that reads
-# the file before each request. Start it with:
+# Keeps a valid Fuuffy access token in /run/fuuffy/token, for an app that reads the file
+# before each request. Start it with:
 #
 #     vault agent -config=/etc/fuuffy-agent/token-file.hcl
 
@@ -15,23 +15,23 @@ auto_auth {
       role_id_file_path   = "/etc/fuuffy-agent/role_id"
       secret_id_file_path = "/etc/fuuffy-agent/secret_id"
 
-      # By default the Agent deletes the secret id once it has read it, and could
-      # not log in again after a restart.
+      # By default the Agent deletes the secret ID after reading it. Then it couldn't log in
+      # again after a restart.
       remove_secret_id_file_after_reading = false
     }
   }
 }
 
-# No static_secret_render_interval: the engine's answers have a ttl, and the Agent
-# comes back by itself when there is a newer token.
+# Don't set static_secret_render_interval. The engine's responses have a ttl, so the Agent
+# comes back automatically when there is a newer token.
 template {
   contents    = "{{ with secret \"fuuffy/token\" }}{{ .Data.access_token }}{{ end }}"
   destination = "/run/fuuffy/token"
   perms       = "0600"
 
-  # The folder is made beforehand, with mode 0700. The Agent would make it 0755.
+  # Create the directory first, with mode 0700. The Agent would create it with 0755.
   create_dest_dirs = false
 
-  # An answer without a token must not make an empty file of a good one.
+  # Never replace a good token with an empty file.
   error_on_missing_key = true
 }

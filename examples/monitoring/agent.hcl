@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# Keeps a Vault token for Prometheus in /run/fuuffy-monitor/vault-token, with the
-# policy of examples/policies/monitor.hcl. Runs as the user that Prometheus runs as:
+# Keeps a Vault token for Prometheus in /run/fuuffy-monitor/vault-token, with the policy
+# examples/policies/monitor.hcl. Run it as the same user as Prometheus:
 #
 #     vault agent -config=/etc/fuuffy-monitor/agent.hcl
 
@@ -18,7 +18,7 @@ auto_auth {
     }
   }
 
-  # The file is replaced in one step, before the token in it expires.
+  # The Agent replaces the file in one step, before its token expires.
   sink "file" {
     config = {
       path = "/run/fuuffy-monitor/vault-token"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# For the platform team: everything that the engine can do.
+# For the platform team: everything that the engine offers.
 
 path "fuuffy/config" {
   capabilities = ["create", "read", "update", "patch", "delete"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# For whoever, or whatever, rotates the credentials: all steps of the rotation, but
-# neither tokens nor the connection's settings.
+# For a person or pipeline that rotates the credentials: every rotation step, but neither
+# tokens nor the connection's settings.
 
 path "fuuffy/rotate-root" {
   capabilities = ["read", "update", "delete"]

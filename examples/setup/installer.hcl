@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# For whoever, or whatever, sets up the engine: docs/install.md by hand, or the script here.
-# It allows to start any program in the plugin directory as Vault's user, and to write
-# policies: guard it like a root token.
+# For a person or pipeline that installs the engine, by hand (docs/install.md) or with the
+# script here. It can start any program in the plugin directory as Vault's user, and write
+# policies. Guard it like a root token.
 #
-# It is for the mount fuuffy. For another one, here shop:
+# It covers the mount fuuffy. For another mount, such as shop:
 #
 #     sed '/secret/!s,\(["/]\)fuuffy,\1shop,' installer.hcl | vault policy write shop-installer -
 

@@ -3,14 +3,14 @@
 #
 # Usage: setup.sh ./fuuffy.env
 #
-# Brings Vault to the state that the file describes: the plugin registered, the engine
-# running that version of it and configured, the policies written. It changes only what
-# differs, and says what. Run it after each change of the file, or every night.
+# Applies the state that the file declares: registers the plugin, runs that version of the
+# engine, configures it, and writes the policies. It changes only what differs, and prints
+# what. Run it after each change of the file, or every night.
 #
-# VAULT_ADDR and VAULT_TOKEN are as for vault itself; installer.hcl has what the token must
-# be allowed to do. The client secret is read, from the file FUUFFY_CLIENT_SECRET_FILE
-# (/dev/stdin is one too), only if there are no credentials yet, or if they go to another
-# address from now on. Otherwise credentials change by rotation, which this leaves alone.
+# VAULT_ADDR and VAULT_TOKEN are as for vault itself; installer.hcl is the policy that the
+# token needs. The script reads the client secret from the file FUUFFY_CLIENT_SECRET_FILE
+# (such as /dev/stdin) only if there are no credentials yet, or if the address changes.
+# Otherwise credentials change by rotation, which this script leaves alone.
 set -eu
 unset VAULT_FORMAT
 
@@ -36,7 +36,7 @@ changed() {
     changes=$((changes + 1))
 }
 
-# look prints what there is in Vault: nothing if it isn't there, which is no failure.
+# look prints what Vault has: nothing if it isn't there, which isn't a failure.
 look() {
     vault "$@" 2>"$problem" && return
     case $(cat "$problem") in
@@ -45,7 +45,7 @@ look() {
     esac
 }
 
-# field prints a field of the JSON in $answer, which has one in a line.
+# field prints a field of the JSON in $answer, which has one field on each line.
 field() {
     printf '%s\n' "$answer" | sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p"
 }
@@ -55,7 +55,7 @@ register() {
     case $(field sha256) in
     "$plugin_sha256") return ;;
     "") ;;
-    *) fail "$plugin_name $plugin_version is registered with another checksum: give another build another version, or deregister this one first" ;;
+    *) fail "$plugin_name $plugin_version is registered with another checksum. Give the new build another version, or deregister this one first." ;;
     esac
     vault plugin register -version="$plugin_version" -command="$plugin_command" -sha256="$plugin_sha256" secret "$plugin_name" >/dev/null
     changed "registered $plugin_name $plugin_version"
@@ -86,10 +86,10 @@ upgrade() {
     fi
 }
 
-# rehearse starts the version on a mount of its own. A reload ends the old version before
-# it starts the new one: if that can't start, apps get no tokens.
+# rehearse starts the version on a separate mount. A reload stops the old version before it
+# starts the new one. If the new one can't start, apps get no tokens.
 rehearse() {
-    end_rehearsal # Of a run that was killed.
+    end_rehearsal # Left over from a run that was killed.
     rehearsing=yes
     vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
     rehearsing=
@@ -107,7 +107,7 @@ configure() {
     [ -n "$held_client" ] || credentials=write
     set --
     for setting in $config; do
-        # The engine stores an address without the slash at its end.
+        # The engine stores an address without a trailing slash.
         case $setting in base_url=*/) setting=${setting%/} ;; esac
         if [ "$(field "${setting%%=*}")" != "${setting#*=}" ]; then
             set -- "$@" "$setting"
@@ -123,10 +123,10 @@ configure() {
     fi
 
     if [ "$credentials" = write ]; then
-        [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "the client secret of $client_id is needed: name the file that has it in FUUFFY_CLIENT_SECRET_FILE"
+        [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Name the file that has it in FUUFFY_CLIENT_SECRET_FILE."
         set -- "$@" client_id="$client_id" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"
     elif [ "$held_client" != "$client_id" ]; then
-        fail "$mount/ has the credentials of client $held_client, not of $client_id. Change them by rotation (docs/rotation.md), or correct client_id."
+        fail "$mount/ has the credentials of client $held_client, not of $client_id. Rotate them (docs/rotation.md), or correct client_id."
     fi
     [ $# -gt 0 ] || return 0
     vault write "$mount/config" "$@" >/dev/null
@@ -144,14 +144,11 @@ write_policies() {
     done
 }
 
-# verify asks the engine itself. Vault's own tables say the same while the plugin can't be
-# started, and then the configuration only seems to be missing.
+# verify reads the version from the engine itself. Vault's own tables show it even if the
+# plugin can't start.
 verify() {
     version=$(vault read -field=version "$mount/status" 2>"$problem") || :
-    case $version,$(cat "$problem") in
-    "$plugin_version",* | *"no Fuuffy credentials yet"*) ;;
-    *) fail "$mount/ does not run $plugin_version: $version $(cat "$problem")" ;;
-    esac
+    [ "$version" = "$plugin_version" ] || fail "$mount/ doesn't run $plugin_version: $version $(cat "$problem")"
 }
 
 report() {

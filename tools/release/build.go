@@ -16,8 +16,9 @@ import (
 	"strings"
 )
 
-// artifact is what a release has for one platform.
+// artifact is a program for one platform.
 type artifact struct {
+	program string
 	// name is that of the files, without their endings.
 	name       string
 	binaryName string
@@ -25,17 +26,18 @@ type artifact struct {
 	zip, sbom  []byte
 }
 
-func (r *release) build(platform string) (*artifact, error) {
+func (r *release) build(program, platform string) (*artifact, error) {
 	goos, goarch, _ := strings.Cut(platform, "/")
 	a := &artifact{
-		name:       fmt.Sprintf("%s_%s_%s_%s", plugin, strings.TrimPrefix(r.version, "v"), goos, goarch),
-		binaryName: plugin,
+		program:    program,
+		name:       fmt.Sprintf("%s_%s_%s_%s", program, strings.TrimPrefix(r.version, "v"), goos, goarch),
+		binaryName: program,
 	}
 	if goos == "windows" {
 		a.binaryName += ".exe"
 	}
 	var err error
-	if a.binary, err = r.compile(goos, goarch); err != nil {
+	if a.binary, err = r.compile(program, goos, goarch); err != nil {
 		return nil, err
 	}
 	info, err := buildinfo.Read(bytes.NewReader(a.binary))
@@ -55,16 +57,16 @@ func (r *release) build(platform string) (*artifact, error) {
 	return a, nil
 }
 
-func (r *release) compile(goos, goarch string) ([]byte, error) {
+func (r *release) compile(program, goos, goarch string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "release-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, plugin)
-	// The Dockerfile and the Makefile build with the same flags.
+	file := filepath.Join(dir, program)
+	// The Makefile builds with the same flags.
 	command := r.goCommand("build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-		"-ldflags", "-s -w -X "+module+".version="+r.version, "-o", file, "./cmd/"+plugin)
+		"-ldflags", "-s -w -X "+module+".version="+r.version, "-o", file, "./cmd/"+program)
 	command.Env = append(command.Env, "GOOS="+goos, "GOARCH="+goarch)
 	if _, err := output(command); err != nil {
 		return nil, err

@@ -23,6 +23,9 @@ const (
 	module = "github.com/fuuffy/" + plugin
 )
 
+// programs are what a release has for each platform.
+var programs = []string{plugin, "fuuffy-sandbox"}
+
 // vaultPlatforms are those for which there are releases of Vault.
 const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linux/arm64,windows/amd64"
 
@@ -51,18 +54,20 @@ func run(platforms []string, out string) error {
 
 	var binarySums, sums checksums
 	for _, platform := range slices.Sorted(slices.Values(platforms)) {
-		a, err := r.build(platform)
-		if err != nil {
-			return fmt.Errorf("%s: %w", platform, err)
-		}
-		binarySums.add(a.name+"/"+a.binaryName, a.binary)
-		for name, content := range map[string][]byte{a.name + ".zip": a.zip, a.name + ".cdx.json": a.sbom} {
-			sums.add(name, content)
-			if err := os.WriteFile(filepath.Join(out, name), content, 0o644); err != nil {
-				return err
+		for _, program := range programs {
+			a, err := r.build(program, platform)
+			if err != nil {
+				return fmt.Errorf("%s for %s: %w", program, platform, err)
 			}
+			binarySums.add(a.name+"/"+a.binaryName, a.binary)
+			for name, content := range map[string][]byte{a.name + ".zip": a.zip, a.name + ".cdx.json": a.sbom} {
+				sums.add(name, content)
+				if err := os.WriteFile(filepath.Join(out, name), content, 0o644); err != nil {
+					return err
+				}
+			}
+			fmt.Printf("  %-14s %-28s %5.1f MB\n", platform, program, float64(len(a.zip))/1e6)
 		}
-		fmt.Printf("  %-14s %5.1f MB\n", platform, float64(len(a.zip))/1e6)
 	}
 	if err := os.WriteFile(filepath.Join(out, "BINARY_SHA256SUMS"), binarySums.text(), 0o644); err != nil {
 		return err

@@ -6,9 +6,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -19,6 +16,9 @@ import (
 // sbom lists what Go says is in the binary, in CycloneDX's JSON.
 func (r *release) sbom(a *artifact, info *debug.BuildInfo) ([]byte, error) {
 	application := component(cdx.ComponentTypeApplication, module, r.version)
+	application.Name = a.program
+	application.PackageURL += "#cmd/" + a.program
+	application.BOMRef = application.PackageURL
 	application.Licenses = &cdx.Licenses{{License: &cdx.License{ID: "MPL-2.0"}}}
 	application.Hashes = &[]cdx.Hash{{
 		Algorithm: cdx.HashAlgoSHA256,
@@ -54,57 +54,4 @@ func (r *release) sbom(a *artifact, info *debug.BuildInfo) ([]byte, error) {
 func component(kind cdx.ComponentType, path, version string) cdx.Component {
 	purl := "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")
 	return cdx.Component{Type: kind, Name: path, Version: version, PackageURL: purl, BOMRef: purl}
-}
-
-var licenseFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.](\w+))?$`)
-
-// thirdPartyLicenses returns the licences of Go and of the modules in the binary: most
-// of them ask that whoever passes the binary on passes them on too.
-func (r *release) thirdPartyLicenses(info *debug.BuildInfo) ([]byte, error) {
-	goroot, err := output(r.goCommand("env", "GOROOT"))
-	if err != nil {
-		return nil, err
-	}
-	var text bytes.Buffer
-	if err := appendLicenses(&text, "Go "+info.GoVersion, goroot); err != nil {
-		return nil, err
-	}
-	list := r.goCommand("list", "-m", "-f", "{{.Path}} {{.Version}}\t{{.Dir}}")
-	for _, dep := range info.Deps {
-		list.Args = append(list.Args, dep.Path)
-	}
-	modules, err := output(list)
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(modules) {
-		name, dir, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		if err := appendLicenses(&text, name, dir); err != nil {
-			return nil, err
-		}
-	}
-	return text.Bytes(), nil
-}
-
-func appendLicenses(text *bytes.Buffer, name, dir string) error {
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("look for the licence of %s: %w", name, err)
-	}
-	found := false
-	for _, file := range files {
-		if !licenseFile.MatchString(file.Name()) {
-			continue
-		}
-		content, err := os.ReadFile(filepath.Join(dir, file.Name()))
-		if err != nil {
-			return err
-		}
-		found = true
-		fmt.Fprintf(text, "==== %s: %s\n\n%s\n\n", name, file.Name(), bytes.TrimSpace(content))
-	}
-	if !found {
-		return fmt.Errorf("there is no licence in %s, the source of %s", dir, name)
-	}
-	return nil
 }

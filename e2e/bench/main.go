@@ -44,6 +44,7 @@ func run(ctx context.Context) error {
 	only := flag.String("only", "", "the `name` of one measurement: reads, busy, hold-off, tuning, memory or starts; all if empty")
 	flag.StringVar(&b.constant, "constant", "", "the `program` of the constant plugin, in the folder of the engine's")
 	flag.IntVar(&b.rounds, "rounds", 5, "how many times each is measured")
+	flag.Float64Var(&b.least, "least", 0, "the least `ratio` of a warm token's reads a second to the floor's; with less, bench fails")
 	flag.Parse()
 	var err error
 	if b.programs, err = stack.ProgramsToTest(); err != nil {

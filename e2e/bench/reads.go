@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/vault/api"
@@ -31,8 +32,9 @@ func measureReads(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	targets := []*target{constant.floor(), constant.target("constant, through the framework"), engine.target("fuuffy/token")}
-	token, err := engine.read(ctx)
+	floor, token := constant.floor(), engine.target("fuuffy/token")
+	targets := []*target{floor, constant.target("constant, through the framework"), token}
+	first, err := engine.read(ctx)
 	if err != nil {
 		return err
 	}
@@ -41,17 +43,28 @@ func measureReads(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		t, err := kv.keep(ctx, version, token.Data)
+		t, err := kv.keep(ctx, version, first.Data)
 		if err != nil {
 			return err
 		}
 		targets = append(targets, t)
 	}
 	fmt.Println("\nA warm read")
+	var slow []error
 	for _, connections := range []int{1, 16, 64} {
 		if err := compare(ctx, targets, connections, b.rounds); err != nil {
 			return err
 		}
+		slow = append(slow, b.fastEnough(connections, token, floor))
+	}
+	return errors.Join(slow...)
+}
+
+// fastEnough compares the rates that were measured last with the least that -least allows.
+func (b *bench) fastEnough(connections int, t, floor *target) error {
+	ratio := t.median().perSecond / floor.median().perSecond
+	if ratio < b.least {
+		return fmt.Errorf("with %d connections, %s has %.3f of the floor's reads a second; it must have at least %.3f", connections, t.name, ratio, b.least)
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ type bench struct {
 	programs stack.Programs
 	constant string
 	rounds   int
+	// least is the least ratio of a warm token's reads a second to the floor's.
+	least float64
 
 	stack     *stack.Stack
 	sandboxes []*fuuffytest.Server

@@ -48,22 +48,3 @@ func TestLayout(t *testing.T) {
 		}
 	}
 }
-
-// TestDockerfile holds the Dockerfile to the files that it names: nothing here builds it.
-func TestDockerfile(t *testing.T) {
-	content, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
-	require.NoError(t, err)
-	const plugin = "vault-plugin-secrets-fuuffy"
-	for _, text := range []string{
-		"-o bin/ ./cmd/" + plugin + "\n",
-		"COPY --from=build /src/bin/" + plugin + " /bin/\n",
-		`ENTRYPOINT ["/bin/` + plugin + `"]`,
-		"COPY LICENSE /\n",
-		"-X github.com/fuuffy/" + plugin + ".version=$VERSION",
-	} {
-		assert.Contains(t, string(content), text)
-	}
-	for _, path := range []string{"LICENSE", filepath.Join("cmd", plugin)} {
-		assert.FileExists(t, filepath.Join(root, path, map[bool]string{true: "main.go"}[path != "LICENSE"]))
-	}
-}

@@ -38,7 +38,7 @@ func makeRelease(dir string) (*release, error) {
 		{"init", "--quiet"},
 		{"add", "--all"},
 		{"-c", "user.name=e2e", "-c", "user.email=e2e@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet", "--message=Release"},
-		{"-c", "tag.gpgsign=false", "tag", version},
+		{"-c", "tag.gpgsign=false", "tag", *version},
 	} {
 		if _, err := run(r.checkout, nil, "git", arguments...); err != nil {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -49,6 +50,8 @@ func TestReleaseArchives(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, string(content), archive[name], a.name)
 		}
+		assert.Contains(t, archive["THIRD_PARTY_LICENSES"], "==== Go "+runtime.Version()+": LICENSE\n", a.name)
+		assert.Equal(t, a.program == sandbox, len(modules(t, archive[a.binary])) == 0, "the sandbox is of Go's own packages only")
 		for _, module := range modules(t, archive[a.binary]) {
 			assert.Contains(t, archive["THIRD_PARTY_LICENSES"], "==== "+strings.Replace(module, "@", " ", 1)+": ", a.name)
 		}
@@ -72,7 +75,8 @@ func TestReleaseBillOfMaterials(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(made.files(t)[a.name+".cdx.json"]), &bom), a.name)
 		assert.Equal(t, "CycloneDX 1.6", bom.BOMFormat+" "+bom.SpecVersion)
 		application := bom.Metadata.Component
-		assert.Equal(t, version, application.Version)
+		assert.Equal(t, a.program+" "+*version, application.Name+" "+application.Version)
+		assert.Equal(t, "pkg:golang/github.com/fuuffy/vault-plugin-secrets-fuuffy@"+*version+"#cmd/"+a.program, application.PURL)
 		require.Len(t, application.Hashes, 1)
 		assert.Equal(t, "SHA-256 "+sum(binary), application.Hashes[0].Alg+" "+application.Hashes[0].Content)
 
@@ -82,30 +86,45 @@ func TestReleaseBillOfMaterials(t *testing.T) {
 			assert.Equal(t, "pkg:golang/"+c.Name+"@"+strings.ReplaceAll(c.Version, "+", "%2B"), c.PURL)
 			listed = append(listed, c.Name+"@"+c.Version)
 		}
-		assert.Equal(t, modules(t, binary), listed[1:], a.name)
+		assert.ElementsMatch(t, modules(t, binary), listed[1:], a.name)
 		assert.Equal(t, "stdlib@"+strings.TrimPrefix(runtime.Version(), "go"), listed[0], a.name)
 	}
 }
 
-// What users do: look the checksum up, register, and see the version.
-func TestReleasedBinaryInVault(t *testing.T) {
-	a := artifactFor(runtime.GOOS + "/" + runtime.GOARCH)
+// What users do: look the checksum up, register, see the version, and read a token. It
+// comes from the sandbox of the same release.
+func TestReleasedProgramsInVault(t *testing.T) {
+	platform := runtime.GOOS + "/" + runtime.GOARCH
+	a := artifactFor(plugin, platform)
 	checksum := checksums(t, made.files(t)["BINARY_SHA256SUMS"])[a.name+"/"+a.binary]
 
 	s, err := stack.New()
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	pluginDir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(pluginDir, plugin), []byte(made.unpack(t, a)[a.binary]), 0o755))
+	made.install(t, a, filepath.Join(pluginDir, plugin))
 	v, err := s.StartVault(t.Context(), programs.Vault, pluginDir)
 	require.NoError(t, err)
+	program := filepath.Join(t.TempDir(), sandbox)
+	made.install(t, artifactFor(sandbox, platform), program)
+	fuuffy, err := s.StartSandbox(t.Context(), program)
+	require.NoError(t, err)
 
-	vault(t, v, "plugin", "register", "-command="+plugin, "-sha256="+checksum, "-version="+version, "secret", stack.Engine)
+	vault(t, v, "plugin", "register", "-command="+plugin, "-sha256="+checksum, "-version="+*version, "secret", stack.Engine)
 	vault(t, v, "secrets", "enable", stack.Engine)
 	mounts, err := v.Client.Sys().ListMountsWithContext(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, version, mounts["fuuffy/"].RunningVersion)
+	assert.Equal(t, *version, mounts["fuuffy/"].RunningVersion)
 	assert.Equal(t, checksum, mounts["fuuffy/"].RunningSha256)
+
+	vault(t, v, "write", "fuuffy/config", "base_url="+fuuffy.BaseURL, "ca_cert=@"+filepath.Join(s.Dir, "ca.pem"),
+		"client_id=@"+filepath.Join(s.Dir, "client_id"), "client_secret=@"+filepath.Join(s.Dir, "client_secret"))
+	token := vault(t, v, "read", "-field=access_token", "fuuffy/token")
+	caCert, err := os.ReadFile(filepath.Join(s.Dir, "ca.pem"))
+	require.NoError(t, err)
+	status, _, err := stack.Orders(t.Context(), fuuffy.BaseURL, string(caCert), token)
+	require.NoError(t, err)
+	assert.Equal(t, http.StatusOK, status)
 }
 
 // A release that nobody can make again is refused.
@@ -118,7 +137,7 @@ func TestReleaseRefused(t *testing.T) {
 	assert.ErrorContains(t, r.make(), "?? stray.go")
 	require.NoError(t, os.Remove(stray))
 
-	for _, arguments := range [][]string{{"--delete", version}, {"v1.2"}} {
+	for _, arguments := range [][]string{{"--delete", *version}, {"v1.2"}} {
 		_, err := run(r.checkout, nil, "git", append([]string{"tag"}, arguments...)...)
 		require.NoError(t, err)
 	}
@@ -132,13 +151,14 @@ func TestReleaseRefused(t *testing.T) {
 	assert.NoDirExists(t, r.dir)
 }
 
-// artifact is what there is for one platform.
-type artifact struct{ name, binary string }
+// artifact is a program for one platform.
+type artifact struct{ program, name, binary string }
 
-func artifactFor(platform string) artifact {
+func artifactFor(program, platform string) artifact {
 	a := artifact{
-		name:   plugin + "_" + strings.TrimPrefix(version, "v") + "_" + strings.ReplaceAll(platform, "/", "_"),
-		binary: plugin,
+		program: program,
+		name:    program + "_" + strings.TrimPrefix(*version, "v") + "_" + strings.ReplaceAll(platform, "/", "_"),
+		binary:  program,
 	}
 	if strings.HasPrefix(platform, "windows/") {
 		a.binary += ".exe"
@@ -148,7 +168,7 @@ func artifactFor(platform string) artifact {
 
 func (r *release) artifacts() (all []artifact) {
 	for platform := range strings.SplitSeq(*platforms, ",") {
-		all = append(all, artifactFor(platform))
+		all = append(all, artifactFor(plugin, platform), artifactFor(sandbox, platform))
 	}
 	return all
 }
@@ -171,13 +191,25 @@ func (r *release) sums(t *testing.T) map[string]string {
 
 func (r *release) unpack(t *testing.T, a artifact) map[string]string {
 	t.Helper()
+	return contents(t, r.unpacked(t, a))
+}
+
+// unpacked is the archive as a folder.
+func (r *release) unpacked(t *testing.T, a artifact) fs.FS {
+	t.Helper()
 	archive, err := zip.OpenReader(filepath.Join(r.dir, a.name+".zip"))
 	require.NoError(t, err)
-	defer archive.Close()
+	t.Cleanup(func() { assert.NoError(t, archive.Close()) })
 	info, err := fs.Stat(archive, a.binary)
 	require.NoError(t, err)
 	assert.Equal(t, fs.FileMode(0o755), info.Mode())
-	return contents(t, archive)
+	return archive
+}
+
+// install unpacks a program to a file.
+func (r *release) install(t *testing.T, a artifact, file string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(file, []byte(r.unpack(t, a)[a.binary]), 0o755))
 }
 
 func contents(t *testing.T, folder fs.FS) map[string]string {
@@ -198,7 +230,6 @@ func modules(t *testing.T, binary string) (all []string) {
 	t.Helper()
 	info, err := buildinfo.Read(strings.NewReader(binary))
 	require.NoError(t, err)
-	require.NotEmpty(t, info.Deps)
 	for _, dep := range info.Deps {
 		all = append(all, dep.Path+"@"+dep.Version)
 	}
@@ -219,9 +250,10 @@ func checksums(t *testing.T, text string) map[string]string {
 
 func sum(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
 
-// vault runs it as a person does.
-func vault(t *testing.T, v *stack.Vault, arguments ...string) {
+// vault runs it as a person does, and returns what it prints.
+func vault(t *testing.T, v *stack.Vault, arguments ...string) string {
 	t.Helper()
-	_, err := run(t.TempDir(), v.Environment(), v.Binary, arguments...)
+	printed, err := run(t.TempDir(), v.Environment(), v.Binary, arguments...)
 	require.NoError(t, err)
+	return printed
 }

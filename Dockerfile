@@ -11,6 +11,7 @@ ARG TARGETARCH
 WORKDIR /archives
 COPY SHA256SUMS *_${VERSION}_linux_${TARGETARCH}.zip ./
 RUN grep "_linux_$TARGETARCH\.zip\$" SHA256SUMS | sha256sum -c && \
+    mkdir /plugin /sandbox && \
     unzip -d /plugin vault-plugin-secrets-fuuffy_*.zip && \
     unzip -d /sandbox fuuffy-sandbox_*.zip && \
     chmod 0755 /plugin/vault-plugin-secrets-fuuffy /sandbox/fuuffy-sandbox && \

@@ -89,6 +89,8 @@ lint: ## Check all that can be checked without running the code
 		(set -ex; cd $$module; go vet ./...; $(LINTER) staticcheck ./...) || exit 1; \
 	done
 	$(LINTER) actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
+	@! grep -nE '^ *(- )?uses: ' .github/workflows/*.yml | grep -vE '@[0-9a-f]{40} # v[0-9]' || \
+		{ echo "Pin these actions to a commit, with the version in a comment."; exit 1; }
 	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)

@@ -57,9 +57,21 @@ func TestDocumentedCommands(t *testing.T) {
 	vault(t, v, "secrets", "enable", stack.Engine)
 }
 
-// The workflow finds its commands in the document too.
-func TestDocumentedImages(t *testing.T) {
-	assert.Equal(t, 2, strings.Count(documented(t, "Verify an image"), "ghcr.io/fuuffy/"+plugin+":0.1.0"))
+// The workflow types these when a release is published. It replaces the version, and the image.
+func TestDocumentedVerification(t *testing.T) {
+	for section, want := range map[string][]string{
+		"Verify a release": {"gh release download v0.1.0", "cosign verify-blob SHA256SUMS", "sha256sum --check", "gh attestation verify vault-"},
+		"Verify an image":  {"cosign verify ghcr.io/fuuffy/" + plugin + ":0.1.0", "gh attestation verify oci://ghcr.io/fuuffy/" + plugin + ":0.1.0"},
+	} {
+		commands := strings.Split(strings.TrimSpace(documented(t, section)), "\n")
+		require.Len(t, commands, len(want), section)
+		for i, command := range commands {
+			assert.True(t, strings.HasPrefix(command, want[i]), command)
+			if strings.HasPrefix(command, "cosign ") {
+				assert.Contains(t, command, "/.github/workflows/release.yml@refs/tags/v0.1.0")
+			}
+		}
+	}
 }
 
 // Nothing here builds the images. A Dockerfile copies what a release has, though, and starts what is in it.

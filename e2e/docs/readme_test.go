@@ -17,7 +17,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// TestReadme types what the README has under "In your own Vault", in a Vault whose
+// TestReadme types what the README has under "Use it in your Vault", in a Vault whose
 // Fuuffy is the sandbox.
 func TestReadme(t *testing.T) {
 	programs, err := stack.ProgramsToTest()
@@ -76,7 +76,7 @@ func readmeCommands(t *testing.T) []string {
 	t.Helper()
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## In your own Vault\n")
+	_, section, found := strings.Cut(string(readme), "\n## Use it in your Vault\n")
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n## ")
 	section = strings.ReplaceAll(section, "\\\n", "")

@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"encoding/json"
 	"net/http"
 	"sync"
 	"testing"
@@ -98,10 +99,13 @@ func TestMinTTLRefused(t *testing.T) {
 		assert.Equal(t, 1, m.requests())
 		assert.Equal(t, most, read("601s"))
 		assert.Equal(t, most, read("10000h"))
-		for _, wrong := range []any{"-1s", -1, "5.5", "soon", true, []string{"5m"}} {
+		for _, wrong := range []any{
+			"-1s", -1, "-1000000h", "5.5", "1.5d", "soon", " 5m", "5m ", "5M", "5 m", "9223372037", "99999999999999999999", "1e3", true,
+			[]string{"5m"}, []any{"5m", "6m"}, map[string]any{"a": 1}, json.Number("0.5"), json.Number("-1"),
+		} {
 			assert.Equal(t, "min_ttl must be a duration like 5m, or a whole number of seconds", read(wrong), "%v", wrong)
 		}
-		for _, fraction := range []any{"1500ms", 0.5} {
+		for _, fraction := range []any{"1500ms", "1.5s", "-0.5s", "1h0.5s", 0.5} {
 			assert.Equal(t, "min_ttl must be whole seconds", read(fraction), "%v", fraction)
 		}
 		assert.Equal(t, 1, m.requests())
@@ -110,8 +114,17 @@ func TestMinTTLRefused(t *testing.T) {
 		time.Sleep(time.Second)
 		m.readFor("10m")
 
-		_, text := m.refused(logical.UpdateOperation, "token", pairs("min_ttl", "10m"))
-		assert.Equal(t, "min_ttl is for reads: read fuuffy/token with it once this report is answered", text)
+		for _, operation := range []logical.Operation{logical.UpdateOperation, logical.DeleteOperation} {
+			for _, minTTL := range []any{"10m", 0} {
+				_, text := m.refused(operation, "token", pairs("min_ttl", minTTL))
+				assert.Equal(t, "min_ttl is for reads: leave it out here, and read fuuffy/token with it afterwards", text)
+			}
+		}
+		resp := m.do(logical.ReadOperation, "token", pairs("MIN_TTL", "30m"))
+		assert.Equal(t, []string{"Endpoint ignored these unrecognized parameters: [MIN_TTL]"}, resp.Warnings)
+		assert.Equal(t, 1, m.requests(), "nothing was replaced")
+		_, warm := m.b.warmToken(nil)
+		assert.True(t, warm, "nothing was deleted")
 	})
 }
 
@@ -142,22 +155,92 @@ func TestMinTTLDuringAnOutage(t *testing.T) {
 	})
 }
 
-// However many ask for however much, a token is replaced once in half of its life.
+// However many ask for however much, a token is replaced once in half of its life, or
+// as often as without them where its buffer and its window take more than half of it.
+// A second is lost each time, because readers are told expires_at in whole seconds.
 func TestMinTTLRequestsPerLife(t *testing.T) {
-	for _, life := range []time.Duration{time.Hour, 30 * time.Minute, 12 * time.Hour} {
+	const lives = 20
+	requests := func(life time.Duration, minTTLs ...time.Duration) (n int) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newConfiguredMount(t)
+			m.sandbox.SetTokenLifetime(life)
+			for range lives * 100 {
+				for _, minTTL := range minTTLs {
+					m.readFor(minTTL.String())
+				}
+				m.read()
+				time.Sleep(life / 100)
+			}
+			n = m.requests()
+		})
+		return n
+	}
+	for _, life := range []time.Duration{10 * time.Second, 61 * time.Second, 10 * time.Minute, time.Hour, 12 * time.Hour} {
 		t.Run(life.String(), func(t *testing.T) {
+			half := (life / 2).Truncate(time.Second)
+			without := requests(life)
+			with := requests(life, half, half-time.Second, (half / 2).Truncate(time.Second), time.Second)
+			assert.LessOrEqual(t, with, max(without, int(lives*life/(half-time.Second))+2))
+			assert.GreaterOrEqual(t, with, lives*2*9/10)
+		})
+	}
+}
+
+// A token that an app reported, one of the previous credentials and one inside its buffer
+// are good for a job if they live for long enough and there is no other. Who needs more
+// gets the error, and nobody else.
+func TestMinTTLOfATokenWithAFault(t *testing.T) {
+	down := func(m *mount) { m.sandbox.SetFault(faultUnavailable) }
+	for name, tt := range map[string]struct {
+		prepare func(*mount)
+		// left is what the token has left then.
+		left    time.Duration
+		warning string
+	}{
+		"reported": {func(m *mount) {
+			held := m.readToken()
+			time.Sleep(40 * time.Minute)
+			down(m)
+			m.refused(logical.UpdateOperation, "token", pairs("rejected_token", held))
+		}, 20 * time.Minute, "An app reported that Fuuffy refused this token"},
+		"of the previous credentials": {func(m *mount) {
+			m.read()
+			m.sandbox.CreateClient(successorID, successorSecret)
+			m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", successorID, "client_secret", successorSecret))
+			m.do(logical.UpdateOperation, "rotate-root/promote", nil)
+			m.sandbox.RevokeClient(successorID)
+			m.do(logical.DeleteOperation, "token", nil)
+			m.read()
+			time.Sleep(40 * time.Minute)
+			down(m)
+		}, 20 * time.Minute, "this token is of the previous client"},
+		"inside its buffer": {func(m *mount) {
+			m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
+			m.read()
+			time.Sleep(56 * time.Minute)
+			down(m)
+		}, 4 * time.Minute, "stale_if_error"},
+		"at the edge of its buffer": {func(m *mount) {
+			m.read()
+			time.Sleep(55*time.Minute - 10*time.Second)
+			down(m)
+			m.read()
+			synctest.Wait()
+		}, 5*time.Minute + 10*time.Second, "Fuuffy gives no newer token"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
-				m.sandbox.SetTokenLifetime(life)
-				most := (life / 2).Truncate(time.Second)
-				const lives = 50
-				for range lives * 100 {
-					m.readFor(most.String())
-					m.readFor((most / 2).Truncate(time.Second).String())
-					time.Sleep(life / 100)
+				tt.prepare(m)
+				for range 2 {
+					status, _ := m.refused(logical.ReadOperation, "token", pairs("min_ttl", int(tt.left/time.Second)+1))
+					assert.Contains(t, []int{http.StatusBadGateway, http.StatusServiceUnavailable}, status)
+					for _, resp := range []*logical.Response{m.readFor((tt.left - 8*time.Second).String()), m.read()} {
+						if assert.NotEmpty(t, resp.Warnings) {
+							assert.Contains(t, resp.Warnings[0], tt.warning)
+						}
+					}
 				}
-				assert.LessOrEqual(t, m.requests(), 2*lives+2)
-				assert.Greater(t, m.requests(), 2*lives*9/10)
 			})
 		})
 	}
@@ -193,10 +276,12 @@ func TestMinTTLOnAStandby(t *testing.T) {
 		require.True(t, err == logical.ErrReadOnly, "want the bare error, got %v", err)
 		assert.True(t, standby.readToken() == held, "others are served")
 		assert.Equal(t, 1, m.requests())
+		assert.EqualValues(t, 0, standby.metric("fuuffy_min_ttl_requests_total"), "the active node makes the request")
 
 		next := m.readFor("25m").Data["access_token"]
 		assert.True(t, standby.readFor("25m").Data["access_token"] == next, "the active node's token is in storage")
 		assert.Equal(t, 2, m.requests())
+		assert.EqualValues(t, 1, m.metric("fuuffy_min_ttl_requests_total"))
 	})
 }
 

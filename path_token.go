@@ -80,8 +80,8 @@ const minTTLField = "min_ttl"
 func (b *backend) warmToken(data map[string]any) (*logical.Response, bool) {
 	var minTTL time.Duration
 	for field, value := range data {
-		d, err := parseutil.ParseDurationSecond(value)
-		if field != minTTLField || err != nil || d < 0 || hasFraction(value) {
+		d, ok := wholeSeconds(value)
+		if field != minTTLField || !ok {
 			return nil, false // The framework knows what to make of it.
 		}
 		minTTL = d
@@ -91,6 +91,18 @@ func (b *backend) warmToken(data map[string]any) (*logical.Response, bool) {
 		return nil, false
 	}
 	return tokenResponse(r), true
+}
+
+// wholeSeconds is a duration as checkInput lets it pass. It has a short cut for how
+// durations are mostly written, as in 20m.
+func wholeSeconds(value any) (time.Duration, bool) {
+	if text, ok := value.(string); ok {
+		if d, err := time.ParseDuration(text); err == nil {
+			return d, d >= 0 && d%time.Second == 0
+		}
+	}
+	d, err := parseutil.ParseDurationSecond(value)
+	return d, err == nil && d >= 0 && !hasFraction(value)
 }
 
 func (b *backend) readToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -105,8 +117,8 @@ func (b *backend) readToken(ctx context.Context, req *logical.Request, d *framew
 }
 
 func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if _, given := d.Raw[minTTLField]; given {
-		return nil, userError("min_ttl is for reads: read <mount>token with it once this report is answered")
+	if err := refuseMinTTL(d); err != nil {
+		return nil, err
 	}
 	b.metrics.replacements.Inc()
 	r, err := b.cache.Replace(ctx, b.load(req.Storage), strings.TrimSpace(d.Get("rejected_token").(string)))
@@ -116,12 +128,23 @@ func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *fra
 	return tokenResponse(r), nil
 }
 
-func (b *backend) deleteToken(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := refuseMinTTL(d); err != nil {
+		return nil, err
+	}
 	err := b.cache.DeleteToken(ctx, func(ctx context.Context) error { return eraseToken(ctx, req.Storage) })
 	if err == nil {
 		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: "delete", modified: true})
 	}
 	return nil, err
+}
+
+// refuseMinTTL is for operations that would ignore it.
+func refuseMinTTL(d *framework.FieldData) error {
+	if _, given := d.Raw[minTTLField]; given {
+		return userError("min_ttl is for reads: leave it out here, and read <mount>token with it afterwards")
+	}
+	return nil
 }
 
 func tokenResponse(r tokencache.Reading) *logical.Response {

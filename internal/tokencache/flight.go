@@ -80,7 +80,7 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 		defer cancel()
 		f.published, f.err = c.run(ctx, f)
 		close(f.done)
-		if !f.stored {
+		if !f.stored && !errors.Is(f.err, ErrForward) {
 			outcome := Outcome{Err: f.err, Replaced: f.err == nil && f.demand.reported != "", Early: f.early}
 			c.logPanic(guard("report of a token request", func() { source.Report(ctx, outcome) }))
 		}
@@ -209,8 +209,8 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 		}
 	})
 	s := c.state.Load()
-	if err == nil && s.token.Value == f.demand.reported {
-		return nil, errSuperseded // The report came after admit, so its reporter tries again.
+	if err == nil && (s.token.Value == f.demand.reported || t == nil && !s.meets(f.demand, now)) {
+		return nil, errSuperseded // The demand grew after admit, so its waiters try again.
 	}
 	return s, err
 }

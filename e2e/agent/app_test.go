@@ -92,35 +92,20 @@ func (a *appHost) runOnce(c *exec.Cmd) {
 	assert.Contains(a.t, string(output), "FF-100231")
 }
 
-// appPrograms are the two examples of an app. The shell script needs curl.
-func appPrograms(t *testing.T) map[string]func(*appHost) *exec.Cmd {
-	script, err := filepath.Abs("../../examples/app/orders.sh")
-	require.NoError(t, err)
-	programs := map[string]func(*appHost) *exec.Cmd{
-		"go": func(a *appHost) *exec.Cmd { return a.command(exampleApp) },
-	}
-	if _, err := exec.LookPath("curl"); err == nil {
-		programs["shell"] = func(a *appHost) *exec.Cmd { return a.command(script) }
-	} else {
-		t.Log("There is no curl on this machine, so orders.sh is not run.")
-	}
-	return programs
-}
-
 // TestRejectedToken takes the token away in the middle of its life.
 func TestRejectedToken(t *testing.T) {
 	t.Parallel()
-	for name, program := range appPrograms(t) {
-		t.Run(name, func(t *testing.T) {
+	for _, app := range installedApps(t) {
+		t.Run(app.language, func(t *testing.T) {
 			t.Parallel()
-			a := newAppHost(t, "rejected-"+strings.ReplaceAll(name, ", ", "-"), appLife)
-			a.runOnce(program(a))
+			a := newAppHost(t, "rejected-"+app.language, appLife)
+			a.runOnce(a.commandOf(app))
 			require.Equal(t, 1, a.requests(), "token requests before")
 			require.Zero(t, a.Stats().OrderRejections)
 			a.awaitReplaceAge()
 			require.True(t, a.RevokeToken(a.token))
 
-			a.runOnce(program(a))
+			a.runOnce(a.commandOf(app))
 
 			stats := a.Stats()
 			assert.Equal(t, 2, stats.TokenRequests, "token requests: one replacement")
@@ -134,13 +119,13 @@ func TestRejectedToken(t *testing.T) {
 // replace it. The app must not go round in circles.
 func TestRejectedTwice(t *testing.T) {
 	t.Parallel()
-	for name, program := range appPrograms(t) {
-		t.Run(name, func(t *testing.T) {
+	for _, app := range installedApps(t) {
+		t.Run(app.language, func(t *testing.T) {
 			t.Parallel()
-			a := newAppHost(t, "twice-"+strings.ReplaceAll(name, ", ", "-"), time.Hour)
+			a := newAppHost(t, "twice-"+app.language, time.Hour)
 			require.True(t, a.RevokeToken(a.token))
 
-			output, err := program(a).CombinedOutput()
+			output, err := a.commandOf(app).CombinedOutput()
 
 			require.Less(t, time.Since(a.issued), maxReplaceAge, "this machine is too slow for the test")
 			_, failed := errors.AsType[*exec.ExitError](err)
@@ -158,32 +143,50 @@ func TestRejectedTwice(t *testing.T) {
 // token until the Agent comes back; the app must not stumble over it each time.
 func TestRejectedRemembered(t *testing.T) {
 	t.Parallel()
-	a := newAppHost(t, "remembered", appLife)
-	var complaints bytes.Buffer
-	c := a.command(exampleApp)
-	c.Args = append(c.Args, "-every", "100ms")
-	c.Stderr = &complaints
-	a.awaitReplaceAge()
-	require.NoError(t, c.Start())
-	require.NoError(t, a.awaitOrders(5))
+	for _, app := range installedApps(t) {
+		if app.every == "" {
+			continue // It ends after one request.
+		}
+		t.Run(app.language, func(t *testing.T) {
+			t.Parallel()
+			a := newAppHost(t, "remembered-"+app.language, appLife)
+			a.awaitReplaceAge()
+			complaints := a.runOften(app)
+			require.NoError(t, awaitOrders(t, a.Server, 5))
 
-	require.True(t, a.RevokeToken(a.token))
-	require.NoError(t, a.awaitOrders(a.Stats().OrderRequests+20))
+			require.True(t, a.RevokeToken(a.token))
+			require.NoError(t, awaitOrders(t, a.Server, a.Stats().OrderRequests+20))
 
-	content, err := os.ReadFile(filepath.Join(a.run, "token"))
-	require.NoError(t, err)
-	require.Equal(t, a.token, string(content), "the file has the rejected token still")
-	stats := a.Stats()
-	assert.Equal(t, 1, stats.OrderRejections, "a 401")
-	assert.Equal(t, 2, stats.TokenRequests, "token requests: one replacement")
-	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
-	_ = c.Wait() // Of the signal.
-	assert.Empty(t, complaints.String())
+			content, err := os.ReadFile(filepath.Join(a.run, "token"))
+			require.NoError(t, err)
+			require.Equal(t, a.token, string(content), "the file has the rejected token still")
+			stats := a.Stats()
+			assert.Equal(t, 1, stats.OrderRejections, "a 401")
+			assert.Equal(t, 2, stats.TokenRequests, "token requests: one replacement")
+			assert.Empty(t, complaints())
+		})
+	}
 }
 
-func (a *appHost) awaitOrders(n int) error {
-	return stack.Eventually(a.t.Context(), fmt.Sprintf("%d requests for orders", n), func() error {
-		if had := a.Stats().OrderRequests; had < n {
+// runOften starts an app that goes on working. complaints ends it and returns what it
+// wrote to stderr.
+func (a *appHost) runOften(app exampleProgram) (complaints func() string) {
+	a.t.Helper()
+	var stderr bytes.Buffer
+	c := a.commandOf(app)
+	c.Args = append(c.Args, "-every", app.every)
+	c.Stderr = &stderr
+	require.NoError(a.t, c.Start())
+	return func() string {
+		_ = c.Process.Signal(syscall.SIGTERM) // It may have ended.
+		_ = c.Wait()                          // Of the signal.
+		return stderr.String()
+	}
+}
+
+func awaitOrders(t *testing.T, sandbox *fuuffytest.Server, n int) error {
+	return stack.Eventually(t.Context(), fmt.Sprintf("%d requests for orders", n), func() error {
+		if had := sandbox.Stats().OrderRequests; had < n {
 			return fmt.Errorf("there were %d", had)
 		}
 		return nil

@@ -24,6 +24,12 @@ get() {
 }
 
 token=$(cat "$token_file")
+case $token in
+'' | *[!A-Za-z0-9._~+/=-]*) # What a header may have, RFC 6750.
+    echo "orders.sh: there is no token in $token_file" >&2
+    exit 1
+    ;;
+esac
 status=$(get /orders "$token")
 if [ "$status" = 401 ]; then
     # Report the token, and retry once with the answer.

@@ -1,0 +1,141 @@
+#!/usr/bin/env php
+<?php
+// SPDX-License-Identifier: MPL-2.0
+//
+// Prints the orders of a Fuuffy account, as the app in main.go does.
+//
+// It needs PHP 8.1 or newer with its openssl extension, and nothing besides. Vault
+// Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401, the app
+// reports the token through the Agent's socket and retries once with the answer.
+//
+//     php orders.php               print the orders
+//     php orders.php -every 60     print them again and again, after that many seconds
+
+declare(strict_types=1);
+
+// App calls Fuuffy, one request at a time.
+final class App
+{
+    // What came in place of a rejected token of the file. The Agent writes it there
+    // too, but only when it comes back after ttl.
+    private ?string $rejected = null;
+    private ?string $replacement = null;
+
+    private function __construct(
+        private string $baseURL,
+        private string $tokenFile,
+        private string $socket,
+        private string $mount,
+        private ?string $caFile,
+    ) {
+    }
+
+    public static function fromEnvironment(): self
+    {
+        $baseURL = getenv('FUUFFY_BASE_URL') ?: 'https://api-gateway.fuuffy.com/v1';
+        if (!str_starts_with($baseURL, 'https://')) {
+            throw new RuntimeException('FUUFFY_BASE_URL must begin with https://');
+        }
+        return new self(
+            $baseURL,
+            getenv('FUUFFY_TOKEN_FILE') ?: '/run/fuuffy/token',
+            getenv('FUUFFY_AGENT_SOCKET') ?: '/run/fuuffy/vault.sock',
+            getenv('FUUFFY_MOUNT') ?: 'fuuffy',
+            getenv('FUUFFY_CA_CERT') ?: null, // For a sandbox or a gateway of your own.
+        );
+    }
+
+    // get returns what Fuuffy has at the path. After a 401 it tries once more, with
+    // another token.
+    public function get(string $path): string
+    {
+        $token = $this->token();
+        [$status, $body] = $this->ask($path, $token);
+        if ($status === 401) {
+            [$status, $body] = $this->ask($path, $this->report($token));
+        }
+        if ($status !== 200) {
+            throw new RuntimeException("get $path: Fuuffy answered $status: $body");
+        }
+        return $body;
+    }
+
+    // token reads the file each time: it is small, in memory, and always current.
+    private function token(): string
+    {
+        $token = trim((string) @file_get_contents($this->tokenFile));
+        if (!preg_match('~^[A-Za-z0-9._\~+/-]+=*$~D', $token)) { // What a header may have, RFC 6750.
+            throw new RuntimeException("there is no token in $this->tokenFile");
+        }
+        return $token === $this->rejected ? $this->replacement : $token;
+    }
+
+    private function ask(string $path, #[SensitiveParameter] string $token): array
+    {
+        $context = stream_context_create([
+            'http' => [
+                'header' => "Authorization: Bearer $token",
+                'timeout' => 30,
+                'ignore_errors' => true, // An answer that is not 200 is an answer.
+                'follow_location' => 0, // The token is for nobody else.
+            ],
+            'ssl' => $this->caFile === null ? [] : ['cafile' => $this->caFile],
+        ]);
+        $stream = @fopen($this->baseURL . $path, 'r', false, $context);
+        if ($stream === false) {
+            throw new RuntimeException("get $path: " . self::lastError());
+        }
+        $body = (string) stream_get_contents($stream);
+        return [self::status(stream_get_meta_data($stream)['wrapper_data'][0]), $body];
+    }
+
+    // report tells the engine which token Fuuffy rejected, and returns another. PHP has
+    // no HTTP for Unix sockets; with HTTP/1.0 the answer is all that comes until the end.
+    private function report(#[SensitiveParameter] string $rejected): string
+    {
+        $question = json_encode(['rejected_token' => $rejected]);
+        $agent = @stream_socket_client("unix://$this->socket", timeout: 5);
+        if ($agent === false) {
+            throw new RuntimeException('replace the token that Fuuffy rejected: ' . self::lastError());
+        }
+        stream_set_timeout($agent, 60);
+        fwrite($agent, "POST /v1/$this->mount/token HTTP/1.0\r\nHost: agent\r\nX-Vault-Request: true\r\n" .
+            'Content-Length: ' . strlen($question) . "\r\n\r\n" . $question);
+        [$head, $body] = explode("\r\n\r\n", stream_get_contents($agent), 2) + ['', ''];
+        $answer = json_decode($body, true);
+        if (self::status($head) !== 200 || !is_string($answer['data']['access_token'] ?? null)) {
+            throw new RuntimeException('replace the token that Fuuffy rejected: Vault answered ' . self::status($head) . ": $body");
+        }
+        if ($rejected !== $this->replacement) {
+            $this->rejected = $rejected;
+        }
+        return $this->replacement = $answer['data']['access_token'];
+    }
+
+    // status reads the status line.
+    private static function status(string $head): int
+    {
+        return (int) (explode(' ', $head, 3)[1] ?? 0);
+    }
+
+    private static function lastError(): string
+    {
+        return error_get_last()['message'] ?? 'no connection';
+    }
+}
+
+$every = ($argv[1] ?? '') === '-every' ? (float) $argv[2] : null;
+$app = null;
+do {
+    try {
+        $app ??= App::fromEnvironment();
+        echo $app->get('/orders'), "\n";
+    } catch (RuntimeException $error) {
+        // An app that runs for long does not end because one request failed.
+        fwrite(STDERR, 'orders.php: ' . $error->getMessage() . "\n");
+        if ($every === null) {
+            exit(1);
+        }
+    }
+    usleep((int) (1_000_000 * ($every ?? 0)));
+} while ($every !== null);

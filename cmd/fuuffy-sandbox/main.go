@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command fuuffy-sandbox imitates the Fuuffy API on this machine, to try and to test the secrets engine without
-// a Fuuffy account.
+// Command fuuffy-sandbox imitates the Fuuffy API on this machine, to try and to test the secrets engine, and apps,
+// without a Fuuffy account. docs/sandbox.md shows how.
 package main
 
 import (
@@ -31,6 +31,7 @@ func main() {
 // options are the flags.
 type options struct {
 	listen, admin, dir string
+	agent              bool
 	config             fuuffytest.Config
 }
 
@@ -55,16 +56,31 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 		return fmt.Errorf("start Fuuffy API: %w", err)
 	}
 	defer server.Close()
-	adminListener, err := fuuffytest.ListenLoopback(opts.admin)
+	id, secret := fuuffytest.RandomCredentials()
+	server.CreateClient(id, secret)
+	if err := files.writeCredentials(server, id, secret); err != nil {
+		return err
+	}
+	handler := http.NewServeMux()
+	handler.Handle("/", fuuffytest.AdminHandler(server.Sandbox))
+	if opts.agent {
+		a, startErr := startAgent(server, files, id, secret)
+		if startErr != nil {
+			return fmt.Errorf("start agent: %w", startErr)
+		}
+		defer func() { err = errors.Join(err, a.close()) }()
+		handler.Handle(enginePath, a)
+	}
+	adminListener, err := opts.config.Listen(opts.admin)
 	if err != nil {
 		return fmt.Errorf("start admin API: %w", err)
 	}
-	admin := &http.Server{Handler: fuuffytest.AdminHandler(server.Sandbox), ReadHeaderTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1)
 	go func() { stopped <- admin.Serve(adminListener) }()
 	defer func() { err = errors.Join(err, admin.Close()) }()
 
-	if err := files.write(server, "http://"+adminListener.Addr().String()); err != nil {
+	if err := files.writeAddresses(server, "http://"+opts.config.Address(adminListener), opts.agent); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(stdout, ready, server.BaseURL(), quote(files.path(addressesFile)), fuuffytest.AdminUsage); err != nil {
@@ -84,9 +100,11 @@ func parseFlags(args []string, stdout io.Writer) (options, error) {
 	var opts options
 	flags := flag.NewFlagSet("fuuffy-sandbox", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // Errors are returned, and printed once.
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "loopback `address` of the Fuuffy API, HTTPS; port 0: any free one")
-	flags.StringVar(&opts.admin, "admin", "127.0.0.1:0", "loopback `address` of the admin API, plain HTTP; port 0: any free one")
+	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "loopback `address` (or any, with -name) of the Fuuffy API, HTTPS; port 0: any free one")
+	flags.StringVar(&opts.admin, "admin", "127.0.0.1:0", "loopback `address` (or any, with -name) of the admin API, plain HTTP; port 0: any free one")
 	flags.StringVar(&opts.dir, "dir", "", "`folder` for certificate, credentials and addresses; default a temporary one, removed at the end")
+	flags.BoolVar(&opts.agent, "agent", false, "also stand in for Vault and Vault Agent: keep a token in the folder, and take reports of rejected ones")
+	flags.StringVar(&opts.config.Name, "name", "", "host `name` for other machines, as in a compose file; allows addresses that are not loopback")
 	flags.DurationVar(&opts.config.TokenLifetime, "token-lifetime", time.Hour, "`life` of a token, at least 1s")
 	flags.IntVar(&opts.config.PerMinute, "per-minute", 100, "`requests` a minute before 429; negative: no limit")
 	flags.IntVar(&opts.config.PerHour, "per-hour", 1000, "`requests` an hour before 429; negative: no limit")
@@ -120,6 +138,9 @@ It writes into the folder of -dir:
   client_secret   readable by you only
   addresses.env   shell variables with the addresses and the paths of the files above; written last, and removed
                   at the end: while it is there, the sandbox is ready
+  token           with -agent: a token that is kept fresh, as by Vault Agent,
+  vault.sock      and the socket to report one that Fuuffy rejected; POST /v1/fuuffy/token on the
+                  address of the admin API does the same. The secrets engine behind it is the real one
 
 Flags:
 `

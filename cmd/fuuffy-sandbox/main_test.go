@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -109,6 +110,34 @@ func TestRun(t *testing.T) {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%s: got error %v, want connection refused", address, err)
 		}
+	}
+}
+
+// With -name other machines reach the sandbox, and its certificate is for that name.
+func TestRunWithName(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := start(t, "-dir", dir, "-name", "fuuffy.test")
+	env := addresses(t, dir)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(read(t, env["FUUFFY_CA_CERT"])))
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots},
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, strings.Replace(address, "fuuffy.test", "127.0.0.1", 1))
+		},
+	}}
+	for address, status := range map[string]int{env["FUUFFY_BASE_URL"] + "/orders": 401, env["FUUFFY_ADMIN_URL"] + "/stats": 200} {
+		resp, err := client.Get(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if !strings.Contains(address, "//fuuffy.test:") || resp.StatusCode != status {
+			t.Errorf("%s: got %d, want %d", address, resp.StatusCode, status)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 

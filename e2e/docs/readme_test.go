@@ -20,7 +20,7 @@ import (
 // TestReadme types what the README has under "Use it in your Vault", in a Vault whose
 // Fuuffy is the sandbox.
 func TestReadme(t *testing.T) {
-	programs, err := stack.ProgramsToTest()
+	programs, err := programsToTest()
 	require.NoError(t, err)
 	s, err := stack.New()
 	require.NoError(t, err)

@@ -20,18 +20,9 @@ const maxAdminRequest = 1 << 20
 func AdminHandler(s *Sandbox) http.Handler {
 	a := admin{s}
 	mux := http.NewServeMux()
-	for pattern, call := range map[string]func(*http.Request) (any, error){
-		"GET /stats":           a.stats,
-		"GET /clients":         a.listClients,
-		"POST /clients":        a.createClient,
-		"DELETE /clients/{id}": a.revokeClient,
-		"POST /tokens/revoke":  a.revokeToken,
-		"GET /fault":           a.readFault,
-		"PUT /fault":           a.setFault,
-		"DELETE /fault":        a.clearFault,
-		"PUT /token-lifetime":  a.setTokenLifetime,
-		"/":                    a.unknown,
-	} {
+	calls := a.calls()
+	calls["/"] = a.unknown
+	for pattern, call := range calls {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxAdminRequest)
 			result, err := call(r)
@@ -45,6 +36,22 @@ func AdminHandler(s *Sandbox) http.Handler {
 	return mux
 }
 
+// calls are those of the admin API, besides GET / for AdminUsage.
+func (a admin) calls() map[string]func(*http.Request) (any, error) {
+	return map[string]func(*http.Request) (any, error){
+		"GET /stats":           a.stats,
+		"GET /clients":         a.listClients,
+		"POST /clients":        a.createClient,
+		"DELETE /clients/{id}": a.revokeClient,
+		"POST /tokens/revoke":  a.revokeToken,
+		"GET /fault":           a.readFault,
+		"PUT /fault":           a.setFault,
+		"DELETE /fault":        a.clearFault,
+		"PUT /token-lifetime":  a.setTokenLifetime,
+		"POST /reset":          a.reset,
+	}
+}
+
 // admin has a method for each call. Its errors are for the person who calls.
 type admin struct {
 	sandbox *Sandbox
@@ -54,8 +61,8 @@ var (
 	errNotFound = errors.New("not found")
 
 	clientExample   = `a client is {"client_id": "shop", "client_secret": "..."}; what is left out is generated`
-	tokenExample    = `send {"token": "sk-..."}`
-	faultExample    = `a fault is {"kind": "status", "status": 503, "times": 3} or {"kind": "delay", "delay": "2s"}; GET / explains all kinds`
+	tokenExample    = `send {"token": "sk-..."}, or {"all": true} for all tokens`
+	faultExample    = `a fault is {"on": "orders", "kind": "status", "status": 503, "times": 3} or {"kind": "delay", "delay": "2s"}; GET / explains all kinds`
 	lifetimeExample = `send {"lifetime": "30s"}, at least 1s`
 )
 
@@ -67,12 +74,15 @@ type credentials struct {
 
 // faultDocument is a Fault in JSON; the empty object stands for none.
 type faultDocument struct {
-	Kind   string            `json:"kind,omitempty"`
-	Times  int               `json:"times,omitempty"`
-	Status int               `json:"status,omitempty"`
-	Body   string            `json:"body,omitempty"`
-	Header map[string]string `json:"header,omitempty"`
-	Delay  duration          `json:"delay,omitempty"`
+	Kind     string            `json:"kind,omitempty"`
+	On       string            `json:"on,omitempty"`
+	ClientID string            `json:"client_id,omitempty"`
+	After    int               `json:"after,omitempty"`
+	Times    int               `json:"times,omitempty"`
+	Status   int               `json:"status,omitempty"`
+	Body     string            `json:"body,omitempty"`
+	Header   map[string]string `json:"header,omitempty"`
+	Delay    duration          `json:"delay,omitempty"`
 }
 
 type lifetimeDocument struct {
@@ -118,11 +128,17 @@ func (a admin) revokeClient(r *http.Request) (any, error) {
 func (a admin) revokeToken(r *http.Request) (any, error) {
 	var given struct {
 		Token string `json:"token"`
+		All   bool   `json:"all"`
 	}
 	if err := decode(r, &given); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, tokenExample)
 	}
-	if !a.sandbox.RevokeToken(given.Token) {
+	switch {
+	case (given.Token != "") == given.All:
+		return nil, errors.New(tokenExample)
+	case given.All && !a.sandbox.RevokeTokens():
+		return nil, fmt.Errorf("revoke all tokens: %w: none is alive", errNotFound)
+	case !given.All && !a.sandbox.RevokeToken(given.Token):
 		return nil, fmt.Errorf("revoke token: %w: it was never issued, has expired or was revoked before", errNotFound)
 	}
 	return map[string]bool{"revoked": true}, nil
@@ -130,7 +146,7 @@ func (a admin) revokeToken(r *http.Request) (any, error) {
 
 func (a admin) readFault(*http.Request) (any, error) {
 	f := a.sandbox.Fault()
-	return faultDocument{f.Kind, f.Times, f.Status, f.Body, f.Header, duration(f.Delay)}, nil
+	return faultDocument{f.Kind, f.On, f.ClientID, f.After, f.Times, f.Status, f.Body, f.Header, duration(f.Delay)}, nil
 }
 
 func (a admin) setFault(r *http.Request) (any, error) {
@@ -138,7 +154,10 @@ func (a admin) setFault(r *http.Request) (any, error) {
 	if err := decode(r, &given); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, faultExample)
 	}
-	f := Fault{given.Kind, given.Times, given.Status, given.Body, given.Header, time.Duration(given.Delay)}
+	f := Fault{
+		Kind: given.Kind, On: given.On, ClientID: given.ClientID, After: given.After, Times: given.Times,
+		Status: given.Status, Body: given.Body, Header: given.Header, Delay: time.Duration(given.Delay),
+	}
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
@@ -162,6 +181,11 @@ func (a admin) setTokenLifetime(r *http.Request) (any, error) {
 	}
 	a.sandbox.SetTokenLifetime(time.Duration(given.Lifetime))
 	return given, nil
+}
+
+func (a admin) reset(*http.Request) (any, error) {
+	a.sandbox.Reset()
+	return a.sandbox.Stats(), nil
 }
 
 func (a admin) unknown(r *http.Request) (any, error) {
@@ -196,7 +220,7 @@ func respond(w http.ResponseWriter, result any, err error) {
 }
 
 // AdminUsage describes the admin API by commands to copy.
-const AdminUsage = `The admin API does what the Fuuffy dashboard does, and makes token requests fail on demand.
+const AdminUsage = `The admin API does what the Fuuffy dashboard does, and makes requests fail on demand.
 
   See what the sandbox was asked so far, and which clients it has:
     curl "$FUUFFY_ADMIN_URL/stats"
@@ -209,21 +233,27 @@ const AdminUsage = `The admin API does what the Fuuffy dashboard does, and makes
   Revoke a client; its tokens die with it:
     curl -X DELETE "$FUUFFY_ADMIN_URL/clients/shop-2"
 
-  Kill one token:
+  Kill one token, or all:
     curl -X POST "$FUUFFY_ADMIN_URL/tokens/revoke" -d '{"token": "sk-..."}'
+    curl -X POST "$FUUFFY_ADMIN_URL/tokens/revoke" -d '{"all": true}'
 
   Set the life of the tokens issued from now on:
     curl -X PUT "$FUUFFY_ADMIN_URL/token-lifetime" -d '{"lifetime": "30s"}'
 
-  Make token requests fail; see what is set and how many times it still hits; make them work again:
+  Take back what a test did: no fault, counters at zero, the whole rate limit. Clients and tokens stay:
+    curl -X POST "$FUUFFY_ADMIN_URL/reset"
+
+  Make requests fail; see what is set and how many times it still hits; make them work again:
+    curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"on": "orders", "kind": "status", "status": 429, "times": 1}'
     curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"kind": "status", "status": 503, "times": 3}'
     curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"kind": "status", "status": 401, "body":
       "{\"error\": {\"code\": \"401021\", \"code_reason\": \"invalid_client_id_or_client_secret\"}}"}'
     curl "$FUUFFY_ADMIN_URL/fault"
     curl -X DELETE "$FUUFFY_ADMIN_URL/fault"
 
-  Kinds of fault, with the fields they take. All take "times" (left out: until DELETE /fault) and "header"
-  ({"Retry-After": "5"}; an empty value removes a header):
+  Kinds of fault, with the fields they take. All take "on" ("orders", or "token" for token requests, the default),
+  "client_id" (only requests of this client), "after" (let so many requests pass first), "times" (left out: until
+  DELETE /fault) and "header" ({"Retry-After": "5"}; an empty value removes a header):
     delay      "delay": "2s"     answer normally, but only then
     hang                         never answer
     status     "status", "body"  this status with Fuuffy's error for it, or with this body

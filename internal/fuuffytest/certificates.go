@@ -24,9 +24,10 @@ type certificates struct {
 	wrongHost tls.Certificate
 }
 
-// newCertificates makes certificates for localhost, 127.0.0.1 and the address that the server listens on. They are
+// newCertificates makes certificates for localhost, 127.0.0.1, the address that the server listens on, and its name,
+// if it has one. They are
 // dated by the real clock, whatever the sandbox's Now says, because that is the one TLS clients check them with.
-func newCertificates(address net.IP) (*certificates, error) {
+func newCertificates(address net.IP, name string) (*certificates, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate CA key: %w", err)
@@ -55,6 +56,9 @@ func newCertificates(address net.IP) (*certificates, error) {
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:     []string{"localhost"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1), address},
+	}
+	if name != "" {
+		leaf.DNSNames = append(leaf.DNSNames, name)
 	}
 	expired, wrongHost := leaf, leaf
 	expired.SerialNumber = big.NewInt(3)

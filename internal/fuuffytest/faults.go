@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The kinds of fault. All hit token requests, after Hold and the rate limits, except those of the certificate: these
-// hit the TLS handshakes of all requests, because a server can't know then what will be asked of it.
+// The kinds of fault. All hit token requests or those for orders, after Hold and the rate limits, except those of the
+// certificate: these hit the TLS handshakes of all requests, because a server can't know then what will be asked of it.
 const (
 	FaultDelay     = "delay"     // Waits Delay, then answers normally.
 	FaultHang      = "hang"      // Never answers; ends when the client goes away or the server closes.
@@ -42,14 +42,24 @@ const (
 	otherHost        = "elsewhere.invalid" // RFC 2606 §2: a name that never resolves.
 )
 
-// Fault is what goes wrong with token requests.
+// Where a fault hits.
+const (
+	OnToken     = "token"  // Token requests.
+	OnOrders    = "orders" // Requests for /orders and /order.
+	onHandshake = "handshake"
+)
+
+// Fault is what goes wrong.
 type Fault struct {
-	Kind   string            // One of the constants.
-	Times  int               // How many requests it hits; 0: all until ClearFault.
-	Status int               // With FaultStatus: 200 to 599.
-	Body   string            // With FaultStatus (empty: the documented error) and FaultBody.
-	Header map[string]string // Response headers to set; an empty value removes the header.
-	Delay  time.Duration     // With FaultDelay and FaultDrip.
+	Kind     string            // One of the constants.
+	On       string            // OnToken or OnOrders; empty: OnToken.
+	ClientID string            // Whose requests it hits; empty: everybody's.
+	After    int               // How many requests it lets pass first.
+	Times    int               // How many requests it hits; 0: all until ClearFault.
+	Status   int               // With FaultStatus: 200 to 599.
+	Body     string            // With FaultStatus (empty: the documented error) and FaultBody.
+	Header   map[string]string // Response headers to set; an empty value removes the header.
+	Delay    time.Duration     // With FaultDelay and FaultDrip.
 }
 
 // validate says what is wrong with a fault, and what to do about it.
@@ -58,6 +68,12 @@ func (f Fault) validate() error {
 	switch {
 	case !slices.Contains(faultKinds, f.Kind):
 		return fmt.Errorf("unknown kind %q: use one of %s", f.Kind, strings.Join(faultKinds, ", "))
+	case f.On != "" && f.On != OnToken && f.On != OnOrders:
+		return fmt.Errorf("unknown on %q: use %s or %s", f.On, OnToken, OnOrders)
+	case f.hits() == onHandshake && (f.On != "" || f.ClientID != ""):
+		return fmt.Errorf("%s hits all connections: leave out on and client_id", f.Kind)
+	case f.After < 0:
+		return fmt.Errorf("after is %d: use the number of requests to let pass", f.After)
 	case f.Times < 0:
 		return fmt.Errorf("times is %d: use the number of requests to hit, or 0 for all until the fault is cleared", f.Times)
 	case f.Kind == FaultStatus && (f.Status < 200 || f.Status > 599):
@@ -74,11 +90,15 @@ func (f Fault) validate() error {
 	return nil
 }
 
-func (f Fault) hitsHandshake() bool {
-	return f.Kind == FaultExpiredCertificate || f.Kind == FaultWrongHostCertificate
+// hits returns where it hits.
+func (f Fault) hits() string {
+	if f.Kind == FaultExpiredCertificate || f.Kind == FaultWrongHostCertificate {
+		return onHandshake
+	}
+	return cmp.Or(f.On, OnToken)
 }
 
-// SetFault makes token requests go wrong; it replaces the fault that was set. It panics at a fault that makes
+// SetFault makes requests go wrong; it replaces the fault that was set. It panics at a fault that makes
 // no sense, because a test with such a fault would test nothing.
 func (s *Sandbox) SetFault(f Fault) {
 	if err := f.validate(); err != nil {
@@ -89,7 +109,7 @@ func (s *Sandbox) SetFault(f Fault) {
 	s.fault = f
 }
 
-// ClearFault makes token requests work again.
+// ClearFault makes requests work again.
 func (s *Sandbox) ClearFault() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,12 +123,16 @@ func (s *Sandbox) Fault() Fault {
 	return s.fault
 }
 
-// takeFault returns the fault that hits this handshake or this token request, and counts it.
-func (s *Sandbox) takeFault(handshake bool) Fault {
+// takeFault returns the fault that hits this handshake or this request of a client, and counts it.
+func (s *Sandbox) takeFault(on, clientID string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.fault
-	if f.Kind == "" || f.hitsHandshake() != handshake {
+	if f.Kind == "" || f.hits() != on || f.ClientID != "" && f.ClientID != clientID {
+		return Fault{}
+	}
+	if f.After > 0 {
+		s.fault.After--
 		return Fault{}
 	}
 	s.stats.FaultsHit++
@@ -122,7 +146,7 @@ func (s *Sandbox) takeFault(handshake bool) Fault {
 	return f
 }
 
-// serve answers a token request as the fault wants it; the zero Fault answers normally. The normal answer is made
+// serve answers a request as the fault wants it; the zero Fault answers normally. The normal answer is made
 // where it is sent, so a token is issued only then. Aborting the handler is how net/http closes a connection.
 func (f Fault) serve(w http.ResponseWriter, r *http.Request, normal func() answer) {
 	f.setHeader(w.Header())
@@ -134,6 +158,9 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, normal func() answe
 		panic(http.ErrAbortHandler)
 	case FaultStatus:
 		spoiled := refuse(f.Status, standardError(f.Status))
+		if f.Status == http.StatusUnauthorized && f.On == OnOrders {
+			spoiled = refuse(f.Status, errInvalidToken)
+		}
 		if f.Body != "" {
 			spoiled.body = []byte(f.Body)
 		}

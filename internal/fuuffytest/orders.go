@@ -30,6 +30,28 @@ var shipments = []shipment{
 	{"FF-100233", "label_created", "FedEx", "794658120043", recipient{"Aiko Tanaka", "Osaka", "JP"}, 3.8},
 }
 
+// serveOrders answers a request for orders, by way of a fault where one is set.
+func (s *Sandbox) serveOrders(w http.ResponseWriter, r *http.Request) {
+	normal := func() answer { return s.answerOrders(r) }
+	s.takeFault(OnOrders, s.clientOf(bearer(r))).serve(w, r, normal)
+}
+
+// bearer returns the token that a request brings, empty if there is none.
+func bearer(r *http.Request) string {
+	scheme, accessToken, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return accessToken
+}
+
+// clientOf returns whose token it is, empty if it is nobody's.
+func (s *Sandbox) clientOf(accessToken string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tokens[accessToken].clientID
+}
+
 // answerOrders answers /orders and /order to whoever brings a live token.
 func (s *Sandbox) answerOrders(r *http.Request) answer {
 	if !s.authorized(r) {
@@ -51,10 +73,10 @@ func (s *Sandbox) answerOrders(r *http.Request) answer {
 
 // authorized says whether the request brings a live token, and counts those that don't.
 func (s *Sandbox) authorized(r *http.Request) bool {
-	scheme, accessToken, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	accessToken := bearer(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if strings.EqualFold(scheme, "Bearer") && s.alive(accessToken) {
+	if s.alive(accessToken) {
 		return true
 	}
 	s.stats.OrderRejections++

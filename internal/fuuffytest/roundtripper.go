@@ -20,7 +20,7 @@ import (
 // certificate *tls.CertificateVerificationError. As with any transport, the response body has to be read or closed;
 // in a synctest bubble, a forgotten one shows as a deadlock.
 func (s *Sandbox) RoundTripper() http.RoundTripper {
-	return roundTripper{s, func() Fault { return s.takeFault(true) }}
+	return roundTripper{s, func() Fault { return s.takeFault(onHandshake, "") }}
 }
 
 type roundTripper struct {

@@ -8,6 +8,7 @@
 package fuuffytest
 
 import (
+	"cmp"
 	"net/http"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ type Config struct {
 	PerMinute     int              // requests a minute; 0: 100, negative: no limit
 	PerHour       int              // requests an hour; 0: 1000, negative: no limit
 	Now           func() time.Time // nil: time.Now
+	Name          string           // with Start: the host name for other machines; empty: there are none
 }
 
 // Stats counts what the sandbox has seen since it was made.
@@ -49,7 +51,7 @@ type Stats struct {
 	OrderRequests   int    `json:"order_requests"`   // Requests for /orders and /order.
 	OrderRejections int    `json:"order_rejections"` // Those of them that brought no live token.
 	RateLimited     int    `json:"rate_limited"`     // Requests of any kind answered with 429 by the rate limit.
-	FaultsHit       int    `json:"faults_hit"`       // Token requests (or handshakes) that met a fault.
+	FaultsHit       int    `json:"faults_hit"`       // Requests or handshakes that met a fault.
 	Held            int    `json:"held"`             // Token requests that wait for the release of Hold right now.
 	LastUserAgent   string `json:"last_user_agent"`  // Of the last token request.
 }
@@ -57,7 +59,8 @@ type Stats struct {
 // Sandbox behaves like the Fuuffy API. It is an http.Handler and safe for concurrent use.
 // It logs nothing, so it can't leak secrets or tokens that way.
 type Sandbox struct {
-	now func() time.Time
+	now    func() time.Time
+	config Config
 
 	mu          sync.Mutex // guards all fields below
 	lifetime    time.Duration
@@ -74,8 +77,7 @@ type Sandbox struct {
 func New(cfg Config) *Sandbox {
 	s := &Sandbox{
 		now:         cfg.Now,
-		lifetime:    cfg.TokenLifetime,
-		limits:      newLimits(cfg),
+		config:      cfg,
 		clients:     map[string]*client{},
 		tokens:      map[string]token{},
 		heldChanged: make(chan struct{}),
@@ -83,10 +85,19 @@ func New(cfg Config) *Sandbox {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.lifetime == 0 {
-		s.lifetime = defaultTokenLifetime
-	}
+	s.Reset()
 	return s
+}
+
+// Reset takes back what a test did: no fault, counters at zero, the whole rate limit, the token life of the
+// configuration. Clients and tokens stay as they are, and so does Hold.
+func (s *Sandbox) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lifetime = cmp.Or(s.config.TokenLifetime, defaultTokenLifetime)
+	s.limits = newLimits(s.config)
+	s.fault = Fault{}
+	s.stats = Stats{Held: s.stats.Held}
 }
 
 // Stats returns the counters as they stand.
@@ -112,7 +123,7 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == tokenPath:
 		s.serveToken(w, r)
 	default:
-		s.answerOrders(r).send(w)
+		s.serveOrders(w, r)
 	}
 }
 

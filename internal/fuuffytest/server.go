@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -21,6 +22,7 @@ const closeTimeout = time.Second
 // Server is a Sandbox behind real HTTPS on a loopback port, with a CA of its own.
 type Server struct {
 	*Sandbox
+	address      string // host and port
 	certificates *certificates
 	listener     net.Listener
 	server       *http.Server
@@ -39,14 +41,14 @@ func NewServer(t testing.TB, cfg Config) *Server {
 	return s
 }
 
-// Start starts a server on a loopback address such as "127.0.0.1:0". Every connection serves one request: so a fault
+// Start starts a server on an address that Config.Listen takes. Every connection serves one request: so a fault
 // of the certificate hits the very next request, and never depends on which connections a client kept.
 func Start(cfg Config, addr string) (*Server, error) {
-	listener, err := ListenLoopback(addr)
+	listener, err := cfg.Listen(addr)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := newCertificates(listener.Addr().(*net.TCPAddr).IP)
+	certs, err := newCertificates(listener.Addr().(*net.TCPAddr).IP, cfg.Name)
 	if err != nil {
 		_ = listener.Close()
 		return nil, err
@@ -54,6 +56,7 @@ func Start(cfg Config, addr string) (*Server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		Sandbox:      New(cfg),
+		address:      cfg.Address(listener),
 		certificates: certs,
 		listener:     listener,
 		cancel:       cancel,
@@ -71,7 +74,7 @@ func Start(cfg Config, addr string) (*Server, error) {
 			MinVersion:             tls.VersionTLS12,
 			SessionTicketsDisabled: true, // A resumed session would show no certificate.
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return s.certificates.choose(s.takeFault(true)), nil
+				return s.certificates.choose(s.takeFault(onHandshake, "")), nil
 			},
 		},
 	}
@@ -84,7 +87,7 @@ func Start(cfg Config, addr string) (*Server, error) {
 }
 
 // BaseURL returns what goes into the engine's base_url: https://127.0.0.1:PORT/v1.
-func (s *Server) BaseURL() string { return "https://" + s.listener.Addr().String() + "/v1" }
+func (s *Server) BaseURL() string { return "https://" + s.address + "/v1" }
 
 // CACert returns the certificate, in PEM, of the CA that signs for the server.
 func (s *Server) CACert() string { return s.certificates.caPEM }
@@ -100,6 +103,26 @@ func (s *Server) Close() {
 	<-s.done
 }
 
+// Listen listens on a TCP address: one that other machines can reach only if there is a name for them.
+func (c Config) Listen(addr string) (net.Listener, error) {
+	if c.Name == "" {
+		return ListenLoopback(addr)
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return listener, nil
+}
+
+// Address is how clients reach a listener.
+func (c Config) Address(l net.Listener) string {
+	if c.Name == "" {
+		return l.Addr().String()
+	}
+	return net.JoinHostPort(c.Name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+}
+
 // ListenLoopback listens on a TCP address of this machine that no other machine can reach, and refuses all others:
 // the sandbox gives credentials to whoever asks.
 func ListenLoopback(addr string) (net.Listener, error) {
@@ -108,7 +131,7 @@ func ListenLoopback(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("parse address %q: %w", addr, err)
 	}
 	if ip, _ := netip.ParseAddr(host); host != "localhost" && !ip.IsLoopback() {
-		return nil, fmt.Errorf("listen on %q: not a loopback address: use 127.0.0.1:PORT (port 0: any free one)", addr)
+		return nil, fmt.Errorf("listen on %q: not a loopback address: use 127.0.0.1:PORT (port 0: any free one), or -name to let other machines in", addr)
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -90,6 +90,18 @@ func (s *Sandbox) RevokeToken(accessToken string) bool {
 	return alive
 }
 
+// RevokeTokens kills all tokens. It reports false where none was alive.
+func (s *Sandbox) RevokeTokens() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	alive := false
+	for accessToken := range s.tokens {
+		alive = alive || s.alive(accessToken)
+	}
+	clear(s.tokens)
+	return alive
+}
+
 // TokenAlive says whether orders would accept the token.
 func (s *Sandbox) TokenAlive(accessToken string) bool {
 	s.mu.Lock()
@@ -119,7 +131,8 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	s.waitReleased(r.Context())
 	normal := func() answer { return s.answerToken(r.Header.Get("Content-Type"), body) }
-	s.takeFault(false).serve(w, r, normal)
+	form, _ := url.ParseQuery(string(body)) // Whose it is, if that can be told.
+	s.takeFault(OnToken, form.Get("client_id")).serve(w, r, normal)
 }
 
 // answerToken issues a token or refuses to.

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	fuuffy "github.com/fuuffy/vault-plugin-secrets-fuuffy"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+const (
+	// enginePath is the token path of an engine that is mounted at fuuffy/.
+	enginePath = "/v1/fuuffy/token"
+	// maxReport bounds what an app sends, in bytes.
+	maxReport = 64 << 10
+	// retryInterval is how soon the token file is tried again after a failure.
+	retryInterval = time.Second
+)
+
+// agent stands in for a Vault with the secrets engine and for a Vault Agent, as an app sees them: a token in a file,
+// and HTTP to report one that was rejected. The engine is the real one, on storage in memory.
+type agent struct {
+	engine  logical.Backend
+	storage logical.Storage
+	files   folder
+	server  *http.Server
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// startAgent returns an agent whose engine gets its tokens from the sandbox. Its token and its socket are there then.
+func startAgent(server *fuuffytest.Server, files folder, id, secret string) (*agent, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	a := &agent{storage: &logical.InmemStorage{}, files: files, stop: stop}
+	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 10 * time.Second}
+	var err error
+	a.engine, err = fuuffy.Factory(ctx, &logical.BackendConfig{
+		StorageView: a.storage,
+		System:      &logical.StaticSystemView{VersionString: "sandbox"},
+		Logger:      hclog.NewNullLogger(),
+	})
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	_, err = a.handle(ctx, logical.CreateOperation, "config", map[string]any{
+		"client_id": id, "client_secret": secret, "base_url": server.BaseURL(), "ca_cert": server.CACert(),
+	})
+	var again time.Duration
+	if err == nil {
+		again, err = a.writeToken(ctx)
+	}
+	var socket net.Listener
+	if err == nil {
+		socket, err = a.listen()
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	a.running.Go(func() { _ = a.server.Serve(socket) }) // Ends with http.ErrServerClosed at close.
+	a.running.Go(func() { a.keepToken(ctx, again) })
+	return a, nil
+}
+
+// close ends the agent and removes its token and its socket.
+func (a *agent) close() error {
+	a.stop()
+	err := a.server.Close()
+	a.running.Wait()
+	a.engine.Cleanup(context.Background())
+	return errors.Join(err, a.files.remove(tokenFile), a.files.remove(socketFile))
+}
+
+// handle has the engine answer one request. The error is for the app, with the status that Vault would answer with.
+func (a *agent) handle(ctx context.Context, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	req := &logical.Request{Operation: operation, Path: path, MountPoint: "fuuffy/", Storage: a.storage, Data: data}
+	resp, err := a.engine.HandleRequest(ctx, req)
+	if status, err := logical.RespondErrorCommon(req, resp, err); err != nil {
+		return nil, logical.CodedError(status, err.Error())
+	}
+	return resp, nil
+}
+
+// writeToken writes the token to its file, and returns after what time to do so again.
+func (a *agent) writeToken(ctx context.Context) (again time.Duration, err error) {
+	resp, err := a.handle(ctx, logical.ReadOperation, "token", nil)
+	if err != nil {
+		return retryInterval, err
+	}
+	ttl := time.Duration(resp.Data["ttl"].(int64)) * time.Second
+	return ttl + time.Second, a.files.writeFile(tokenFile, resp.Data["access_token"].(string), 0o600)
+}
+
+// keepToken keeps the file up to date until ctx is done. What can't be read is tried again, and the file keeps the
+// last token, as with Vault Agent.
+func (a *agent) keepToken(ctx context.Context, again time.Duration) {
+	for {
+		select {
+		case <-time.After(again):
+			again, _ = a.writeToken(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen opens the agent's socket. One that a killed sandbox left is replaced.
+func (a *agent) listen() (net.Listener, error) {
+	if err := a.files.remove(socketFile); err != nil {
+		return nil, err
+	}
+	return net.Listen("unix", a.files.path(socketFile))
+}
+
+// ServeHTTP answers as Vault does, through an Agent with require_request_header. As the policy for apps, it allows to
+// read the token and to report one.
+func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("X-Vault-Request") != "true" {
+		refuse(w, http.StatusPreconditionFailed, "missing 'X-Vault-Request' header")
+		return
+	}
+	operation, data := logical.Operation(logical.ReadOperation), map[string]any{}
+	for name, values := range r.URL.Query() {
+		data[name] = values[0]
+	}
+	switch {
+	case r.URL.Path == enginePath && r.Method == http.MethodGet:
+	case r.URL.Path == enginePath && (r.Method == http.MethodPost || r.Method == http.MethodPut):
+		operation = logical.UpdateOperation
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReport)).Decode(&data)
+		if err != nil && err != io.EOF {
+			refuse(w, http.StatusBadRequest, "error parsing JSON")
+			return
+		}
+	default:
+		refuse(w, http.StatusForbidden, "permission denied")
+		return
+	}
+	resp, err := a.handle(r.Context(), operation, "token", data)
+	if err != nil {
+		status := http.StatusInternalServerError
+		if coded, ok := errors.AsType[logical.HTTPCodedError](err); ok {
+			status = coded.Code()
+		}
+		refuse(w, status, err.Error())
+		return
+	}
+	send(w, http.StatusOK, logical.LogicalResponseToHTTPResponse(resp))
+}
+
+func refuse(w http.ResponseWriter, status int, text string) {
+	send(w, status, map[string][]string{"errors": {text}})
+}
+
+// send writes JSON. An error of the write means that the app went away, and there is nobody to tell.
+func send(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}

@@ -86,6 +86,19 @@ func TestMinTTLOfAWarmRead(t *testing.T) {
 	})
 }
 
+// It allocates no more either.
+func TestMinTTLAllocatesNothing(t *testing.T) {
+	m := newConfiguredMount(t)
+	m.read()
+	allocations := func(data map[string]any) float64 {
+		return testing.AllocsPerRun(100, func() {
+			_, warm := m.b.warmToken(data)
+			require.True(t, warm)
+		})
+	}
+	assert.Equal(t, allocations(nil), allocations(pairs("min_ttl", "20m")))
+}
+
 func TestMinTTLRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)

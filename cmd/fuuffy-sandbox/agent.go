@@ -55,7 +55,7 @@ func startAgent(server *fuuffytest.Server, files folder, id, secret string) (*ag
 		return nil, err
 	}
 	_, err = a.handle(ctx, logical.CreateOperation, "config", map[string]any{
-		"client_id": id, "client_secret": secret, "base_url": server.BaseURL(), "ca_cert": server.CACert(),
+		"client_id": id, "client_secret": secret, "base_url": server.LocalURL(), "ca_cert": server.CACert(),
 	})
 	var again time.Duration
 	if err == nil {

@@ -23,7 +23,10 @@ import (
 // With -agent an app finds what it finds with a Vault Agent: a token in a file, and a socket to report one.
 func TestRunWithAgent(t *testing.T) {
 	dir := t.TempDir()
-	_, stop := start(t, "-dir", dir, "-agent", "-token-lifetime", "10s")
+	output, stop := start(t, "-dir", dir, "-agent", "-token-lifetime", "10s")
+	if !strings.Contains(output, `--unix-socket "$FUUFFY_AGENT_SOCKET"`) {
+		t.Errorf("the output doesn't tell how to report a token:\n%s", output)
+	}
 	env := addresses(t, dir)
 	socket := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", env["FUUFFY_AGENT_SOCKET"])

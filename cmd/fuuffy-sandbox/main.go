@@ -83,7 +83,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err := files.writeAddresses(server, "http://"+opts.config.Address(adminListener), opts.agent); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(stdout, ready, server.BaseURL(), quote(files.path(addressesFile)), fuuffytest.AdminUsage); err != nil {
+	forApps := ""
+	if opts.agent {
+		forApps = agentReady
+	}
+	if _, err := fmt.Fprintf(stdout, ready, server.BaseURL(), quote(files.path(addressesFile)), forApps, fuuffytest.AdminUsage); err != nil {
 		return fmt.Errorf("print usage: %w", err)
 	}
 
@@ -145,12 +149,18 @@ It writes into the folder of -dir:
 Flags:
 `
 
-// ready has the places of the base URL, the path of addresses.env and the admin usage.
+// agentReady is for apps, with -agent.
+const agentReady = `
+An app reads its token from the file $FUUFFY_TOKEN_FILE, and reports one that Fuuffy rejected as through Vault Agent:
+  curl --unix-socket "$FUUFFY_AGENT_SOCKET" -H "X-Vault-Request: true" http://agent/v1/fuuffy/token -d '{"rejected_token": "sk-..."}'
+`
+
+// ready has the places of the base URL, the path of addresses.env, agentReady and the admin usage.
 const ready = `The Fuuffy sandbox is ready at %[1]s. Press Ctrl-C to end it.
 
 In another shell, get its addresses:
   . %[2]s
-
+%[3]s
 Configure the secrets engine, mounted at fuuffy/, and read a token:
   vault write fuuffy/config base_url="$FUUFFY_BASE_URL" ca_cert=@"$FUUFFY_CA_CERT" \
     client_id=@"$FUUFFY_CLIENT_ID_FILE" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"
@@ -161,4 +171,4 @@ Or ask Fuuffy yourself for a token, and use it:
     --data-urlencode client_id@"$FUUFFY_CLIENT_ID_FILE" --data-urlencode client_secret@"$FUUFFY_CLIENT_SECRET_FILE"
   curl --cacert "$FUUFFY_CA_CERT" "$FUUFFY_BASE_URL/orders" -H "Authorization: Bearer sk-..."
 
-%[3]s`
+%[4]s`

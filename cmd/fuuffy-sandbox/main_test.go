@@ -116,7 +116,7 @@ func TestRun(t *testing.T) {
 // With -name other machines reach the sandbox, and its certificate is for that name.
 func TestRunWithName(t *testing.T) {
 	dir := t.TempDir()
-	_, stop := start(t, "-dir", dir, "-name", "fuuffy.test")
+	_, stop := start(t, "-dir", dir, "-name", "fuuffy.test", "-agent")
 	env := addresses(t, dir)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(read(t, env["FUUFFY_CA_CERT"])))
@@ -226,7 +226,7 @@ func TestHelp(t *testing.T) {
 	if err := run(t.Context(), []string{"-h"}, &output); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"addresses.env", "-listen", "-admin", "-dir", "-token-lifetime", "-per-minute", "-per-hour"} {
+	for _, want := range []string{"addresses.env", "-listen", "-admin", "-dir", "-agent", "-name", "-token-lifetime", "-per-minute", "-per-hour"} {
 		if !strings.Contains(output.String(), want) {
 			t.Errorf("the help doesn't mention %s:\n%s", want, &output)
 		}

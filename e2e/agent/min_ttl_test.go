@@ -4,6 +4,7 @@ package agent
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// A job asks for a token that lives for as long as it runs: over HTTP, as the CLI does,
+// A job asks for a token that lives for as long as it runs: over HTTP, with the CLI,
 // and in the template of an Agent.
 func TestMinTTL(t *testing.T) {
 	t.Parallel()
@@ -35,7 +36,12 @@ func TestMinTTL(t *testing.T) {
 	held, _ := read("")
 	job, _ := read("59s")
 	assert.True(t, job == held)
-	_, err := vault.Client.Logical().ReadWithDataWithContext(t.Context(), m.path+"/token", map[string][]string{"min_ttl": {"61s"}})
+	cli := exec.CommandContext(t.Context(), vault.Binary, "read", "-field=access_token", m.path+"/token", "min_ttl=59s")
+	cli.Env = append(os.Environ(), vault.Environment()...)
+	printed, err := cli.Output()
+	require.NoError(t, err)
+	assert.True(t, string(printed) == held)
+	_, err = vault.Client.Logical().ReadWithDataWithContext(t.Context(), m.path+"/token", map[string][]string{"min_ttl": {"61s"}})
 	require.ErrorContains(t, err, "the access tokens of this mount allow 1m at most")
 
 	look := time.NewTicker(pollInterval)

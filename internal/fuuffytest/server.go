@@ -89,6 +89,15 @@ func Start(cfg Config, addr string) (*Server, error) {
 // BaseURL returns what goes into the engine's base_url: https://127.0.0.1:PORT/v1.
 func (s *Server) BaseURL() string { return "https://" + s.address + "/v1" }
 
+// LocalURL is BaseURL for a client on this machine, where the name may lead nowhere.
+func (s *Server) LocalURL() string {
+	address := *s.listener.Addr().(*net.TCPAddr)
+	if address.IP.IsUnspecified() {
+		address.IP = net.IPv4(127, 0, 0, 1)
+	}
+	return "https://" + address.String() + "/v1"
+}
+
 // CACert returns the certificate, in PEM, of the CA that signs for the server.
 func (s *Server) CACert() string { return s.certificates.caPEM }
 

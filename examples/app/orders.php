@@ -101,7 +101,7 @@ final class App
         stream_set_timeout($agent, 60);
         fwrite($agent, "POST /v1/$this->mount/token HTTP/1.0\r\nHost: agent\r\nX-Vault-Request: true\r\n" .
             'Content-Length: ' . strlen($question) . "\r\n\r\n" . $question);
-        [$head, $body] = explode("\r\n\r\n", stream_get_contents($agent), 2) + ['', ''];
+        [$head, $body] = explode("\r\n\r\n", (string) stream_get_contents($agent), 2) + ['', ''];
         $answer = json_decode($body, true);
         if (self::status($head) !== 200 || !is_string($answer['data']['access_token'] ?? null)) {
             throw new RuntimeException('replace the token that Fuuffy rejected: Vault answered ' . self::status($head) . ": $body");
@@ -130,7 +130,7 @@ do {
     try {
         $app ??= App::fromEnvironment();
         echo $app->get('/orders'), "\n";
-    } catch (RuntimeException $error) {
+    } catch (Throwable $error) {
         // An app that runs for long does not end because one request failed.
         fwrite(STDERR, 'orders.php: ' . $error->getMessage() . "\n");
         if ($every === null) {

@@ -7,26 +7,34 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"text/template"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// operatorFields are the fields that the examples may use of the custom resources of
-// the Vault Secrets Operator (secrets.hashicorp.com/v1beta1), with their types, from
-// config/crd/bases/secrets.hashicorp.com_vaultauths.yaml and
-// secrets.hashicorp.com_vaultdynamicsecrets.yaml in
-// https://github.com/hashicorp/vault-secrets-operator, which docs/api/api-reference.md
-// there describes. A [] stands for each item of a list.
-var operatorFields = map[string]map[string]string{
-	"VaultAuth": {
+// documentedFields are the fields that the examples may use of custom resources, with
+// their types. They are from the definitions of the projects: config/crd/bases in
+// https://github.com/hashicorp/vault-secrets-operator (v1.4.1) and
+// https://github.com/external-secrets/external-secrets (v2.9.0), and for the last one
+// what internal/config/config.go of https://github.com/hashicorp/vault-csi-provider
+// (v1.7.4) reads. A [] stands for each item of a list.
+var documentedFields = map[string]map[string]string{
+	"secrets.hashicorp.com/v1beta1/VaultAuth": {
 		"spec.allowedNamespaces[]":               "string",
+		"spec.appRole.roleId":                    "string",
+		"spec.appRole.secretRef":                 "string",
 		"spec.kubernetes.audiences[]":            "string",
 		"spec.kubernetes.role":                   "string",
 		"spec.kubernetes.serviceAccount":         "string",
@@ -36,7 +44,7 @@ var operatorFields = map[string]map[string]string{
 		"spec.namespace":                         "string",
 		"spec.vaultConnectionRef":                "string",
 	},
-	"VaultDynamicSecret": {
+	"secrets.hashicorp.com/v1beta1/VaultDynamicSecret": {
 		"spec.allowStaticCreds":                      "bool",
 		"spec.destination.create":                    "bool",
 		"spec.destination.name":                      "string",
@@ -53,11 +61,44 @@ var operatorFields = map[string]map[string]string{
 		"spec.rolloutRestartTargets[].name":          "string",
 		"spec.vaultAuthRef":                          "string",
 	},
+	"generators.external-secrets.io/v1alpha1/VaultDynamicSecret": {
+		"spec.getParameters.min_ttl[]": "string",
+		"spec.method":                  "string",
+		"spec.path":                    "string",
+		"spec.provider.auth.kubernetes.mountPath":                     "string",
+		"spec.provider.auth.kubernetes.role":                          "string",
+		"spec.provider.auth.kubernetes.serviceAccountRef.audiences[]": "string",
+		"spec.provider.auth.kubernetes.serviceAccountRef.name":        "string",
+		"spec.provider.caBundle":                                      "string",
+		"spec.provider.server":                                        "string",
+		"spec.resultType":                                             "string",
+	},
+	"external-secrets.io/v1/ExternalSecret": {
+		"spec.dataFrom[].sourceRef.generatorRef.apiVersion": "string",
+		"spec.dataFrom[].sourceRef.generatorRef.kind":       "string",
+		"spec.dataFrom[].sourceRef.generatorRef.name":       "string",
+		"spec.refreshInterval":                              "string",
+		"spec.target.name":                                  "string",
+		"spec.target.template.data.access_token":            "string",
+		"spec.target.template.engineVersion":                "string",
+		"spec.target.template.mergePolicy":                  "string",
+	},
+	"secrets-store.csi.x-k8s.io/v1/SecretProviderClass": {
+		"spec.parameters.audience":           "string",
+		"spec.parameters.objects":            "string",
+		"spec.parameters.roleName":           "string",
+		"spec.parameters.vaultAddress":       "string",
+		"spec.parameters.vaultAuthMountPath": "string",
+		"spec.provider":                      "string",
+	},
 }
 
 var requiredFields = map[string][]string{
-	"VaultAuth":          {"spec.method", "spec.mount"},
-	"VaultDynamicSecret": {"spec.destination.name", "spec.mount", "spec.path"},
+	"secrets.hashicorp.com/v1beta1/VaultAuth":                    {"spec.method", "spec.mount"},
+	"secrets.hashicorp.com/v1beta1/VaultDynamicSecret":           {"spec.destination.name", "spec.mount", "spec.path"},
+	"generators.external-secrets.io/v1alpha1/VaultDynamicSecret": {"spec.path", "spec.provider.server"},
+	"external-secrets.io/v1/ExternalSecret":                      {"spec.target.name", "spec.dataFrom[].sourceRef.generatorRef.kind"},
+	"secrets-store.csi.x-k8s.io/v1/SecretProviderClass":          {"spec.provider", "spec.parameters.objects", "spec.parameters.roleName"},
 }
 
 // injectorAnnotations are those that the example may use, and what their values must
@@ -66,17 +107,18 @@ var requiredFields = map[string][]string{
 // https://developer.hashicorp.com/vault/docs/deploy/kubernetes/injector/annotations.
 // A name that ends with a dash takes the name of a secret after it.
 var injectorAnnotations = map[string]string{
-	"agent-inject":                          "bool",
-	"role":                                  "string",
-	"agent-inject-secret-":                  "string",
-	"agent-inject-template-":                "string",
-	"agent-inject-file-":                    "string",
-	"agent-inject-perms-":                   "mode",
-	"agent-run-as-same-user":                "bool",
-	"template-config-exit-on-retry-failure": "bool",
-	"agent-cache-enable":                    "bool",
-	"agent-cache-use-auto-auth-token":       "bool",
-	"agent-cache-listener-port":             "int",
+	"agent-inject": "bool",
+	"role":         "string",
+	"agent-service-account-token-volume-name": "string",
+	"agent-inject-secret-":                    "string",
+	"agent-inject-template-":                  "string",
+	"agent-inject-file-":                      "string",
+	"agent-inject-perms-":                     "mode",
+	"agent-run-as-same-user":                  "bool",
+	"template-config-exit-on-retry-failure":   "bool",
+	"agent-cache-enable":                      "bool",
+	"agent-cache-use-auto-auth-token":         "bool",
+	"agent-cache-listener-port":               "int",
 }
 
 // manifest is a Kubernetes resource: its leaves by their paths.
@@ -119,36 +161,143 @@ func (m manifest) collect(at string, value any) {
 	}
 }
 
-func TestOperatorManifests(t *testing.T) {
+// The custom resources have no field that their projects don't have, and are about the
+// same app: in one namespace, with one identity.
+func TestManifests(t *testing.T) {
 	t.Parallel()
-	manifests := readManifests(t, "kubernetes/vault-secrets-operator.yaml")
-	for kind, documented := range operatorFields {
-		m, ok := manifests[kind]
-		require.True(t, ok, kind)
-		assert.Equal(t, "secrets.hashicorp.com/v1beta1", m.apiVersion)
-		for field, value := range m.leaves {
-			if strings.HasPrefix(field, "spec.") {
-				assert.Equal(t, documented[field], fmt.Sprintf("%T", value), "%s: %s", kind, field)
+	for example, kinds := range map[string]int{
+		"vault-secrets-operator":         3,
+		"vault-secrets-operator-approle": 1,
+		"external-secrets":               2,
+		"csi-provider":                   2,
+		"agent-injector":                 1,
+	} {
+		t.Run(example, func(t *testing.T) {
+			t.Parallel()
+			manifests := readManifests(t, "kubernetes/"+example+".yaml")
+			assert.Len(t, manifests, kinds)
+			for _, m := range manifests {
+				assert.Equal(t, "shop", m.leaves["metadata.namespace"])
+				if m.kind == "Deployment" {
+					assert.Equal(t, "shop", m.leaves["spec.template.spec.serviceAccountName"])
+					continue
+				}
+				name := m.apiVersion + "/" + m.kind
+				require.Contains(t, documentedFields, name)
+				for field, value := range m.leaves {
+					if strings.HasPrefix(field, "spec.") {
+						assert.Equal(t, documentedFields[name][field], fmt.Sprintf("%T", value), "%s: %s", name, field)
+					}
+				}
+				for _, field := range requiredFields[name] {
+					assert.NotEmpty(t, m.leaves[field], "%s: %s", name, field)
+				}
 			}
-		}
-		for _, field := range requiredFields[kind] {
-			assert.NotEmpty(t, m.leaves[field], "%s: %s", kind, field)
-		}
+		})
+	}
+}
+
+// The parts of an example refer to each other, and the app finds the token in its file.
+func TestManifestsFitTogether(t *testing.T) {
+	t.Parallel()
+	const volume, container = "spec.template.spec.volumes[].", "spec.template.spec.containers[]."
+	operator := readManifests(t, "kubernetes/vault-secrets-operator.yaml")
+	secret, auth, app := operator["VaultDynamicSecret"].leaves, operator["VaultAuth"].leaves, operator["Deployment"].leaves
+	assert.Equal(t, true, secret["spec.allowStaticCreds"])
+	assert.Equal(t, auth["metadata.name"], secret["spec.vaultAuthRef"])
+	assert.Equal(t, "kubernetes", auth["spec.method"])
+	assert.Equal(t, secret["spec.destination.name"], app[volume+"secret.secretName"])
+	file := app[container+"env[].value"].(string)
+	assert.Equal(t, app[container+"volumeMounts[].mountPath"], path.Dir(file))
+	assert.Regexp(t, regexp.MustCompile(secret["spec.destination.transformation.includes[]"].(string)), path.Base(file))
+
+	approle := readManifests(t, "kubernetes/vault-secrets-operator-approle.yaml")["VaultAuth"].leaves
+	assert.Equal(t, "appRole", approle["spec.method"])
+	assert.Equal(t, auth["metadata.name"], approle["metadata.name"])
+
+	external := readManifests(t, "kubernetes/external-secrets.yaml")
+	generator, synced := external["VaultDynamicSecret"], external["ExternalSecret"].leaves
+	assert.Equal(t, generator.apiVersion, synced["spec.dataFrom[].sourceRef.generatorRef.apiVersion"])
+	assert.Equal(t, generator.kind, synced["spec.dataFrom[].sourceRef.generatorRef.kind"])
+	assert.Equal(t, generator.leaves["metadata.name"], synced["spec.dataFrom[].sourceRef.generatorRef.name"])
+	assert.Equal(t, app[volume+"secret.secretName"], synced["spec.target.name"])
+	interval, err := time.ParseDuration(synced["spec.refreshInterval"].(string))
+	require.NoError(t, err)
+	assert.Less(t, interval, 4*time.Minute, "the Secret's token has a minute left, for the way to the pod")
+
+	csi := readManifests(t, "kubernetes/csi-provider.yaml")
+	app = csi["Deployment"].leaves
+	assert.Equal(t, csi["SecretProviderClass"].leaves["metadata.name"], app[volume+"csi.volumeAttributes.secretProviderClass"])
+	assert.Equal(t, path.Join(app[container+"volumeMounts[].mountPath"].(string), csiObject(t).Name), app[container+"env[].value"])
+
+	injected := readManifests(t, "kubernetes/agent-injector.yaml")["Deployment"].leaves
+	assert.Equal(t, injected[volume+"name"], injected["spec.template.metadata.annotations.vault.hashicorp.com/agent-service-account-token-volume-name"])
+
+	// All log in as one role, which takes tokens for one audience.
+	for _, role := range []any{auth["spec.kubernetes.role"], generator.leaves["spec.provider.auth.kubernetes.role"], csi["SecretProviderClass"].leaves["spec.parameters.roleName"], injected["spec.template.metadata.annotations.vault.hashicorp.com/role"]} {
+		assert.Equal(t, "fuuffy-app", role)
+	}
+	for _, audience := range []any{auth["spec.kubernetes.audiences[]"], generator.leaves["spec.provider.auth.kubernetes.serviceAccountRef.audiences[]"], csi["SecretProviderClass"].leaves["spec.parameters.audience"], injected[volume+"projected.sources[].serviceAccountToken.audience"]} {
+		assert.Equal(t, "vault", audience)
+	}
+}
+
+// object is what the CSI provider puts into a file.
+type object struct {
+	Name string `yaml:"objectName"`
+	Path string `yaml:"secretPath"`
+	Key  string `yaml:"secretKey"`
+}
+
+func csiObject(t *testing.T) object {
+	t.Helper()
+	text := readManifests(t, "kubernetes/csi-provider.yaml")["SecretProviderClass"].leaves["spec.parameters.objects"].(string)
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	decoder.KnownFields(true)
+	var objects []object
+	require.NoError(t, decoder.Decode(&objects))
+	require.Len(t, objects, 1)
+	return objects[0]
+}
+
+// TestKubernetesReads reads what each manifest says, with the policy for apps, as its
+// project does, and takes from the answer what would get into the pod.
+func TestKubernetesReads(t *testing.T) {
+	t.Parallel()
+	m := newMount(t, "kubernetes-reads", fuuffytest.Config{}, nil)
+	client := m.clientWith("app")
+	read := func(path any, parameters map[string][]string) map[string]any {
+		ours := strings.Replace(strings.TrimPrefix(path.(string), "/"), "fuuffy/", m.path+"/", 1)
+		require.NotEqual(t, path, ours)
+		answer, err := client.Logical().ReadWithDataWithContext(t.Context(), ours, parameters)
+		require.NoError(t, err)
+		require.NotNil(t, answer)
+		assert.Empty(t, answer.LeaseID)
+		return answer.Data
 	}
 
-	secret, auth, app := manifests["VaultDynamicSecret"].leaves, manifests["VaultAuth"].leaves, manifests["Deployment"].leaves
-	assert.Equal(t, true, secret["spec.allowStaticCreds"])
-	assert.Equal(t, "fuuffy/token", path.Join(secret["spec.mount"].(string), secret["spec.path"].(string)))
-	assert.Equal(t, auth["metadata.name"], secret["spec.vaultAuthRef"])
-	assert.Contains(t, []string{"kubernetes", "jwt", "appRole", "aws", "gcp"}, auth["spec.method"])
-	assert.Equal(t, secret["spec.destination.name"], app["spec.template.spec.volumes[].secret.secretName"])
-	// The app finds the one key of the Secret where its volume is.
-	file := app["spec.template.spec.containers[].env[].value"].(string)
-	assert.Equal(t, app["spec.template.spec.containers[].volumeMounts[].mountPath"], path.Dir(file))
-	assert.Regexp(t, regexp.MustCompile(secret["spec.destination.transformation.includes[]"].(string)), path.Base(file))
-	for _, resource := range manifests {
-		assert.Equal(t, "shop", resource.leaves["metadata.namespace"])
-	}
+	operator := readManifests(t, "kubernetes/vault-secrets-operator.yaml")["VaultDynamicSecret"].leaves
+	included := regexp.MustCompile(operator["spec.destination.transformation.includes[]"].(string))
+	answer := read(path.Join(operator["spec.mount"].(string), operator["spec.path"].(string)), nil)
+	maps.DeleteFunc(answer, func(field string, _ any) bool { return !included.MatchString(field) })
+	assert.Equal(t, []string{"access_token"}, slices.Collect(maps.Keys(answer)), "the keys of the operator's Secret")
+	token := answer["access_token"].(string)
+	assert.True(t, m.TokenAlive(token))
+
+	external := readManifests(t, "kubernetes/external-secrets.yaml")
+	generator := external["VaultDynamicSecret"].leaves
+	assert.Equal(t, "GET", generator["spec.method"])
+	secret := template.Must(template.New("").Parse(external["ExternalSecret"].leaves["spec.target.template.data.access_token"].(string)))
+	var rendered strings.Builder
+	require.NoError(t, secret.Execute(&rendered, read(generator["spec.path"], nil)))
+	assert.True(t, token == rendered.String(), "the token in the Secret of the External Secrets Operator")
+
+	object := csiObject(t)
+	answer = read(object.Path, nil)
+	assert.NotContains(t, answer, "data", "the provider would look for the token in it")
+	assert.True(t, token == answer[object.Key], "the token in the file of the CSI provider")
+
+	assert.Equal(t, 1, m.requests(), "token requests")
 }
 
 func TestInjectorAnnotations(t *testing.T) {

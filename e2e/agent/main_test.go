@@ -138,9 +138,15 @@ func (m *mount) newHostIn(s *stack.Stack, name string) *host {
 // newIdentity makes an AppRole with the policy for apps.
 func (m *mount) newIdentity(name string) (roleID, secretID string) {
 	m.t.Helper()
+	return m.newIdentityWith(name, "app")
+}
+
+// newIdentityWith makes an AppRole with an example's policy.
+func (m *mount) newIdentityWith(name, example string) (roleID, secretID string) {
+	m.t.Helper()
 	ctx, role := m.t.Context(), "auth/approle/role/"+name
-	policy := m.path + "-app"
-	require.NoError(m.t, vault.Client.Sys().PutPolicyWithContext(ctx, policy, m.example("policies/app.hcl")))
+	policy := m.path + "-" + example
+	require.NoError(m.t, vault.Client.Sys().PutPolicyWithContext(ctx, policy, m.example("policies/"+example+".hcl")))
 	_, err := vault.Client.Logical().WriteWithContext(ctx, role, map[string]any{"token_policies": policy, "token_type": "batch", "token_ttl": "1h"})
 	require.NoError(m.t, err)
 	id, err := vault.Client.Logical().ReadWithContext(ctx, role+"/role-id")

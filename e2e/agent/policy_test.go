@@ -69,8 +69,9 @@ var allowed = map[string]map[string][]string{
 		"status":               {"read"},
 	},
 	"monitor": {
-		"status":  {"read"},
-		"metrics": {"read"},
+		"status":      {"read"},
+		"metrics":     {"read"},
+		"rotate-root": {"read"},
 	},
 }
 

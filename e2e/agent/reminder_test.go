@@ -89,6 +89,10 @@ func TestReminder(t *testing.T) {
 	require.NoError(t, err, wrong)
 	assert.Equal(t, []string{"/hooks/T0 " + printed}, r.posted)
 
+	_, wrong, err = r.run([]string{"FUUFFY_REMINDER_URL_FILE=" + address + ".missing"}, "reminded")
+	assert.Error(t, err, "it can't post")
+	assert.Contains(t, wrong, "reminder_url.missing")
+
 	printed, wrong, err = r.run(nil, "not-reminded", "reminded")
 	assert.Error(t, err, "of one mount nothing is known")
 	assert.Contains(t, wrong, "permission denied")

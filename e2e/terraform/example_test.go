@@ -115,17 +115,28 @@ func TestNothingSecretIsKept(t *testing.T) {
 				}
 			}
 			for _, inner := range b.Body.Blocks {
-				assert.Contains(t, []string{"lifecycle", "required_providers"}, inner.Type, "a block in %s", kind(b))
+				assert.Contains(t, []string{"lifecycle", "required_providers", "validation"}, inner.Type, "a block in %s", kind(b))
 			}
 		}
 	}
 	assert.GreaterOrEqual(t, seen, 3)
 
-	secret := find(t, blocks(t, folder), "variable", "client_secret").Body.Attributes
+	all := blocks(t, folder)
+	settings := find(t, find(t, all, "variable", "settings").Body.Blocks, "validation", "").Body.Attributes["condition"].Expr
+	secret := find(t, all, "variable", "client_secret").Body.Attributes
 	for _, mark := range []string{"ephemeral", "sensitive"} {
 		require.Contains(t, secret, mark)
 		value, _ := secret[mark].Expr.Value(nil)
 		assert.Equal(t, cty.True, value, mark)
+	}
+
+	for setting, allowed := range map[string]cty.Value{"stale_if_error": cty.True, "client_secret": cty.False} {
+		value, problems := settings.Value(&hcl.EvalContext{
+			Variables: map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{"settings": cty.MapVal(map[string]cty.Value{setting: cty.StringVal("x")})})},
+			Functions: map[string]function.Function{"contains": stdlib.ContainsFunc, "keys": stdlib.KeysFunc},
+		})
+		require.False(t, problems.HasErrors(), problems.Error())
+		assert.Equal(t, allowed, value, setting)
 	}
 }
 

@@ -44,9 +44,10 @@ remind() {
 
 # post has neither the text nor the address, which may be a secret, on a command line.
 post() {
+    url=$(cat "$FUUFFY_REMINDER_URL_FILE")
     text=$(printf '%s\n' "$1" | sed 's/[\\"]/\\&/g; s/$/\\n/' | tr -d '\n')
     {
-        printf 'url = "%s"\n' "$(cat "$FUUFFY_REMINDER_URL_FILE")"
+        printf 'url = "%s"\n' "$url"
         printf 'header = "Content-Type: application/json"\n'
         printf 'data-raw = "%s"\n' "$(printf '{"text": "%s"}' "$text" | sed 's/[\\"]/\\&/g')"
     } | curl --silent --show-error --fail --output /dev/null --max-time 30 --config -
@@ -56,6 +57,8 @@ failed=
 reminder=$(remind "$@") || failed=yes
 if [ -n "$reminder" ]; then
     printf '%s\n' "$reminder"
-    [ -z "${FUUFFY_REMINDER_URL_FILE:-}" ] || post "$reminder"
+    if [ -n "${FUUFFY_REMINDER_URL_FILE:-}" ]; then
+        post "$reminder"
+    fi
 fi
 [ -z "$failed" ]

@@ -51,10 +51,20 @@ variable "settings" {
   description = "Other fields of vault write fuuffy/config, such as { stale_if_error = true }."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = !contains(keys(var.settings), "client_secret")
+    error_message = "Give the secret as client_secret: Terraform keeps settings in its state."
+  }
 }
 
 variable "policies" {
   description = "The folder with the policies. They are written as fuuffy-app, and so on."
   type        = string
   default     = "../policies"
+
+  validation {
+    condition     = length(fileset(var.policies, "*.hcl")) > 0
+    error_message = "There are no policies in this folder."
+  }
 }

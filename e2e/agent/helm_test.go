@@ -90,11 +90,11 @@ func TestHelmValues(t *testing.T) {
 			}
 			if example == "vault-image-volume" {
 				require.NotNil(t, volumes[mounted[path.Dir(from)]].Image)
-				assert.Equal(t, "registry.example.com/vault-plugin-secrets-fuuffy:v0.1.0", volumes[mounted[path.Dir(from)]].Image.Reference)
+				assert.Equal(t, "ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0", volumes[mounted[path.Dir(from)]].Image.Reference)
 				assert.Equal(t, "hashicorp/vault:"+server.Image.Tag, copying.Image)
 			} else {
 				assert.Equal(t, "/", path.Dir(from), "the root of the image")
-				assert.Equal(t, "registry.example.com/vault-plugin-secrets-fuuffy:v0.1.0-shell", copying.Image)
+				assert.Equal(t, "ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0-shell", copying.Image)
 			}
 			plugins := mounted[path.Dir(to)]
 			require.NotNil(t, volumes[plugins].EmptyDir, "a volume that Vault may execute from")

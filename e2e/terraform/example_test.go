@@ -168,7 +168,7 @@ func TestPolicies(t *testing.T) {
 		require.NoError(t, err)
 		for mount, want := range map[string]string{
 			"fuuffy": string(text),
-			"shop":   strings.ReplaceAll(string(text), `path "fuuffy/`, `path "shop/`),
+			"shop":   strings.NewReplacer(`path "fuuffy/`, `path "shop/`, `path "sys/mounts/fuuffy"`, `path "sys/mounts/shop"`).Replace(string(text)),
 		} {
 			evaluated := func(name string) string {
 				value, problems := policy[name].Expr.Value(scope(mount, where, filepath.Base(file)))
@@ -191,11 +191,23 @@ func scope(mount string, policies cty.Value, file string) *hcl.EvalContext {
 			return cty.StringVal(string(text)), err
 		},
 	})
+	// Terraform's replace takes a pattern between slashes.
+	replace := function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "text", Type: cty.String}, {Name: "pattern", Type: cty.String}, {Name: "by", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(arguments []cty.Value, _ cty.Type) (cty.Value, error) {
+			pattern := arguments[1].AsString()
+			if len(pattern) < 2 || pattern[0] != '/' || pattern[len(pattern)-1] != '/' {
+				return stdlib.Replace(arguments[0], arguments[1], arguments[2])
+			}
+			return stdlib.RegexReplace(arguments[0], cty.StringVal(pattern[1:len(pattern)-1]), arguments[2])
+		},
+	})
 	return &hcl.EvalContext{
 		Variables: map[string]cty.Value{
 			"var":  cty.ObjectVal(map[string]cty.Value{"mount": cty.StringVal(mount), "policies": policies}),
 			"each": cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(file)}),
 		},
-		Functions: map[string]function.Function{"file": read, "replace": stdlib.ReplaceFunc, "trimsuffix": stdlib.TrimSuffixFunc},
+		Functions: map[string]function.Function{"file": read, "replace": replace, "trimsuffix": stdlib.TrimSuffixFunc},
 	}
 }

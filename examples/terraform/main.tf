@@ -33,14 +33,15 @@ resource "vault_mount" "fuuffy" {
   seal_wrap      = true
 }
 
+# The files are for the mount fuuffy.
 resource "vault_policy" "fuuffy" {
   for_each = fileset(var.policies, "*.hcl")
   name     = "${var.mount}-${trimsuffix(each.key, ".hcl")}"
-  policy   = replace(file("${var.policies}/${each.key}"), "\"fuuffy/", "\"${var.mount}/")
+  policy   = replace(file("${var.policies}/${each.key}"), "/\"(sys/mounts/)?fuuffy([/\"])/", "\"$${1}${var.mount}$${2}")
 }
 
-# While a change of these is planned, they are not known, and the configuration is written
-# when the plan is applied. Otherwise each plan would write it.
+# While a change of these is planned, Terraform doesn't know them, so it writes the
+# configuration when it applies the plan. Otherwise it would write it in each plan.
 resource "terraform_data" "settings" {
   input = merge({
     client_id   = var.client_id

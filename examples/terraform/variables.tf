@@ -59,7 +59,7 @@ variable "settings" {
 }
 
 variable "policies" {
-  description = "The folder with the policies. They are written as fuuffy-app, and so on."
+  description = "The folder with the policies. Vault gets them as fuuffy-app, and so on, after the mount."
   type        = string
   default     = "../policies"
 

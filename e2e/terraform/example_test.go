@@ -146,7 +146,9 @@ func TestFirstApplyConfigures(t *testing.T) {
 	all := blocks(t, folder)
 	config := find(t, all, "ephemeral vault_generic_endpoint", "config").Body.Attributes
 	assert.True(t, uses(config["mount_id"].Expr, "vault_mount.fuuffy"))
-	assert.True(t, uses(config["data_json"].Expr, "terraform_data.settings.output"), "a change is written when it is applied, not when it is planned")
+	for _, argument := range []string{"path", "data_json"} {
+		assert.True(t, uses(config[argument].Expr, "terraform_data.settings.output"), "a change of %s is written when it is applied, not when it is planned", argument)
+	}
 	status := find(t, all, "ephemeral vault_generic_secret", "status").Body.Attributes
 	assert.True(t, uses(status["mount_id"].Expr, "ephemeral.vault_generic_endpoint.config"))
 	configured := find(t, all, "resource terraform_data", "configured").Body

@@ -43,25 +43,30 @@ resource "vault_policy" "fuuffy" {
 # While a change of these is planned, Terraform doesn't know them, so it writes the
 # configuration when it applies the plan. Otherwise it would write it in each plan.
 resource "terraform_data" "settings" {
-  input = merge({
-    client_id   = var.client_id
-    environment = var.environment
-    base_url    = var.base_url
-    ca_cert     = var.ca_cert
-  }, var.settings)
+  input = {
+    mount = var.mount
+    config = merge({
+      client_id   = var.client_id
+      environment = var.environment
+      base_url    = var.base_url
+      ca_cert     = var.ca_cert
+    }, var.settings)
+  }
 }
 
 ephemeral "vault_generic_endpoint" "config" {
   mount_id  = vault_mount.fuuffy.id
-  path      = "${var.mount}/config"
-  data_json = jsonencode(merge(terraform_data.settings.output, { client_secret = var.client_secret }))
+  path      = "${terraform_data.settings.output.mount}/config"
+  data_json = jsonencode(merge(terraform_data.settings.output.config, { client_secret = var.client_secret }))
 }
 
 ephemeral "vault_generic_secret" "status" {
   mount_id = ephemeral.vault_generic_endpoint.config.mount_id
-  path     = "${var.mount}/status"
+  path     = "${terraform_data.settings.output.mount}/status"
 }
 
+# Terraform opens an ephemeral resource that depends on something new only if something
+# uses it. This does.
 resource "terraform_data" "configured" {
   triggers_replace = [vault_mount.fuuffy.accessor, terraform_data.settings.output]
   lifecycle {

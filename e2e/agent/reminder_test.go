@@ -98,3 +98,14 @@ func TestReminder(t *testing.T) {
 	assert.Contains(t, wrong, "permission denied")
 	assert.Contains(t, printed, "not-reminded/: Vault doesn't say how the rotation stands.\nreminded/, days left:", "the others are looked at all the same")
 }
+
+// The timer starts the service of its name, and that the script, under its name.
+func TestReminderUnits(t *testing.T) {
+	t.Parallel()
+	service := readExample(t, "reminder/fuuffy-reminder.service")
+	assert.Contains(t, service, "ExecStart=/usr/local/bin/fuuffy-reminder.sh fuuffy\n")
+	assert.Contains(t, service, "Type=oneshot\n")
+	timer := readExample(t, "reminder/fuuffy-reminder.timer")
+	assert.Regexp(t, `(?m)^OnCalendar=\S`, timer)
+	assert.NotContains(t, timer, "Unit=")
+}

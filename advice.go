@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -35,6 +34,17 @@ func (b *backend) snapshot(ctx context.Context, storage logical.Storage) (*snaps
 		s.client = latest
 	}
 	return s, nil
+}
+
+// refused tells whether Fuuffy refused a pair when the engine last used it.
+func (s *snapshot) refused(pair *credentials) bool {
+	return pair != nil && s.b.refusals.has(pair.ID)
+}
+
+// currentRefused tells whether Fuuffy refuses the credentials in force.
+func (s *snapshot) currentRefused() bool {
+	failure := s.cached.Failure
+	return s.refused(&s.Current) || s.fallbackActive() || failure != nil && failure.RejectsCredentials()
 }
 
 // fallbackActive tells whether the cached token is of the old credentials although
@@ -180,96 +190,3 @@ func (c *storedConfig) dueText(now time.Time) string {
 	}
 	return ""
 }
-
-// nextStep says what to do now, with commands that work in this state. <mount> stands
-// for the mount's path.
-func (s *snapshot) nextStep() string {
-	r := &s.Rotation
-	rejected := s.cached.Failure != nil && s.cached.Failure.Failure == upstream.Rejected
-	create := "create new credentials in the Fuuffy dashboard, then: vault write <mount>rotate-root client_id=… client_secret=-"
-	switch {
-	case r.state() == statePromoted:
-		return s.nextStepPromoted(rejected)
-	case r.state() == stateStaged && rejected:
-		return fmt.Sprintf("Fuuffy rejects client %s. Put the staged client %s in force: vault write -f <mount>rotate-root/promote", s.Current.ClientID, r.Staged.ClientID)
-	case r.state() == stateStaged:
-		return fmt.Sprintf("Put client %s in force: vault write -f <mount>rotate-root/promote (or discard it: vault delete <mount>rotate-root)", r.Staged.ClientID)
-	case rejected:
-		return s.correctConfig()
-	case s.cached.Failure != nil:
-		return fmt.Sprintf("Wait: the engine tries again at %s. Meanwhile check what is between Vault and Fuuffy. To try immediately: vault write -f <mount>rotate-root/check", s.nextTry())
-	case s.dueSoon(s.now):
-		return "Rotate now: " + create
-	case len(r.Unrevoked) > 0:
-		u := r.Unrevoked[0]
-		return fmt.Sprintf("Revoke %s in the Fuuffy dashboard, then: vault write <mount>rotate-root/revoked client_id=%s", s.givenUp(u), u.ClientID)
-	}
-	return fmt.Sprintf("Nothing until %s. To rotate before: %s", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
-}
-
-// correctConfig is the way out when Fuuffy rejects the only credentials.
-func (s *snapshot) correctConfig() string {
-	if !s.cached.Failure.RejectsCredentials() {
-		return "Correct base_url, which does not lead to Fuuffy's API: vault write <mount>config base_url=https://… client_secret=- " +
-			"(base_url= for Fuuffy's own address)"
-	}
-	return fmt.Sprintf("Compare client %s with the Fuuffy dashboard, and write credentials that work: vault write <mount>config client_id=… client_secret=- "+
-		"(with environment=testing for test credentials)", s.Current.ClientID)
-}
-
-func (s *snapshot) nextTry() string {
-	return s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339)
-}
-
-func (s *snapshot) nextStepPromoted(rejected bool) string {
-	r := &s.Rotation
-	finish := fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: vault write -f <mount>rotate-root/complete", toRevoke(r.Previous, &s.Current))
-	back := ". If apps have trouble with the new credentials: vault write -f <mount>rotate-root/rollback"
-	switch after := s.revokeOldAfter(); {
-	case rejected && !s.fallbackActive():
-		return fmt.Sprintf("Fuuffy rejects the new credentials, and there are no old ones to use: create others in the Fuuffy dashboard, revoke %s there, "+
-			"then: vault write <mount>rotate-root client_id=… client_secret=- compromised=true", toRevoke(r.Previous, &s.Current))
-	case r.Compromised:
-		return "Now: " + finish + ". And " + restartAgents
-	case s.fallbackActive():
-		return fmt.Sprintf("Fuuffy rejects the new credentials: put the old ones back with vault write -f <mount>rotate-root/rollback, and find out in the Fuuffy dashboard why client %s fails", s.Current.ClientID)
-	case s.now.Before(after):
-		return fmt.Sprintf("Wait until %s: apps may hold tokens of client %s. After that %s%s", after.UTC().Format(time.RFC3339), r.Previous.ClientID, finish, back)
-	}
-	return "Now: " + finish + back
-}
-
-// unproved says what it means that Fuuffy gave no token to credentials that must work.
-func unproved(t transition, cause error) error {
-	failure, ok := errors.AsType[*upstream.Error](cause)
-	denied := ok && failure.RejectsCredentials()
-	id := t.mustWork.ClientID
-	tried := fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", id)
-	switch {
-	case t.step == "":
-		return &explainedError{meaning: "Nothing was saved: the new settings were tried first, and got no access token.", cause: cause}
-	case denied && t.step == "complete":
-		return &explainedError{tried, "Fuuffy rejects the new client: do not revoke the old one. Go back to it: vault write -f <mount>rotate-root/rollback", cause}
-	case denied && t.step == "rollback":
-		return &explainedError{tried, fmt.Sprintf("Client %s is revoked: there is nothing to go back to. If the new client works: vault write -f <mount>rotate-root/complete", id), cause}
-	case denied && t.step == "promote":
-		return &explainedError{tried, fmt.Sprintf("Client %s was revoked after it was staged. Discard it: vault delete <mount>rotate-root", id), cause}
-	}
-	return &explainedError{meaning: tried, cause: cause}
-}
-
-// workflow is the routine of the rotation, for those who ask for it.
-const workflow = `
- 1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
- 2. vault write <mount>rotate-root client_id=… client_secret=-
-    tries them; nothing else changes. To drop them: vault delete <mount>rotate-root
- 3. vault write -f <mount>rotate-root/promote
-    puts them in force. If Fuuffy rejects them later, the old ones step in.
- 4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
- 5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
-    Revoke the old ones in the Fuuffy dashboard.
- 6. vault write -f <mount>rotate-root/complete
-    proves that the old ones are dead, and forgets them.
-
-vault read <mount>rotate-root says at any time where you are and what to type next.
-`

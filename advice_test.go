@@ -190,8 +190,13 @@ func TestErrorsLeadOut(t *testing.T) {
 
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 		assert.Contains(t, text, "Client shop-1 is revoked: there is nothing to go back to")
-		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
-		assert.Contains(t, text, "do not revoke the old one")
+		assert.Contains(t, text, "compromised=true")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(newClientID)
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		assert.Contains(t, text, "Do not revoke client shop-1, but put it back in force: vault write -f fuuffy/rotate-root/rollback")
 		assert.NotContains(t, text, "mistyped")
 	})
 }
@@ -402,6 +407,7 @@ func TestRepeatedSteps(t *testing.T) {
 	again := m.write("rotate-root/complete")
 	assert.Equal(t, stateIdle, again.Data["state"])
 	assert.Contains(t, again.Warnings, "this step was taken before; nothing was changed")
+	assert.Equal(t, m.rotation(), again.Data)
 	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	assert.Contains(t, text, "nothing to roll back")
 	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "nothing was staged")

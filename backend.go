@@ -39,6 +39,7 @@ type backend struct {
 
 	rateLimit  *upstream.RateLimit
 	rejections rejections
+	refusals   refusals
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time
@@ -112,14 +113,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		b.mountPoint.Store(req.MountPoint)
 	}
 	if err := b.checkInput(req); err != nil {
-		return b.respond(req, err)
+		return b.respond(ctx, req, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if err == nil && req.Operation == logical.HelpOperation && req.Path == "" {
 		err = keepReferences(resp)
 	}
 	if err != nil {
-		return b.respond(req, err)
+		return b.respond(ctx, req, err)
 	}
 	finish(req, resp)
 	return resp, nil

@@ -29,7 +29,7 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if err != nil {
 		return transition{}, err
 	}
-	proof, err := b.prove(ctx, req, t)
+	proof, err := b.prove(ctx, req, t, based)
 	if err != nil || t.unchanged {
 		return t, err
 	}
@@ -67,7 +67,7 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 
 // prove asks Fuuffy what must be true before a change. No lock is held meanwhile. It
 // returns the token that it got, nil if nothing had to be proved.
-func (b *backend) prove(ctx context.Context, req *logical.Request, t transition) (*tokencache.Token, error) {
+func (b *backend) prove(ctx context.Context, req *logical.Request, t transition, based *storedConfig) (*tokencache.Token, error) {
 	if t.mustWork == nil {
 		return nil, nil
 	}
@@ -78,7 +78,7 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition)
 	defer c.upstream.Close()
 	proof, err := c.requestToken(ctx, t.mustWork)
 	if err != nil {
-		return nil, unproved(t, err)
+		return nil, unproved(t, based, err)
 	}
 	if t.mustBeDead != nil {
 		err = c.proveDead(ctx, t)

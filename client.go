@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -156,6 +155,7 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 	began := c.b.clock()
 	granted, err := c.upstream.RequestToken(ctx, pair.ClientID, pair.ClientSecret)
 	c.b.metrics.requested(err, c.b.clock().Mono-began.Mono)
+	c.b.refusals.note(pair.ID, err)
 	if err != nil {
 		return tokencache.Token{}, err
 	}
@@ -229,50 +229,6 @@ func eraseToken(ctx context.Context, storage logical.Storage) error {
 		return fmt.Errorf("delete the stored token: %w", err)
 	}
 	return nil
-}
-
-// rejections is what this node remembers of the credentials in force: how often Fuuffy
-// rejected them, and what that meant for apps.
-type rejections struct {
-	mu            sync.Mutex
-	credentialsID string
-	count         int
-	fallbackUntil time.Time
-}
-
-// forLocked begins anew with other credentials.
-func (r *rejections) forLocked(credentialsID string) {
-	if r.credentialsID != credentialsID {
-		r.credentialsID, r.count, r.fallbackUntil = credentialsID, 0, time.Time{}
-	}
-}
-
-func (r *rejections) add(credentialsID string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.forLocked(credentialsID)
-	r.count++
-}
-
-// usedFallback notes until when apps use a token of the previous credentials.
-func (r *rejections) usedFallback(credentialsID string, until time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.forLocked(credentialsID)
-	if until.After(r.fallbackUntil) {
-		r.fallbackUntil = until
-	}
-}
-
-// of returns the number of rejections, and when the last token of the previous
-// credentials that came from a fallback is no longer used.
-func (r *rejections) of(credentialsID string) (count int, fallbackUntil time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.credentialsID != credentialsID {
-		return 0, time.Time{}
-	}
-	return r.count, r.fallbackUntil
 }
 
 // timestamp is nil for no time.

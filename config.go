@@ -75,6 +75,16 @@ type storedConfig struct {
 	RotationReminder   time.Duration `json:"rotation_reminder"`
 }
 
+// has tells whether a pair of credentials is in force, staged or kept.
+func (c *storedConfig) has(pair *credentials) bool {
+	for _, known := range []*credentials{&c.Current, c.Rotation.Staged, c.Rotation.Previous} {
+		if known != nil && known.ID == pair.ID {
+			return true
+		}
+	}
+	return false
+}
+
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
 	entry, err := storage.Get(ctx, configKey)

@@ -223,7 +223,7 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 // renew gives the credentials, which are others or sent elsewhere, a new name.
 func (c *configChange) renew(stored *storedConfig, id string, now time.Time) error {
 	if state := c.config.Rotation.state(); state != stateIdle {
-		return userError("a rotation is under way (" + state + "): credentials and endpoint can't change until it is completed, rolled back or discarded: vault read <mount>rotate-root")
+		return refusedStep("a rotation is under way (" + state + "), so credentials and endpoint can't change; nothing was saved.")
 	}
 	current := &c.config.Current
 	current.ID = id
@@ -338,8 +338,6 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 	}
 	return nil
 }
-
-// hasFraction tells whether a written duration has a part of a second, which the
 
 // shortDuration writes 5m0s as 5m.
 func shortDuration(d time.Duration) string {

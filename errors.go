@@ -10,6 +10,12 @@ type userError string
 
 func (e userError) Error() string { return string(e) }
 
+// refusedStep is a userError that does not fit the state of the rotation. Its text says
+// why; what to do instead is the next step in that state.
+type refusedStep string
+
+func (e refusedStep) Error() string { return string(e) }
+
 var errNotConfigured = errors.New("not configured")
 
 // explainedError puts what a failure means for what the user wanted in front of it.
@@ -17,7 +23,9 @@ type explainedError struct {
 	meaning string
 	// advice says what to do, if the usual advice for the cause is of no use here.
 	advice string
-	cause  error
+	// inState is set if the next step in the state of the rotation follows from it.
+	inState bool
+	cause   error
 }
 
 func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error() }

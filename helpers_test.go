@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -43,6 +44,8 @@ type mount struct {
 	system  *logical.StaticSystemView
 	log     *lockedBuffer
 	events  *eventSink
+	// path is where the engine is mounted, fuuffy/ by default.
+	path string
 }
 
 // newMount returns an engine that is not configured, whose connections end in a
@@ -98,7 +101,7 @@ func (m *mount) restart() {
 func (m *mount) handle(ctx context.Context, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
 	resp, err := m.b.HandleRequest(ctx, &logical.Request{
-		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: "fuuffy/",
+		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: cmp.Or(m.path, "fuuffy/"),
 	})
 	if err == nil && !resp.IsError() && operation != logical.RollbackOperation {
 		route := m.b.Route(path)

@@ -165,6 +165,7 @@ var typeNames = map[framework.FieldType]string{
 	framework.TypeDurationSecond: "a duration like 5m, or a whole number of seconds",
 }
 
+// hasFraction tells whether a written duration has a part of a second, which the
 // framework would drop in silence.
 func hasFraction(raw any) bool {
 	switch raw := raw.(type) {

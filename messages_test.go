@@ -19,7 +19,7 @@ import (
 
 // speakers are the calls by which the engine tells people something.
 var speakers = map[string]bool{
-	"userError": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true, "warn": true,
+	"userError": true, "refusedStep": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true, "warn": true,
 	"Warn": true, "Error": true, "explainedError": true, "add": true,
 }
 

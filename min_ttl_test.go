@@ -130,7 +130,7 @@ func TestMinTTLRefused(t *testing.T) {
 		for _, operation := range []logical.Operation{logical.UpdateOperation, logical.DeleteOperation} {
 			for _, minTTL := range []any{"10m", 0} {
 				_, text := m.refused(operation, "token", pairs("min_ttl", minTTL))
-				assert.Equal(t, "min_ttl is for reads: leave it out here, and read fuuffy/token with it afterwards", text)
+				assert.Equal(t, "min_ttl is for reads; nothing was changed. Leave it out here, then: vault read fuuffy/token min_ttl=…", text)
 			}
 		}
 		resp := m.do(logical.ReadOperation, "token", pairs("MIN_TTL", "30m"))

@@ -246,8 +246,7 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 		return nil, err
 	}
 	if !t.unchanged {
-		b.log().Info("rotation of the credentials", "step", t.step, "state", t.next.Rotation.state(),
-			"client_id", t.next.Current.ClientID, "staged_client_id", clientIDOf(t.next.Rotation.Staged), "previous_client_id", clientIDOf(t.next.Rotation.Previous))
+		b.logStep(t)
 		b.metrics.steps.WithLabelValues(t.step).Inc()
 		b.notify(ctx, "rotate-root-"+t.step, rotatePath, "client_id", t.next.Current.ClientID, "state", t.next.Rotation.state())
 	}
@@ -259,6 +258,20 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 	warnings = slices.DeleteFunc(warnings, func(text string) bool { return text == "" })
 	resp.Warnings = slices.Concat(warnings, t.warnings, resp.Warnings)
 	return resp, nil
+}
+
+// logStep names every client that a step is about: the last record of the history has
+// the one that was given up or revoked.
+func (b *backend) logStep(t transition) {
+	r := &t.next.Rotation
+	line := []any{"step", t.step, "state", r.state(), "client_id", t.next.Current.ClientID}
+	if r.Staged != nil {
+		line = append(line, "staged_client_id", r.Staged.ClientID)
+	}
+	if r.Previous != nil {
+		line = append(line, "previous_client_id", r.Previous.ClientID)
+	}
+	b.log().Info("rotation of the credentials", append(line, "history", r.lastRecord().String())...)
 }
 
 // clientIDOf is empty for no credentials.

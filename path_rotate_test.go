@@ -116,14 +116,14 @@ func TestRotationSteps(t *testing.T) {
 	table := map[string]map[string]string{
 		"stage":              {"idle": "staged", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
 		"stage current":      {"idle": "in force already", "staged": "in force already", "promoted": "was promoted and client shop-1 is not known to be dead", "compromised": "was promoted and client shop-1 is not known"},
-		"stage third":        {"idle": "staged", "staged": "client shop-2 is staged: promote it", "promoted": "finish that rotation (vault write -f fuuffy/rotate-root/complete)", "compromised": "finish that rotation"},
+		"stage third":        {"idle": "staged", "staged": "client shop-2 is staged already", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "client shop-1 still works", "compromised": "client shop-1 still works"},
 		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"complete":           {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
-		"force":              {"idle": "nothing to complete", "staged": "only staged: promote it", "promoted": "idle", "compromised": "idle"},
+		"complete":           {"idle": "nothing to complete", "staged": "only staged", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
+		"force":              {"idle": "nothing to complete", "staged": "only staged", "promoted": "idle", "compromised": "idle"},
 		"rollback":           {"idle": "nothing to roll back", "staged": "only staged, and not in force", "promoted": "idle", "compromised": "client shop-1 is compromised and is not put back"},
-		"discard":            {"idle": "idle", "staged": "idle", "promoted": "in force already: end the rotation", "compromised": "in force already: end the rotation"},
+		"discard":            {"idle": "idle", "staged": "idle", "promoted": "in force already; nothing was changed", "compromised": "in force already; nothing was changed"},
 		"config secret":      {"idle": "idle", "staged": "a rotation is under way (staged)", "promoted": "a rotation is under way (promoted)", "compromised": "a rotation is under way (promoted)"},
 		"config endpoint":    {"idle": "idle", "staged": "a rotation is under way", "promoted": "client_secret", "compromised": "client_secret"},
 		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
@@ -474,8 +474,22 @@ func TestStepsAreLogged(t *testing.T) {
 	m := newRotatingMount(t, stateStaged)
 	m.promote()
 	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=stage state=staged client_id=shop-1 staged_client_id=shop-2"))
-	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 staged_client_id=\"\" previous_client_id=shop-1"))
+	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (in place of shop-1)\""))
+	m.write("rotate-root/rollback")
+	m.write("rotate-root/revoked", "client_id", newClientID)
+	assert.Equal(t, 1, m.log.count("step=rollback state=idle client_id=shop-1 history=\"rolled back shop-1 (in place of shop-2)\""))
+	assert.Equal(t, 1, m.log.count("step=revoked state=idle client_id=shop-1 history=\"ticked off shop-2 (revoked in the dashboard)\""))
 	assert.Equal(t, 1, m.log.count("configuration written: mount=fuuffy/ client_id=shop-1"))
+	m.do(logical.DeleteOperation, "config", nil)
+	assert.Equal(t, 1, m.log.count("configuration deleted: mount=fuuffy/"))
+}
+
+func TestEmergencyIsLogged(t *testing.T) {
+	m := newRotatingMount(t, stateCompromised)
+	assert.Equal(t, 1, m.log.count("client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (in place of shop-1, which is compromised)\""))
+	m.sandbox.RevokeClient(testClientID)
+	m.write("rotate-root/complete")
+	assert.Equal(t, 1, m.log.count("step=complete state=idle client_id=shop-2 history=\"completed shop-2 (revoked: shop-1)\""))
 }
 
 func TestForceIsWarnedOf(t *testing.T) {

@@ -280,7 +280,9 @@ See how the mount is doing: token, Fuuffy, rotation.
 
 const statusDescription = `
 One look for an operator. The state of the token and of Fuuffy, and the counters,
-are those of the node that answers. For a graph, read "metrics".
+are those of the node that answers. The same for Prometheus:
+
+    vault read -format=raw fuuffy/metrics
 `
 
 const metricsSynopsis = `

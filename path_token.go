@@ -142,7 +142,7 @@ func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *fram
 // refuseMinTTL is for operations that would ignore it.
 func refuseMinTTL(d *framework.FieldData) error {
 	if _, given := d.Raw[minTTLField]; given {
-		return userError("min_ttl is for reads: leave it out here, and read <mount>token with it afterwards")
+		return userError("min_ttl is for reads; nothing was changed. Leave it out here, then: vault read <mount>token min_ttl=…")
 	}
 	return nil
 }

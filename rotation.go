@@ -23,6 +23,9 @@ const (
 	statePromoted = "promoted"
 )
 
+// tickedOff is the step of the history that ends nothing.
+const tickedOff = "ticked off"
+
 const (
 	whyCompromised = "compromised"
 	restartAgents  = "restart the Agents of apps that don't report a 401: they may hold a dead token until its ttl is over"
@@ -66,6 +69,14 @@ type rotationRecord struct {
 	Detail   string    `json:"detail,omitempty"`
 }
 
+func (h rotationRecord) String() string {
+	text := h.Step + " " + h.ClientID
+	if h.Detail != "" {
+		text += " (" + h.Detail + ")"
+	}
+	return text
+}
+
 func (r *rotation) state() string {
 	switch {
 	case r.Previous != nil:
@@ -87,11 +98,7 @@ func (r *rotation) note(record rotationRecord) {
 func (r *rotation) history() string {
 	lines := make([]string, 0, len(r.History))
 	for _, h := range r.History {
-		line := fmt.Sprintf("%s %s %s", h.At.UTC().Format(time.RFC3339), h.Step, h.ClientID)
-		if h.Detail != "" {
-			line += " (" + h.Detail + ")"
-		}
-		lines = append(lines, line)
+		lines = append(lines, h.At.UTC().Format(time.RFC3339)+" "+h.String())
 	}
 	return strings.Join(lines, "\n")
 }

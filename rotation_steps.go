@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,7 +49,7 @@ func stage(pair credentials) step {
 			if pair.same(r.Staged) {
 				return tryAgain(c, r.Staged, "these credentials were staged before; they were only tried again"), nil
 			}
-			return transition{}, userError(fmt.Sprintf("client %s is staged: promote it (vault write -f <mount>rotate-root/promote) or discard it (vault delete <mount>rotate-root), and stage then", r.Staged.ClientID))
+			return transition{}, refusedStep(fmt.Sprintf("client %s is staged already; nothing was changed.", r.Staged.ClientID))
 		}
 		r.stagePair(pair, now)
 		return transition{step: "stage", next: c, mustWork: &pair}, nil
@@ -100,8 +101,7 @@ func tryAgain(c storedConfig, pair *credentials, warning string) transition {
 }
 
 func finishFirst(c storedConfig) error {
-	return userError(fmt.Sprintf("client %s was promoted and client %s is not known to be dead yet: "+
-		"finish that rotation (vault write -f <mount>rotate-root/complete) or end it (vault write -f <mount>rotate-root/rollback), and stage then", c.Current.ClientID, c.Rotation.Previous.ClientID))
+	return refusedStep(fmt.Sprintf("client %s was promoted and %s is not known to be dead yet; nothing was changed.", c.Current.ClientID, toRevoke(c.Rotation.Previous, &c.Current)))
 }
 
 // stagePair keeps a pair for the promotion.
@@ -115,15 +115,17 @@ func (r *rotation) stagePair(pair credentials, now time.Time) {
 // compromised or dead too. The ones before them must be dead: nobody would ask any
 // more whether they are.
 func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transition {
-	forgotten := c.Rotation.Previous
+	forgotten, compromised := c.Rotation.Previous, c.Rotation.Compromised
 	c.Rotation.tickOff(forgotten.ClientID)
 	c.Rotation.end()
 	c.Rotation.note(rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + forgotten.ClientID})
 	c.Rotation.stagePair(pair, now)
 	t := promoteCompromised(c, now)
 	t.mustBeDead = forgotten
-	t.alive = fmt.Sprintf("client %s still works, so nothing was changed: put it back (vault write -f <mount>rotate-root/rollback), "+
-		"or revoke it in the Fuuffy dashboard and write this again", forgotten.ClientID)
+	t.alive = fmt.Sprintf("client %s still works, so nothing was changed: revoke it in the Fuuffy dashboard, and repeat this command", forgotten.ClientID)
+	if !compromised {
+		t.alive += ". Or put it back in force: " + commandRollback
+	}
 	return t
 }
 
@@ -131,7 +133,7 @@ func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transiti
 func promote(c storedConfig, now time.Time) (transition, error) {
 	switch c.Rotation.state() {
 	case stateIdle:
-		return transition{}, userError("nothing is staged: stage the new credentials first: vault write <mount>rotate-root client_id=… client_secret=-")
+		return transition{}, refusedStep("nothing is staged, so there is nothing to promote; nothing was changed.")
 	case statePromoted:
 		return transition{step: "promote", next: c, unchanged: true, warnings: []string{"the credentials were promoted before; nothing was changed"}}, nil
 	}
@@ -177,7 +179,7 @@ func complete(how completion) step {
 		case stateIdle:
 			return takenBefore(c, "complete", "completed", "no rotation is under way: there is nothing to complete")
 		case stateStaged:
-			return transition{}, userError(fmt.Sprintf("client %s is only staged: promote it first: vault write -f <mount>rotate-root/promote", r.Staged.ClientID))
+			return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
 		}
 		old, compromised := *r.Previous, r.Compromised
 		force := "force=true"
@@ -185,15 +187,15 @@ func complete(how completion) step {
 			force += " compromised_client_id=" + old.ClientID
 		}
 		t := transition{step: "complete", mustWork: &c.Current, mustBeDead: &old}
-		t.alive = fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, and complete again. "+
-			"If that can't be, vault write <mount>rotate-root/complete %s forgets them without this proof", toRevoke(&old, &c.Current), force)
+		t.alive = fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, then: %s. "+
+			"If that can't be, forget them without this proof: vault write <mount>rotate-root/complete %s", toRevoke(&old, &c.Current), commandComplete, force)
 		record := rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + old.ClientID}
 		switch {
 		case !how.force:
 			r.tickOff(old.ClientID)
 		case compromised && how.compromisedClientID != old.ClientID:
-			return transition{}, userError(fmt.Sprintf("client %s is compromised, and its secret may still work: revoke it in the Fuuffy dashboard, and complete without force. "+
-				"If you must force it, type its name: vault write <mount>rotate-root/complete %s", old.ClientID, force))
+			return transition{}, refusedStep(fmt.Sprintf("client %s is compromised, and its secret may still work; nothing was changed. "+
+				"If you must force it, repeat this command with compromised_client_id=%s.", old.ClientID, old.ClientID))
 		default:
 			t.mustBeDead = nil
 			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret goes on working. "+
@@ -218,7 +220,8 @@ func complete(how completion) step {
 
 // takenBefore is a step that a pipeline repeats after it succeeded.
 func takenBefore(c storedConfig, step, record, otherwise string) (transition, error) {
-	if n := len(c.Rotation.History); n > 0 && c.Rotation.History[n-1].Step == record {
+	steps := slices.DeleteFunc(slices.Clone(c.Rotation.History), func(h rotationRecord) bool { return h.Step == tickedOff })
+	if n := len(steps); n > 0 && steps[n-1].Step == record {
 		return transition{step: step, next: c, unchanged: true, warnings: []string{"this step was taken before; nothing was changed"}}, nil
 	}
 	return transition{}, userError(otherwise)
@@ -231,11 +234,10 @@ func rollback(c storedConfig, now time.Time) (transition, error) {
 	case stateIdle:
 		return takenBefore(c, "rollback", "rolled back", "no rotation is under way: there is nothing to roll back")
 	case stateStaged:
-		return transition{}, userError(fmt.Sprintf("client %s is only staged, and not in force: discard it: vault delete <mount>rotate-root", r.Staged.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
 	}
 	if r.Compromised {
-		return transition{}, userError(fmt.Sprintf("client %s is compromised and is not put back: if the new credentials fail, create others in the Fuuffy dashboard, "+
-			"revoke client %s there, then: vault write <mount>rotate-root client_id=… client_secret=- compromised=true", r.Previous.ClientID, r.Previous.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is compromised and is not put back; nothing was changed.", r.Previous.ClientID))
 	}
 	abandoned := c.Current.ClientID
 	c.Current = *r.Previous
@@ -252,7 +254,7 @@ func discard(c storedConfig, now time.Time) (transition, error) {
 	case stateIdle:
 		return transition{step: "discard", next: c, unchanged: true, warnings: []string{"nothing was staged"}}, nil
 	case statePromoted:
-		return transition{}, userError(fmt.Sprintf("client %s is in force already: end the rotation: vault write -f <mount>rotate-root/complete, or vault write -f <mount>rotate-root/rollback", c.Current.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is in force already; nothing was changed.", c.Current.ClientID))
 	}
 	r.note(rotationRecord{Step: "discarded", At: now, ClientID: r.Staged.ClientID})
 	dropped := r.giveUp(r.Staged.ClientID, "discarded", now)
@@ -264,6 +266,7 @@ func discard(c storedConfig, now time.Time) (transition, error) {
 func revoked(clientID string) step {
 	return func(c storedConfig, now time.Time) (transition, error) {
 		if c.Rotation.tickOff(clientID) {
+			c.Rotation.note(rotationRecord{Step: tickedOff, At: now, ClientID: clientID, Detail: "revoked in the dashboard"})
 			return transition{step: "revoked", next: c}, nil
 		}
 		return transition{step: "revoked", next: c, unchanged: true, warnings: []string{"this client was not on the list of unrevoked clients; nothing was changed"}}, nil

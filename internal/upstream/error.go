@@ -72,6 +72,12 @@ func (e *Error) RejectsCredentials() bool {
 	return e.Failure == Rejected && slices.Contains(about, e.Status)
 }
 
+// LeadsElsewhere tells whether what answered is not Fuuffy's token endpoint: a redirect,
+// or an address that does not exist there.
+func (e *Error) LeadsElsewhere() bool {
+	return e.Failure == Rejected && (e.Status < http.StatusBadRequest || e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed)
+}
+
 // ProvesDead tells whether the response proves that Fuuffy no longer accepts the
 // credentials. A firewall's 403 page or a 400 about something else proves nothing.
 func (e *Error) ProvesDead() bool {

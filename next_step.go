@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// The commands that more than one advice names. <mount> stands for the mount's path.
+const (
+	commandConfig   = "vault write <mount>config client_id=… client_secret=-"
+	commandStage    = "vault write <mount>rotate-root client_id=… client_secret=-"
+	commandPromote  = "vault write -f <mount>rotate-root/promote"
+	commandComplete = "vault write -f <mount>rotate-root/complete"
+	commandRollback = "vault write -f <mount>rotate-root/rollback"
+	commandDiscard  = "vault delete <mount>rotate-root"
+	commandCheck    = "vault write -f <mount>rotate-root/check"
+)
+
+// nextStep says what to do now, with commands that work in this state. Status, the
+// steps of the rotation and errors all take their advice from here.
+func (s *snapshot) nextStep() string {
+	r, failure := &s.Rotation, s.cached.Failure
+	create := "create new credentials in the Fuuffy dashboard, then: " + commandStage
+	switch {
+	case failure != nil && !failure.RejectsCredentials():
+		return s.revokeNow() + s.reachFuuffy(failure)
+	case r.state() == statePromoted:
+		return s.nextStepPromoted()
+	case r.state() == stateStaged:
+		return s.nextStepStaged()
+	case s.currentRefused():
+		return fmt.Sprintf("Find out in the Fuuffy dashboard whether client %s is revoked, lacks permission or belongs to the other environment. "+
+			"Then write credentials that work: %s (with environment=testing for test credentials)", s.Current.ClientID, commandConfig)
+	case len(r.Unrevoked) > 0:
+		u := r.Unrevoked[0]
+		return fmt.Sprintf("Revoke %s in the Fuuffy dashboard, then: vault write <mount>rotate-root/revoked client_id=%s. To rotate: %s", s.givenUp(u), u.ClientID, create)
+	case s.dueSoon(s.now):
+		return "Rotate now: " + create
+	}
+	return fmt.Sprintf("Nothing until %s. To rotate before: %s", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
+}
+
+func (s *snapshot) nextStepStaged() string {
+	staged, current := s.Rotation.Staged.ClientID, s.Current.ClientID
+	switch currentDead, stagedDead := s.currentRefused(), s.refused(s.Rotation.Staged); {
+	case currentDead && stagedDead:
+		return fmt.Sprintf("Fuuffy rejects both clients, %s and %s. Discard the staged one: %s. Then write credentials that work: %s", current, staged, commandDiscard, commandConfig)
+	case stagedDead:
+		return fmt.Sprintf("Fuuffy rejects the staged client %s. Discard it: %s", staged, commandDiscard)
+	case currentDead:
+		return fmt.Sprintf("Fuuffy rejects client %s. Put the staged client %s in force: %s", current, staged, commandPromote)
+	}
+	return fmt.Sprintf("Put client %s in force: %s (or discard it: %s)", staged, commandPromote, commandDiscard)
+}
+func (s *snapshot) nextStepPromoted() string {
+	r := &s.Rotation
+	previous, previousDead := toRevoke(r.Previous, &s.Current), s.refused(r.Previous)
+	revoke, finish := "revoke "+previous+" there, ", fmt.Sprintf("revoke %s in the Fuuffy dashboard, then: %s", previous, commandComplete)
+	if previousDead {
+		revoke, finish = "", fmt.Sprintf("Fuuffy rejects %s, so finish: %s", previous, commandComplete)
+	}
+	switch after := s.revokeOldAfter(); {
+	case s.currentRefused() && (r.Compromised || previousDead):
+		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s, and there are no others to use: create others in the Fuuffy dashboard, %sthen: %s compromised=true",
+			s.Current.ClientID, revoke, commandStage)
+	case s.currentRefused():
+		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s. Do not revoke %s, but put it back in force: %s. Then find out in the Fuuffy dashboard why the new credentials fail",
+			s.Current.ClientID, previous, commandRollback)
+	case r.Compromised:
+		return "Now: " + finish + ". And " + restartAgents
+	case previousDead:
+		return finish
+	case s.now.Before(after):
+		return fmt.Sprintf("Wait until %s: apps may hold tokens of client %s. After that %s%s", after.UTC().Format(time.RFC3339), r.Previous.ClientID, finish, orRollback)
+	}
+	return "Now: " + finish + orRollback
+}
+
+// orRollback is the way back for as long as the previous client works.
+const orRollback = ". If apps have trouble with the new credentials: " + commandRollback
+
+// revokeNow comes first after a leak, even while Fuuffy gives no tokens.
+func (s *snapshot) revokeNow() string {
+	r := &s.Rotation
+	if !r.Compromised || s.refused(r.Previous) {
+		return ""
+	}
+	return fmt.Sprintf("Revoke %s in the Fuuffy dashboard now. ", toRevoke(r.Previous, &s.Current))
+}
+
+// reachFuuffy is the next step while Fuuffy gives no tokens for another reason than the
+// credentials. No step that needs a token would succeed now.
+func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
+	wait := fmt.Sprintf("the engine retries from %s on", s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339))
+	retry := ". Meanwhile " + wait + ". To retry now: " + commandCheck
+	advice := endpointAdvice(failure, s.changeEndpoint)
+	switch {
+	case failure.Failure == upstream.RateLimited:
+		return "Wait: " + wait + ". Meanwhile find out what uses up the limit: all requests of the Fuuffy account count"
+	case advice != "":
+		return advice + retry
+	case failure.Failure == upstream.Unavailable && failure.Status != 0:
+		return "Wait: " + wait + ". To retry now: " + commandCheck
+	case failure.Failure == upstream.Rejected:
+		return "Show the error to Fuuffy's support: it is not about the credentials" + retry
+	}
+	return "Check what is between Vault and Fuuffy: firewalls, proxies, a gateway" + retry
+}
+
+// changeEndpoint is how to change a setting that decides where the secret is sent. A
+// rotation holds it: its proofs count only for the endpoint that they came from.
+func (s *snapshot) changeEndpoint(setting string) string {
+	switch s.Rotation.state() {
+	case stateStaged:
+		return fmt.Sprintf("%s (a rotation allows no other endpoint), then: vault write <mount>config %s client_secret=-", commandDiscard, setting)
+	case statePromoted:
+		return fmt.Sprintf("a rotation allows no other endpoint, so if that can't wait, configure the mount anew: vault delete <mount>config force=true, then: %s %s", commandConfig, setting)
+	}
+	return fmt.Sprintf("vault write <mount>config %s client_secret=-", setting)
+}
+
+// endpointAdvice explains the failures that last until somebody changes the endpoint, or
+// what is on the way to it. change is how to change a setting; empty if it is none of those.
+func endpointAdvice(failure *upstream.Error, change func(setting string) string) string {
+	if failure.LeadsElsewhere() {
+		return "base_url does not lead to Fuuffy's API. It ends where /auth/token follows, as in https://gateway.example.com/v1. " +
+			"Correct it: " + change("base_url=https://…") + " (base_url= stands for Fuuffy's own address)"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](failure); ok {
+		return "The Vault server doesn't know the authority that signed this certificate. If it is meant to, name it: " + change("ca_cert=@ca.pem")
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failure); ok && invalid.Reason == x509.Expired {
+		return "The certificate has expired or is not valid yet: check the Vault server's clock, and tell whoever runs the gateway or Fuuffy's support"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](failure); ok {
+		return "The certificate is for another host: check base_url, and proxies on the way"
+	}
+	if _, ok := errors.AsType[*net.DNSError](failure); ok {
+		return "The Vault server can't resolve the name: check base_url, and the server's DNS"
+	}
+	if _, ok := errors.AsType[*net.OpError](failure); ok {
+		return "The Vault server got no connection: check base_url, and firewalls and proxies on the way"
+	}
+	return ""
+}
+
+// unproved says what it means that Fuuffy gave no token to credentials that must work.
+// based is what is stored, nil for nothing.
+func unproved(t transition, based *storedConfig, cause error) error {
+	if t.step == "" {
+		return &explainedError{meaning: "Nothing was saved: the new settings were tried first, and got no access token.", cause: cause}
+	}
+	id := t.mustWork.ClientID
+	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", id), cause: cause}
+	failure, ok := errors.AsType[*upstream.Error](cause)
+	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
+		e.inState = true
+		if t.step == "rollback" {
+			e.advice = fmt.Sprintf("Client %s is revoked: there is nothing to go back to.", id)
+		}
+	}
+	return e
+}
+
+// workflow is the routine of the rotation, for those who ask for it.
+const workflow = `
+ 1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
+ 2. vault write <mount>rotate-root client_id=… client_secret=-
+    tries them; nothing else changes. To drop them: vault delete <mount>rotate-root
+ 3. vault write -f <mount>rotate-root/promote
+    puts them in force. If Fuuffy rejects them later, the old ones step in.
+ 4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
+ 5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
+    Revoke the old ones in the Fuuffy dashboard.
+ 6. vault write -f <mount>rotate-root/complete
+    proves that the old ones are dead, and forgets them.
+
+vault read <mount>rotate-root says at any time where you are and what to type next.
+`

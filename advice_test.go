@@ -5,8 +5,11 @@ package fuuffy
 import (
 	"crypto/x509"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,6 +353,69 @@ func TestUnknownAuthorityAdvice(t *testing.T) {
 		_, text = m.refused(logical.ReadOperation, "token", nil)
 		assert.Contains(t, text, "vault write fuuffy/config ca_cert=@ca.pem client_secret=-")
 	})
+}
+
+// A failure that lasts is explained, in the error as in the next step.
+func TestConnectionAdvice(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"expired":    {x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, "check the Vault server's clock"},
+		"other host": {x509.HostnameError{Certificate: &x509.Certificate{}, Host: "fuuffy.example"}, "The certificate is for another host"},
+		"no name":    {&net.DNSError{Err: "no such host"}, "can't resolve the name"},
+		"refused":    {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "got no connection"},
+		"cut":        {io.EOF, "Check what is between Vault and Fuuffy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.b.newTransport = func(string) (http.RoundTripper, error) {
+					return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, tt.err }), nil
+				}
+				m.configure("verify_connection", false)
+				_, text := m.refused(logical.ReadOperation, "token", nil)
+				assert.Contains(t, text, tt.want)
+				assert.Contains(t, text, m.status()["next_step"], "one place knows")
+				assert.Contains(t, m.status()["next_step"], "To retry now: vault write -f fuuffy/rotate-root/check")
+			})
+		})
+	}
+}
+
+// A check finds that the new client is dead and the old one isn't: there is a way back.
+func TestAdviceAfterACheck(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state                  string
+		currentDead, otherDead bool
+		want                   string
+	}{
+		"promoted, new dead":  {statePromoted, true, false, "Do not revoke client shop-1, but put it back in force: vault write -f fuuffy/rotate-root/rollback"},
+		"promoted, old dead":  {statePromoted, false, true, "Fuuffy rejects client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
+		"promoted, both dead": {statePromoted, true, true, "create others in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
+		"staged dead":         {stateStaged, false, true, "Fuuffy rejects the staged client shop-2. Discard it: vault delete fuuffy/rotate-root"},
+		"staged, both dead":   {stateStaged, true, true, "Fuuffy rejects both clients"},
+		"leaked, new dead":    {stateCompromised, true, false, "revoke client shop-1 there, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
+		"leaked, old dead":    {stateCompromised, false, true, "Fuuffy rejects client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newRotatingMount(t, tt.state)
+			current, other := newClientID, testClientID
+			if tt.state == stateStaged {
+				current, other = other, current
+			}
+			if tt.currentDead {
+				m.sandbox.RevokeClient(current)
+			}
+			if tt.otherDead {
+				m.sandbox.RevokeClient(other)
+			}
+			next := m.write("rotate-root/check").Data["next_step"]
+			assert.Contains(t, next, tt.want)
+			assert.Equal(t, next, m.status()["next_step"])
+			assert.Equal(t, next, m.rotation()["next_step"])
+		})
+	}
 }
 
 func TestConfigIsNotDeletedInTheMiddleOfARotation(t *testing.T) {

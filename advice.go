@@ -132,7 +132,7 @@ func (s *snapshot) conditions() []condition {
 	add(failure != nil && served, healthDegraded, "Fuuffy gives no newer token, and apps get the cached one: %s", failure)
 	add(s.fallbackActive(), healthDegraded, "Fuuffy rejects the new credentials of client %s, and apps get tokens of the previous client. Do not revoke that one now.", s.Current.ClientID)
 	add(s.cached.Suspect && t != nil, healthDegraded, "an app reported that Fuuffy refused the cached token, and Fuuffy gave no other yet")
-	add(r.Compromised, healthDegraded, "the previous client is compromised and not yet proved to be dead; "+restartAgents)
+	add(r.Compromised, healthDegraded, "client %s is compromised and not yet proved to be dead; "+restartAgents, clientIDOf(r.Previous))
 	add(r.state() == statePromoted && s.now.Sub(r.PromotedAt) > stuckAfter, healthDegraded, "the rotation was promoted on %s and is not completed", r.PromotedAt.UTC().Format(time.RFC3339))
 	add(s.overdue(s.now), healthDegraded, "%s", s.dueText(s.now))
 	add(s.dueSoon(s.now) && !s.overdue(s.now), healthOK, "%s", s.dueText(s.now))

@@ -44,7 +44,7 @@ func (s *snapshot) nextStep() string {
 	case s.dueSoon(s.now):
 		return "Rotate now: " + create
 	}
-	return fmt.Sprintf("Nothing until %s. To rotate before: %s", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
+	return fmt.Sprintf("Nothing until %s. To rotate before: %s. If the secret leaked, add compromised=true", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
 }
 
 func (s *snapshot) nextStepStaged() string {
@@ -181,6 +181,10 @@ const workflow = `
     Revoke the old ones in the Fuuffy dashboard.
  6. vault write -f <mount>rotate-root/complete
     proves that the old ones are dead, and forgets them.
+
+A secret leaked? vault write <mount>rotate-root client_id=… client_secret=- compromised=true
+does 2 and 3 in one step, and never uses the old credentials again. Revoke them
+immediately, and complete.
 
 vault read <mount>rotate-root says at any time where you are and what to type next.
 `

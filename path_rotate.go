@@ -360,11 +360,4 @@ Try the credentials in force, staged and kept, and change nothing.
 var rotateDescription = `
 Fuuffy asks for new credentials every 90 days, and immediately if they are
 compromised or someone leaves. No step interrupts anybody.
-` + strings.ReplaceAll(workflow, "<mount>", "fuuffy/") + `
-In an emergency:
-
-    vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true
-
-does 2 and 3 in one step and never uses the old credentials again. Revoke them
-immediately, and complete.
-`
+` + strings.ReplaceAll(workflow, "<mount>", "fuuffy/")

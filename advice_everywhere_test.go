@@ -75,18 +75,19 @@ func (p predicament) hides() bool {
 	return p.otherDead && !(p.currentDead && p.state == statePromoted)
 }
 
-// predicaments are all of them. Dead credentials make no difference to advice while
-// something else than Fuuffy answers.
+// predicaments are all of them. While something else than Fuuffy answers, dead credentials and
+// a check make no difference to advice.
 func predicaments() (all []predicament) {
 	for _, state := range []string{stateNotConfigured, stateIdle, stateDue, stateUnrevoked, stateStaged, statePromoted, stateCompromised} {
 		for fuuffy := range fuuffyFaults {
+			answers := slices.Contains([]string{fuuffyUp, "down", "rate limited"}, fuuffy)
 			for _, knows := range []string{knowsNothing, "read", knowsByCheck, "buffer"} {
 				for _, dead := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
 					p := predicament{state, dead[0], dead[1], fuuffy, knows}
 					hasOther := state == stateStaged || state == statePromoted || state == stateCompromised
 					switch {
 					case state == stateNotConfigured && (dead[0] || knows != knowsNothing), dead[1] && !hasOther:
-					case (dead[0] || dead[1]) && (knows == "buffer" || !slices.Contains([]string{fuuffyUp, "down", "rate limited"}, fuuffy)):
+					case (dead[0] || dead[1] || !answers) && knows == "buffer", (dead[0] || dead[1] || knows == knowsByCheck) && !answers:
 					default:
 						all = append(all, p)
 					}

@@ -18,8 +18,13 @@ type reading struct {
 	means  string // never empty
 }
 
-// maxEntity is longer than the name of any HTML entity.
-const maxEntity = 40
+const (
+	// maxEntity is longer than the name of any HTML entity.
+	maxEntity = 40
+	// maxBackslashes is how many four encodings on top of each other put before one
+	// character. A hostile answer may have thousands in a row.
+	maxBackslashes = 16
+)
 
 // readings returns all the ways to read the beginning of a text: as it stands, and
 // decoded from percent-encoding, JSON or Go escapes, and HTML entities. Each reads
@@ -57,7 +62,8 @@ func appendPercent(all []reading, text string) []reading {
 // appendEscape reads the escapes of JSON, and those of Go's %q, which net/http uses
 // to quote what it can't read. What was encoded more than once has more backslashes.
 func appendEscape(all []reading, text string) []reading {
-	i := len(text) - len(strings.TrimLeft(text, `\`))
+	head := text[:min(len(text), maxBackslashes)]
+	i := len(head) - len(strings.TrimLeft(head, `\`))
 	for n := 2; n <= i; n++ {
 		all = append(all, reading{n, `\`})
 	}

@@ -11,6 +11,10 @@ import (
 const (
 	// maxErrorText bounds, in characters, what is passed on of Fuuffy's own words.
 	maxErrorText = 400
+	// maxReadText bounds, in bytes, what is read of a text: a hostile answer must not
+	// keep the engine busy. A part of the secret that this leaves at the edge is either
+	// found or so short that it says nothing.
+	maxReadText = 2 << 10
 	// longSecret is the length, in characters, from which not even a part of a secret
 	// may be shown. A part are shownAtMost+1 characters in a row.
 	longSecret  = 8
@@ -45,6 +49,7 @@ func newRedactor(secret string) *redactor {
 // clean returns the text without the secret, fit for a log line. It redacts before
 // it cuts, or a secret at the edge would show its head.
 func (r *redactor) clean(text string) string {
+	text = text[:min(len(text), maxReadText)]
 	var out strings.Builder
 	end := 0
 	for _, s := range r.find(text) {
@@ -74,31 +79,35 @@ func (r *redactor) find(text string) []span {
 		return nil
 	}
 	var found []span
-	ends := map[int]map[int]run{} // by offset in the text and in the secret
+	ends := map[int][]run{} // by offset in the text, then in the secret
 	for at := range len(text) {
 		here := ends[at]
 		delete(ends, at)
 		for _, read := range readings(text[at:]) {
 			next := at + read.length
+			widest := next
 			for _, from := range r.starts[read.means[0]] {
 				if !strings.HasPrefix(r.secret[from:], read.means) {
 					continue
 				}
 				longer := run{from: at}
-				if before, ok := here[from]; ok {
-					longer = before
+				if here != nil && here[from].length > 0 {
+					longer = here[from]
 				}
 				longer.length += len(read.means)
 				if longer.length >= r.enough {
-					found = append(found, span{longer.from, next})
+					widest = min(widest, longer.from)
 				}
 				to := from + len(read.means)
 				if ends[next] == nil {
-					ends[next] = map[int]run{}
+					ends[next] = make([]run, len(r.secret)+1)
 				}
 				if longer.length > ends[next][to].length {
 					ends[next][to] = longer
 				}
+			}
+			if widest < next {
+				found = append(found, span{widest, next})
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -132,4 +133,22 @@ func FuzzRedact(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A hostile answer does not keep the engine busy, which serves other mounts too.
+func TestRedactionOfAHostileTextTakesNoTime(t *testing.T) {
+	for name, tt := range map[string]struct{ secret, text string }{
+		"backslashes":                {secretWithEverything, strings.Repeat(`\`, maxBody)},
+		"percent signs, encoded":     {secretWithEverything, "%" + strings.Repeat("25", maxBody/2)},
+		"ampersands, encoded":        {secretWithEverything, "&" + strings.Repeat("amp;", maxBody/4)},
+		"surrogates":                 {secretWithEverything, strings.Repeat(`\ud83d`, maxBody/6) + strings.Repeat(`\`, maxBody)},
+		"the secret again and again": {secretWithEverything, strings.Repeat(secretWithEverything, maxBody/len(secretWithEverything))},
+		"a secret of one letter":     {strings.Repeat("a", 4096), strings.Repeat("a", maxBody)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			newRedactor(tt.secret).clean(tt.text)
+			assert.Less(t, time.Since(began), 5*time.Second)
+		})
+	}
 }

@@ -299,6 +299,40 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// A check that finds the new client rejected does not keep apps from the fallback, and
+// does not deny that there is one.
+func TestCheckLeavesTheFallbackAlone(t *testing.T) {
+	for name, tt := range map[string]struct {
+		prepare  func(*mount)
+		nextStep string
+	}{
+		"no token":                     {func(m *mount) { m.do(logical.DeleteOperation, "token", nil) }, "rotate-root/rollback"},
+		"a fresh token of the new":     {func(*mount) {}, "rotate-root/rollback"},
+		"a token of the fallback":      {func(m *mount) { m.do(logical.DeleteOperation, "token", nil); m.read() }, "rotate-root/rollback"},
+		"the old one is dead too":      {func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "compromised=true"},
+		"the new one was only delayed": {func(m *mount) { m.sandbox.CreateClient(newClientID, newSecret) }, "rotate-root/complete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, statePromoted)
+				m.sandbox.RevokeClient(newClientID)
+				tt.prepare(m)
+				data := m.write("rotate-root/check").Data
+				assert.Contains(t, data["next_step"], tt.nextStep)
+				if data["current"] == data["previous"] || data["previous"] != "works" {
+					return // No fallback is needed, or there is none.
+				}
+				assert.NotContains(t, data["next_step"], "revoke")
+				m.do(logical.DeleteOperation, "token", nil)
+				time.Sleep(checkInterval)
+				m.write("rotate-root/check")
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()), "apps get a token of the old client")
+				assert.Equal(t, testClientID, m.servedClientID())
+			})
+		})
+	}
+}
+
 // A reported token that Fuuffy could not replace is served for want of another, and
 // replaced as soon as Fuuffy answers.
 func TestSuspectToken(t *testing.T) {

@@ -191,10 +191,11 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 		"client_id":          s.Current.ClientID,
 		"staged_client_id":   clientIDOf(s.Rotation.Staged),
 		"previous_client_id": clientIDOf(s.Rotation.Previous),
-		"current":            b.checkCurrent(ctx, s),
 		"staged":             s.tryPair(ctx, s.Rotation.Staged),
 		"previous":           s.tryPair(ctx, s.Rotation.Previous),
 	}
+	stepsIn := s.Rotation.fallback() != nil && data["previous"] == pairWorks
+	data["current"] = b.checkCurrent(ctx, s, stepsIn)
 	if s, err = b.snapshot(ctx, req.Storage); err != nil {
 		return nil, err
 	}
@@ -203,12 +204,14 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 }
 
 // checkCurrent tries the credentials in force. What Fuuffy says of them counts as if a
-// reader had asked.
-func (b *backend) checkCurrent(ctx context.Context, s *snapshot) string {
+// reader had asked: a rejection is no failure if the previous credentials step in.
+func (b *backend) checkCurrent(ctx context.Context, s *snapshot, stepsIn bool) string {
 	t, err := s.requestToken(ctx, &s.Current)
-	if err == nil {
+	failure, failed := errors.AsType[*upstream.Error](err)
+	switch {
+	case err == nil:
 		err = b.cache.Succeed(ctx, s.client, t)
-	} else if failure, ok := errors.AsType[*upstream.Error](err); ok {
+	case failed && !(stepsIn && failure.RejectsCredentials()):
 		b.cache.Fail(s.client, failure)
 	}
 	return outcomeOf(err)
@@ -223,11 +226,14 @@ func (s *snapshot) tryPair(ctx context.Context, pair *credentials) string {
 	return outcomeOf(err)
 }
 
+// pairWorks is the outcome of a check of credentials that get a token.
+const pairWorks = "works"
+
 func outcomeOf(err error) string {
 	failure, ok := errors.AsType[*upstream.Error](err)
 	switch {
 	case err == nil:
-		return "works"
+		return pairWorks
 	case ok && failure.ProvesDead():
 		return "dead: " + failure.Error()
 	}

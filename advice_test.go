@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 func (m *mount) write(path string, keysAndValues ...any) *logical.Response {
@@ -359,6 +361,44 @@ func TestSuspectToken(t *testing.T) {
 		assert.Empty(t, resp.Warnings)
 		assert.Equal(t, 0.0, m.metric("fuuffy_token_suspect"))
 	})
+}
+
+// A token that comes of a check or a config write is held to what one of a refresh is: it
+// is not the one that an app reported, and lives longer than the one that it replaces.
+func TestTokenOfACheckIsHeldToTheSameRules(t *testing.T) {
+	granted := func(token string, life int) fuuffytest.Fault {
+		return fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: fmt.Sprintf(`{"data": {"access_token": %q, "token_type": "Bearer", "expires_in": %d}}`, token, life)}
+	}
+	for name, ask := range map[string]func(*mount){
+		"check":        func(m *mount) { m.write("rotate-root/check") },
+		"config write": func(m *mount) { m.do(logical.UpdateOperation, "config", pairs("client_secret", testSecret)) },
+	} {
+		t.Run(name+", of a suspect token", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(granted("sk-same", 3600))
+				m.read()
+				time.Sleep(time.Minute)
+				m.refused(logical.UpdateOperation, "token", pairs("rejected_token", "sk-same"))
+				ask(m)
+				assert.Equal(t, "suspect", m.status()["token_state"])
+				assert.NotEmpty(t, m.read().Warnings, "readers are told")
+			})
+		})
+		t.Run(name+", of a token in its window", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(51 * time.Minute)
+				m.sandbox.SetFault(faultUnavailable)
+				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil) // So that the write is tried.
+				time.Sleep(2 * time.Minute)
+				m.sandbox.SetFault(granted("sk-short", 20))
+				ask(m)
+				assert.True(t, token == m.b.cache.Snapshot().Token.Value, "the one that lives longer is kept")
+			})
+		})
+	}
 }
 
 func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {

@@ -49,8 +49,10 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 	now := c.options.Clock()
 	answered := change.Proof != nil && next.Judge(*change.Proof) == KeepToken
 	var proof *Cached
-	if answered && c.leavesNoFresh(next, now) {
-		proof = c.place(*change.Proof, next, now)
+	if answered {
+		proof = c.improvement(*change.Proof, next, now)
+	}
+	if proof != nil {
 		unsaved = c.save(ctx, next, proof.Token)
 	}
 	c.change(func(s *state) {
@@ -69,11 +71,20 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 	return unsaved, nil
 }
 
-// leavesNoFresh tells whether a source would leave the cache without a fresh token.
-func (c *Cache) leavesNoFresh(next Source, now Instant) bool {
+// improvement places a token that was requested for another purpose. It is nil if a flight
+// would not publish it in place of the cached one.
+func (c *Cache) improvement(t Token, source Source, now Instant) *Cached {
 	s := *c.state.Load()
-	c.enforce(&s, next, now)
-	return s.tokenState(now) != Fresh
+	c.enforce(&s, source, now)
+	reported := ""
+	if s.suspect {
+		reported = s.token.Value
+	}
+	placed := c.place(t, source, now)
+	if s.tokenState(now) == Fresh || s.objection(placed, reported, now) != nil {
+		return nil
+	}
+	return placed
 }
 
 // DeleteToken deletes the token, in storage first. After it returns, no reader gets that
@@ -118,9 +129,12 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 		return err
 	}
 	now, before := c.options.Clock(), c.state.Load()
-	placed := c.place(t, source, now)
+	var placed *Cached
+	if before.source == source {
+		placed = c.improvement(t, source, now)
+	}
 	var unsaved error
-	if before.source == source && before.tokenState(now) != Fresh {
+	if placed != nil {
 		unsaved = c.save(ctx, source, t)
 	}
 	c.change(func(s *state) {
@@ -128,7 +142,7 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 			return
 		}
 		s.supersede()
-		if s.tokenState(now) != Fresh {
+		if placed != nil {
 			s.token, s.suspect = placed, false
 		}
 		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.IssuedAt

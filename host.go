@@ -65,9 +65,14 @@ func (b *backend) notifyToken(ctx context.Context, e tokenEvent, metadata ...str
 	b.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
 }
 
+// eventTimeout bounds the sending of an event, for which nobody should wait.
+const eventTimeout = 5 * time.Second
+
 // notify sends an event to those who subscribed to it in Vault and may subscribe to
 // the path. It comes on top of the log: where there is no sender nothing is missed.
 func (b *backend) notify(ctx context.Context, name, path string, metadata ...string) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
 	metadata = append([]string{logical.EventMetadataPath, path}, metadata...)
 	err := logical.SendEvent(ctx, b, "fuuffy/"+name, metadata...)
 	if err != nil {

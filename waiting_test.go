@@ -142,3 +142,56 @@ func awaitLine(t *testing.T, log *curiousLog, why string) {
 		}
 	}
 }
+
+// hang waits until its context ends, as a call to a Vault that is stuck does.
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// stuckStorage hangs when the token is read.
+type stuckStorage struct{ logical.Storage }
+
+func (s stuckStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if key == tokenKey {
+		return nil, hang(ctx)
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+// stuckEvents hangs with each event.
+type stuckEvents struct{}
+
+// SendEvent is part of logical.EventSender.
+func (stuckEvents) SendEvent(ctx context.Context, _ logical.EventType, _ *logical.EventData) error {
+	return hang(ctx)
+}
+
+// A token request ends in bounded time, although Vault's storage or its events hang. One
+// that does not end would be the last: all later readers wait for it.
+func TestTokenRequestOutlivesAStuckVault(t *testing.T) {
+	for name, get := range map[string]func(*mount){
+		"storage": func(m *mount) { m.storage.Storage = stuckStorage{m.storage.Storage} },
+		"events, of a fallback": func(m *mount) {
+			m.b.Cleanup(context.Background())
+			m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = stuckEvents{} })
+			m.useSandbox()
+			m.promoteSuccessor()
+			m.sandbox.RevokeClient(successorID)
+			m.do(logical.DeleteOperation, "token", nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				get(m)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				resp, err := m.handle(ctx, logical.ReadOperation, "token", nil)
+				if assert.NoError(t, err) && assert.False(t, resp.IsError()) {
+					assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+				}
+			})
+		})
+	}
+}

@@ -10,8 +10,9 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// saveTimeout bounds the storage write after a token request.
-const saveTimeout = 5 * time.Second
+// storageTimeout bounds each look into storage and each save of a token: storage that
+// hangs must not keep readers from Fuuffy.
+const storageTimeout = 5 * time.Second
 
 // flight is one token request and its outcome, which all its readers share.
 type flight struct {
@@ -135,6 +136,8 @@ func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
 
 // stored returns the token in storage if it is better than the cached one.
 func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Token, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
 	t, ok, err := source.Stored(ctx)
 	now := c.options.Clock()
 	switch {
@@ -218,7 +221,7 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 // save stores a token within saveTimeout. If it fails, the cache still serves the token from
 // memory.
 func (c *Cache) save(ctx context.Context, source Source, t Token) error {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	var err error
 	if panicked := guard("save of the access token", func() { err = source.Save(ctx, t) }); panicked != nil {

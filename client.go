@@ -3,7 +3,6 @@
 package fuuffy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,11 +141,7 @@ func (c *client) requestFallback(ctx context.Context, fallback *credentials, cac
 func bothFailed(rejection *upstream.Error, fallbackID string, failure *upstream.Error) error {
 	both := *rejection
 	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, failure)
-	wait := failure.RetryAfter
-	if failure.Failure == upstream.RateLimited {
-		wait = cmp.Or(wait, tokencache.DefaultRateLimitWait)
-	}
-	both.RetryAfter = max(both.RetryAfter, wait)
+	both.RetryAfter = max(both.RetryAfter, tokencache.AskedWait(failure))
 	return &both
 }
 

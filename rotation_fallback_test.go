@@ -147,3 +147,19 @@ func TestFallbackThatIsRateLimited(t *testing.T) {
 		assert.Equal(t, true, m.readRotation()["fallback_active"])
 	})
 }
+
+// A 503 of the old client holds Fuuffy off for as long as any 503: a minute at most.
+func TestFallbackThatIsUnavailable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, g := newMountBehindGateway(t)
+		m.configure()
+		m.promoteSuccessor()
+		m.sandbox.RevokeClient(successorID)
+		g.answer(testClientID, gatewayAnswer{status: http.StatusServiceUnavailable, retryAfter: "3600"})
+		m.do(logical.DeleteOperation, "token", nil)
+		m.refusedToken()
+		g.pass(testClientID)
+		time.Sleep(time.Minute)
+		assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+	})
+}

@@ -3,15 +3,16 @@
 package tokencache
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// DefaultRateLimitWait is the hold-off after a 429 that names no time. Fuuffy counts requests
+// defaultRateLimitWait is the hold-off after a 429 that names no time. Fuuffy counts requests
 // by the minute.
-const DefaultRateLimitWait = time.Minute
+const defaultRateLimitWait = time.Minute
 
 // holdOff is the time after a failure in which the cache sends no requests, so that readers
 // neither hammer a service that is down nor lock the account. The zero value means no
@@ -88,19 +89,28 @@ func (h holdOff) active(now Instant) error {
 	return nil
 }
 
-// holdOffTime is never shorter than what Fuuffy asked for.
+// AskedWait is how long Fuuffy asked to wait after a failure, as far as the engine follows: an
+// hour after a 429, a minute after a 503.
+func AskedWait(cause *upstream.Error) time.Duration {
+	switch cause.Failure {
+	case upstream.RateLimited:
+		return cmp.Or(cause.RetryAfter, defaultRateLimitWait)
+	case upstream.Unavailable:
+		return min(cause.RetryAfter, time.Minute)
+	}
+	return cause.RetryAfter
+}
+
+// holdOffTime is never shorter than AskedWait.
 func holdOffTime(cause *upstream.Error, failures int, random float64) time.Duration {
+	asked := AskedWait(cause)
 	switch cause.Failure {
 	case upstream.Rejected:
-		return max(cause.RetryAfter, growing(30*time.Second, 5*time.Minute, failures, random))
+		return max(asked, growing(30*time.Second, 5*time.Minute, failures, random))
 	case upstream.RateLimited:
-		wait := cause.RetryAfter
-		if wait == 0 {
-			wait = DefaultRateLimitWait
-		}
-		return wait + time.Duration(random*float64(time.Second))
+		return asked + time.Duration(random*float64(time.Second))
 	}
-	return max(min(cause.RetryAfter, time.Minute), growing(time.Second, time.Minute, failures, random))
+	return max(asked, growing(time.Second, time.Minute, failures, random))
 }
 
 // growing doubles from least to most with each failure, and subtracts up to a quarter at

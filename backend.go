@@ -189,12 +189,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 // clean ends everything that the backend started.
-func (b *backend) clean(context.Context) {
-	b.cache.Close()
-	if c, ok := b.cache.Snapshot().Source.(*client); ok {
-		c.upstream.Close()
-	}
-}
+func (b *backend) clean(context.Context) { b.cache.Close() }
 
 var schemaReference = regexp.MustCompile(`"\$ref":("[^"]*")`)
 

@@ -33,7 +33,6 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if err != nil || t.unchanged {
 		return t, err
 	}
-	replaced, _ := b.cache.Snapshot().Source.(*client)
 	var leftover error
 	err = b.cache.Switch(ctx, tokencache.Switch{
 		Store: func(ctx context.Context) (tokencache.Source, error) {
@@ -59,9 +58,6 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if t.killsTokens != "" {
 		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: t.killsTokens, modified: true}, "client_id", t.next.Current.ClientID)
 	}
-	if replaced != nil {
-		replaced.upstream.Close()
-	}
 	return t, nil
 }
 
@@ -75,7 +71,6 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition,
 	if err != nil {
 		return nil, err
 	}
-	defer c.upstream.Close()
 	proof, err := c.requestToken(ctx, t.mustWork)
 	if err != nil {
 		return nil, unproved(t, based, err)

@@ -5,14 +5,14 @@ package fuuffy
 import (
 	"fmt"
 	"io"
-	"net"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,28 +234,56 @@ func TestHostileFields(t *testing.T) {
 	assert.Greater(t, attempts, 250, "every field with every value")
 }
 
-// The connections of a configuration that was replaced do not stay open.
-func TestReplacedConnectionsAreClosed(t *testing.T) {
-	var open atomic.Int64
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`)
-	}))
-	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			open.Add(1)
-		case http.StateClosed:
-			open.Add(-1)
-		}
+// However many fields a path does not have, the error that names them is short.
+func TestManyUnknownFields(t *testing.T) {
+	m := newConfiguredMount(t)
+	data := map[string]any{}
+	for i := range 10_000 {
+		data[fmt.Sprintf("field-%d-%s", i, strings.Repeat("x", 1000))] = "value"
 	}
-	server.StartTLS()
-	defer server.Close()
-	m := newMount(t)
-	m.b.newTransport = upstream.NewTransport
-	m.configure("base_url", server.URL, "ca_cert", certificatePEM(server.Certificate()))
-	m.loseToken()
-	m.read()
-	require.Positive(t, open.Load(), "it is kept for the next request")
-	m.write("config", "request_timeout", 9)
-	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, 10*time.Millisecond)
+	_, text := m.refused(logical.UpdateOperation, "config", data)
+	assert.Contains(t, text, "unknown field field-0-")
+	assert.Contains(t, text, "and 9995 more")
+	assert.Less(t, len(text), 4096)
+}
+
+// No connection stays open after its request: what arrives on an idle one, net/http writes
+// to the log of the process, which is Vault's, as it comes.
+func TestSurplusOfAnAnswerIsNotLogged(t *testing.T) {
+	var printed lockedBuffer
+	log.SetOutput(&printed)
+	defer log.SetOutput(os.Stderr)
+	for name, head := range map[string]string{
+		"after an error":        "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}",
+		"after an empty answer": "HTTP/1.1 204 No Content\r\n\r\n",
+		"after a token": "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 75\r\n\r\n" +
+			`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 60}}`[:75],
+	} {
+		t.Run(name, func(t *testing.T) {
+			closed := make(chan struct{}, 10)
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_ = r.ParseForm()
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					panic(err)
+				}
+				_, _ = io.WriteString(conn, head+"client_secret="+r.PostForm.Get("client_secret"))
+				_, _ = io.Copy(io.Discard, conn) // Until the engine closes the connection.
+				conn.Close()
+				closed <- struct{}{}
+			}))
+			defer server.Close()
+			m := newMount(t)
+			m.startWith(func(*logical.BackendConfig) {})
+			m.configure("base_url", server.URL, "ca_cert", certificatePEM(server.Certificate()), "verify_connection", false)
+			_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the connection stays open")
+			}
+			assert.False(t, strings.Contains(printed.String(), testSecret[:7]), "the secret is in the log of the process")
+			assert.Zero(t, printed.count("HTTP channel"))
+		})
+	}
 }

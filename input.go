@@ -142,6 +142,9 @@ func (b *backend) checkInput(req *logical.Request) error {
 	return nil
 }
 
+// maxUnknown is how many unknown fields an error names: Vault's audit log keeps it.
+const maxUnknown = 5
+
 // refuseUnknown refuses fields that the path does not have: a mistyped option must
 // not pass as one that was left out.
 func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {
@@ -153,6 +156,9 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 	}
 	if len(unknown) == 0 {
 		return nil
+	}
+	if more := len(unknown) - maxUnknown; more > 0 {
+		unknown = append(unknown[:maxUnknown], fmt.Sprintf("and %d more", more))
 	}
 	return userError(fmt.Sprintf("unknown field %s; nothing was changed. This path takes: %s",
 		strings.Join(unknown, ", "), cmp.Or(strings.Join(slices.Sorted(maps.Keys(fields)), ", "), "no fields")))

@@ -46,8 +46,7 @@ type Config struct {
 	RateLimit *RateLimit
 }
 
-// Client requests access tokens from one Fuuffy environment. It keeps one pool of
-// connections and is safe for concurrent use.
+// Client requests access tokens from one Fuuffy environment. It is safe for concurrent use.
 type Client struct {
 	config   Config
 	tokenURL string
@@ -137,8 +136,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 
 	resp, err := c.config.Transport.RoundTrip(req)
 	if err != nil {
-		// net/http keeps connecting after its request ended. This stops it.
-		c.Close()
+		c.stopConnecting()
 		return Grant{}, networkError("", err, redact)
 	}
 	defer resp.Body.Close()
@@ -158,8 +156,9 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	return readResponse(resp, body, c.config.Now(), redact)
 }
 
-// Close closes idle connections. It doesn't affect requests in progress.
-func (c *Client) Close() {
+// stopConnecting ends the dial that net/http continues after its request ended. It doesn't
+// affect requests in progress.
+func (c *Client) stopConnecting() {
 	if transport, ok := c.config.Transport.(interface{ CloseIdleConnections() }); ok {
 		transport.CloseIdleConnections()
 	}

@@ -26,6 +26,7 @@ var works = []work{
 	{1, (*worker).deleteConfig},
 	{8, (*worker).rotate},
 	{2, (*worker).compromise},
+	{2, (*worker).check},
 	{4, (*worker).readConfig},
 	{4, (*worker).readRotation},
 	{1, (*worker).status},
@@ -186,6 +187,10 @@ func (k *worker) compromise(n *node) {
 	with := k.pair()
 	k.call(n, &call{op: opCompromised, limit: k.limit(), pair: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
+}
+
+func (k *worker) check(n *node) {
+	k.call(n, &call{op: opCheck, limit: k.limit()}, request{logical.UpdateOperation, rotatePath + "/check", nil})
 }
 
 func (k *worker) readConfig(n *node) {

@@ -41,6 +41,7 @@ const (
 	opRollback     = "rollback"
 	opComplete     = "complete"
 	opDiscard      = "discard"
+	opCheck        = "check"
 	opReadRotation = "read rotate-root"
 	opStatus       = "status"
 	opPeriodic     = "periodic"

@@ -335,6 +335,21 @@ func TestCheckLeavesTheFallbackAlone(t *testing.T) {
 	}
 }
 
+// The clock was a year ahead for a moment, in which a rotation was called due.
+func TestReminderAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		skew := 365 * 24 * time.Hour
+		m.skewWallClock(func() time.Duration { return skew })
+		m.tick()
+		require.Equal(t, 1, m.log.count("overdue"))
+		skew = 0
+		time.Sleep(80 * 24 * time.Hour)
+		m.tick()
+		assert.Equal(t, 1, m.log.count("due for rotation on"))
+	})
+}
+
 // A reported token that Fuuffy could not replace is served for want of another, and
 // replaced as soon as Fuuffy answers.
 func TestSuspectToken(t *testing.T) {

@@ -170,7 +170,8 @@ const reminderInterval = 24 * time.Hour
 func (b *backend) remind(ctx context.Context, c *storedConfig) {
 	now := b.now()
 	text := c.dueText(now)
-	if text == "" || now.Sub(b.reminded) < reminderInterval {
+	// A clock that was set back must not silence this for as long.
+	if since := now.Sub(b.reminded); text == "" || since >= 0 && since < reminderInterval {
 		return
 	}
 	b.reminded = now

@@ -143,7 +143,6 @@ func TestRedactionOfAHostileTextTakesNoTime(t *testing.T) {
 		"ampersands, encoded":        {secretWithEverything, "&" + strings.Repeat("amp;", maxBody/4)},
 		"surrogates":                 {secretWithEverything, strings.Repeat(`\ud83d`, maxBody/6) + strings.Repeat(`\`, maxBody)},
 		"the secret again and again": {secretWithEverything, strings.Repeat(secretWithEverything, maxBody/len(secretWithEverything))},
-		"a secret of one letter":     {strings.Repeat("a", 4096), strings.Repeat("a", maxBody)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()

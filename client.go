@@ -110,29 +110,38 @@ func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokenc
 	if ok && rejection.RejectsCredentials() {
 		c.b.rejections.add(c.Current.ID)
 		if fallback := c.Rotation.fallback(); fallback != nil {
-			t, err = c.requestFallback(ctx, fallback, cached, rejection)
+			t, err = c.requestToken(ctx, fallback)
+			t, err = c.fallBack(ctx, attempt{t, err}, cached, rejection)
 		}
 	}
 	_, t.FallbackUntil = c.b.rejections.of(c.Current.ID)
 	return t, err
 }
 
-// requestFallback requests a token with the previous credentials.
-func (c *client) requestFallback(ctx context.Context, fallback *credentials, cached *tokencache.Cached, rejection *upstream.Error) (tokencache.Token, error) {
-	t, err := c.requestToken(ctx, fallback)
-	if failure, ok := errors.AsType[*upstream.Error](err); ok {
-		return t, bothFailed(rejection, fallback.ClientID, failure)
+// attempt is the outcome of a token request.
+type attempt struct {
+	token tokencache.Token
+	err   error
+}
+
+// fallBack returns the token that the previous credentials got because Fuuffy rejects
+// those in force.
+func (c *client) fallBack(ctx context.Context, previous attempt, cached *tokencache.Cached, rejection *upstream.Error) (tokencache.Token, error) {
+	t, old := previous.token, c.Rotation.Previous.ClientID
+	if failure, ok := errors.AsType[*upstream.Error](previous.err); ok {
+		return t, bothFailed(rejection, old, failure)
 	}
-	if err != nil {
-		return t, err
+	if previous.err != nil {
+		return t, previous.err
 	}
 	t.FallbackFor = c.Current.ID
 	c.b.rejections.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
 	if cached == nil || cached.FallbackFor != c.Current.ID {
-		c.b.log().Warn("Fuuffy rejects the new credentials; serving a token of the old ones",
-			"new_client_id", c.Current.ClientID, "old_client_id", fallback.ClientID, "error", rejection)
-		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", fallback.ClientID)
+		c.b.log().Warn("Fuuffy rejects the new credentials; falling back to the old ones",
+			"new_client_id", c.Current.ClientID, "old_client_id", old, "error", rejection)
+		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", old)
 	}
+	_, t.FallbackUntil = c.b.rejections.of(c.Current.ID)
 	return t, nil
 }
 

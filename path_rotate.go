@@ -187,15 +187,18 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 	if now >= last && now-last < int64(checkInterval) || !b.checked.CompareAndSwap(last, now) {
 		return nil, userError(fmt.Sprintf("somebody checked the credentials moments ago: check again in %s", checkInterval))
 	}
+	current, staged, previous := s.try(ctx, &s.Current), s.try(ctx, s.Rotation.Staged), s.try(ctx, s.Rotation.Previous)
+	if err := b.learn(ctx, s, current, previous); err != nil {
+		return nil, err
+	}
 	data := map[string]any{
 		"client_id":          s.Current.ClientID,
 		"staged_client_id":   clientIDOf(s.Rotation.Staged),
 		"previous_client_id": clientIDOf(s.Rotation.Previous),
-		"staged":             s.tryPair(ctx, s.Rotation.Staged),
-		"previous":           s.tryPair(ctx, s.Rotation.Previous),
+		"current":            outcomeOf(current),
+		"staged":             outcomeOf(staged),
+		"previous":           outcomeOf(previous),
 	}
-	stepsIn := s.Rotation.fallback() != nil && data["previous"] == pairWorks
-	data["current"] = b.checkCurrent(ctx, s, stepsIn)
 	if s, err = b.snapshot(ctx, req.Storage); err != nil {
 		return nil, err
 	}
@@ -203,41 +206,46 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 	return &logical.Response{Data: applicable(data)}, nil
 }
 
-// checkCurrent tries the credentials in force. What Fuuffy says of them counts as if a
-// reader had asked: a rejection is no failure if the previous credentials step in.
-func (b *backend) checkCurrent(ctx context.Context, s *snapshot, stepsIn bool) string {
-	t, err := s.requestToken(ctx, &s.Current)
-	failure, failed := errors.AsType[*upstream.Error](err)
-	switch {
-	case err == nil:
-		err = b.cache.Succeed(ctx, s.client, t)
-	case failed && !(stepsIn && failure.RejectsCredentials()):
-		b.cache.Fail(s.client, failure)
+// try requests a token with a pair of credentials. It returns nil if there is no pair.
+func (s *snapshot) try(ctx context.Context, pair *credentials) *attempt {
+	if pair == nil {
+		return nil
 	}
-	return outcomeOf(err)
+	t, err := s.requestToken(ctx, pair)
+	return &attempt{t, err}
 }
 
-// tryPair tries credentials that are not in force, empty for none.
-func (s *snapshot) tryPair(ctx context.Context, pair *credentials) string {
-	if pair == nil {
+// learn tells the cache what a check found, as if a reader had asked.
+func (b *backend) learn(ctx context.Context, s *snapshot, current, previous *attempt) error {
+	t, err := current.token, current.err
+	failure, failed := errors.AsType[*upstream.Error](err)
+	if failed && failure.RejectsCredentials() && s.Rotation.fallback() != nil {
+		t, err = s.fallBack(ctx, *previous, s.cached.Token, failure)
+		failure, failed = errors.AsType[*upstream.Error](err)
+	}
+	switch {
+	case failed:
+		b.cache.Fail(s.client, failure)
+		return nil
+	case err != nil:
+		return err
+	}
+	return b.cache.Succeed(ctx, s.client, t)
+}
+
+// outcomeOf says what a check found of a pair of credentials, empty if there is no pair.
+func outcomeOf(a *attempt) string {
+	if a == nil {
 		return ""
 	}
-	_, err := s.requestToken(ctx, pair)
-	return outcomeOf(err)
-}
-
-// pairWorks is the outcome of a check of credentials that get a token.
-const pairWorks = "works"
-
-func outcomeOf(err error) string {
-	failure, ok := errors.AsType[*upstream.Error](err)
+	failure, ok := errors.AsType[*upstream.Error](a.err)
 	switch {
-	case err == nil:
-		return pairWorks
+	case a.err == nil:
+		return "works"
 	case ok && failure.ProvesDead():
 		return "dead: " + failure.Error()
 	}
-	return "could not be found out: " + err.Error()
+	return "could not be found out: " + a.err.Error()
 }
 
 // runStep takes a step of the rotation, and answers with where it stands then.

@@ -380,7 +380,7 @@ func TestFallbackIsSeen(t *testing.T) {
 		require.Len(t, m.read().Warnings, 1)
 		assert.Contains(t, m.read().Warnings[0], "this token is of the previous client")
 		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
-		assert.Equal(t, 1, m.log.count("serving a token of the old ones"))
+		assert.Equal(t, 1, m.log.count("falling back to the old ones"))
 
 		m.restart()
 		assert.Equal(t, token, m.readToken(), "a token of the fallback survives a restart")

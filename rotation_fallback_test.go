@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // servedUntil is when the engine stops serving the token of an answer: apps may hold it
@@ -161,5 +163,51 @@ func TestFallbackThatIsUnavailable(t *testing.T) {
 		g.pass(testClientID)
 		time.Sleep(time.Minute)
 		assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+	})
+}
+
+// While Fuuffy only tells the previous client to wait, nobody is told to give it up.
+func TestFallbackThatPausesIsNotGivenUp(t *testing.T) {
+	for name, answer := range map[string]gatewayAnswer{
+		"rate limited": {status: http.StatusTooManyRequests, retryAfter: "60"},
+		"down":         {status: http.StatusServiceUnavailable},
+		"garbage":      {status: http.StatusOK, contentType: htmlType, body: "<html>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, g := newMountBehindGateway(t)
+				m.configure()
+				m.promoteSuccessor()
+				m.sandbox.RevokeClient(successorID)
+				g.answer(testClientID, answer)
+				m.do(logical.DeleteOperation, "token", nil)
+				_, text := m.refusedToken()
+				assert.Contains(t, text, "Do not revoke client "+testClientID)
+				g.pass(testClientID)
+				time.Sleep(2 * time.Minute)
+				m.write("rotate-root/rollback")
+			})
+		})
+	}
+}
+
+// A check ends the memory of an outage in which the new client was revoked: apps get a
+// token of the previous one, and the next step is to put it back.
+func TestCheckFindsTheFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
+		m.do(logical.DeleteOperation, "token", nil)
+		m.refused(logical.ReadOperation, "token", nil)
+		m.sandbox.ClearFault()
+		m.sandbox.RevokeClient(newClientID)
+
+		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "rotate-root/rollback")
+		status := m.status()
+		assert.Equal(t, "ok", status["upstream_state"])
+		assert.Equal(t, true, status["fallback_active"])
+		requests := m.requests()
+		assert.Equal(t, testClientID, m.servedClientID())
+		assert.Equal(t, requests, m.requests(), "apps get the token that the check brought")
 	})
 }

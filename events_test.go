@@ -3,6 +3,9 @@
 package fuuffy
 
 import (
+	"os"
+	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,24 +62,67 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-// The Vault Secrets Operator (1.6, syncConfig.instantUpdates) subscribes to <mount
-// type>*, takes what is modified, and finds its VaultDynamicSecret by the mount's path
-// and the last segment of the path that it reads. See routeEvent in
-// vault/event_subscription.go of https://github.com/hashicorp/vault-secrets-operator.
-func instantUpdates(t *testing.T, events []string) (operations []string) {
+// operator follows events as the Vault Secrets Operator does for a VaultDynamicSecret with
+// syncConfig.instantUpdates. See getEventPath in vault/event_types.go, routeEvent in
+// vault/event_subscription.go, and buildVaultEventKey in
+// controllers/vaultdynamicsecret_controller.go of
+// https://github.com/hashicorp/vault-secrets-operator.
+type operator struct {
+	mount, path  string
+	subscription *regexp.Regexp
+	policy       string
+}
+
+// newOperator takes what an operator is told from the examples.
+func newOperator(t *testing.T) operator {
+	t.Helper()
+	read := func(name string) string {
+		text, err := os.ReadFile("examples/" + name)
+		require.NoError(t, err)
+		return string(text)
+	}
+	_, secret, found := strings.Cut(read("kubernetes/vault-secrets-operator.yaml"), "\nkind: VaultDynamicSecret\n")
+	require.True(t, found)
+	field := func(name string) string {
+		value := regexp.MustCompile(`(?m)^  ` + name + `: (\S+)$`).FindStringSubmatch(secret)
+		require.NotNil(t, value, name)
+		return value[1]
+	}
+	return operator{
+		mount: field("mount"),
+		path:  field("path"),
+		// The type of the mount is the engine's name in the catalog.
+		subscription: regexp.MustCompile(`^fuuffy.*$`),
+		policy:       read("policies/instant-updates.hcl"),
+	}
+}
+
+// updates returns the operations of the events that make it read the token again.
+func (o operator) updates(t *testing.T, events []string) (operations []string) {
 	t.Helper()
 	for _, event := range events {
 		kind, rest, _ := strings.Cut(event, " ")
+		require.Regexp(t, o.subscription, kind)
 		metadata := map[string]string{}
 		for _, pair := range strings.Fields(rest) {
 			key, value, _ := strings.Cut(pair, "=")
 			metadata[key] = value
 		}
-		require.True(t, strings.HasPrefix(kind, operationPrefix), "the subscription is to fuuffy*: %s", kind)
-		if modified, err := strconv.ParseBool(metadata["modified"]); err == nil && modified && metadata["name"] == "token" {
-			assert.Equal(t, "token", metadata["data_path"])
-			operations = append(operations, metadata["operation"])
+		modified, err := strconv.ParseBool(metadata["modified"])
+		if err != nil || !modified {
+			continue
 		}
+		segments := strings.Split(o.path, "/")
+		if o.mount+"/"+metadata["name"] != o.mount+"/"+segments[len(segments)-1] {
+			continue
+		}
+		// Vault puts the mount before these paths, and hands the event only to those who
+		// may subscribe to the first.
+		require.Contains(t, o.policy, `path "`+path.Join(o.mount, metadata[logical.EventMetadataPath])+`" {
+  capabilities          = ["subscribe"]
+  subscribe_event_types = ["fuuffy*"]`)
+		require.Equal(t, path.Join(o.mount, o.path), path.Join(o.mount, metadata[logical.EventMetadataDataPath]))
+		operations = append(operations, metadata[logical.EventMetadataOperation])
 	}
 	return operations
 }
@@ -87,9 +133,10 @@ func TestInstantUpdates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.sandbox.CreateClient(newClientID, newSecret)
+		operator := newOperator(t)
 		updates := func() []string {
 			synctest.Wait()
-			return instantUpdates(t, m.events.take())
+			return operator.updates(t, m.events.take())
 		}
 		m.configure()
 		m.configure("request_timeout", 20)
@@ -112,6 +159,9 @@ func TestInstantUpdates(t *testing.T) {
 		m.refused(logical.UpdateOperation, "token", map[string]any{"rejected_token": m.readToken()})
 		m.sandbox.ClearFault()
 		assert.Empty(t, updates(), "a report, and Fuuffy gave no other token")
+		time.Sleep(time.Minute)
+		m.readToken()
+		assert.Equal(t, []string{"replace"}, updates(), "the read that gets another for the reported token")
 
 		m.do(logical.DeleteOperation, "token", nil)
 		assert.Equal(t, []string{"delete"}, updates())
@@ -134,4 +184,37 @@ func TestInstantUpdates(t *testing.T) {
 		m.do(logical.UpdateOperation, "config", map[string]any{"client_id": "shop-3", "client_secret": newSecret})
 		assert.Equal(t, []string{"configured"}, updates())
 	})
+}
+
+// A token that an app reported in vain may be replaced by one that was requested for
+// another purpose. Apps must hear of that too.
+func TestInstantUpdateForSuspectToken(t *testing.T) {
+	for name, replace := range map[string]func(*mount){
+		"by a check":     func(m *mount) { m.do(logical.UpdateOperation, "rotate-root/check", nil) },
+		"by a promotion": func(m *mount) { m.promote() },
+		"by a config write": func(m *mount) {
+			m.do(logical.UpdateOperation, "config", map[string]any{"client_secret": testSecret})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				m.configure()
+				m.stage()
+				held := m.readToken()
+				time.Sleep(time.Minute)
+				m.sandbox.SetFault(faultUnavailable)
+				m.refused(logical.UpdateOperation, "token", map[string]any{"rejected_token": held})
+				m.sandbox.ClearFault()
+				synctest.Wait()
+				m.events.take()
+
+				replace(m)
+				synctest.Wait()
+				assert.Equal(t, []string{"replace"}, newOperator(t).updates(t, m.events.take()))
+				assert.NotEqual(t, held, m.readToken())
+			})
+		})
+	}
 }

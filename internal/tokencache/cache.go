@@ -49,7 +49,8 @@ type Source interface {
 	Report(context.Context, Outcome)
 }
 
-// Outcome is the result of a Request for readers.
+// Outcome is the result of a Request for readers, or that a token of another request took
+// the place of a suspect one.
 type Outcome struct {
 	// Err is nil if the cache serves the new token.
 	Err error

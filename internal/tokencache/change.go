@@ -27,24 +27,28 @@ type Switch struct {
 // change as one step. The error is Store's, or ctx's if another change took too long.
 func (c *Cache) Switch(ctx context.Context, change Switch) error {
 	before := c.state.Load().holdOff
-	unsaved, err := c.carryOut(ctx, change)
+	next, rescued, unsaved, err := c.carryOut(ctx, change)
 	c.logUnsaved(unsaved)
 	if err == nil {
 		c.logOutcome(before, c.state.Load().holdOff, c.options.Clock())
 	}
+	if rescued {
+		c.report(ctx, next, Outcome{Replaced: true})
+	}
 	return err
 }
 
-func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error) {
+// carryOut also tells whether the proof took the place of a suspect token.
+func (c *Cache) carryOut(ctx context.Context, change Switch) (next Source, rescued bool, unsaved, err error) {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, nil, err
 	}
 	defer unlock()
-	next, err := change.Store(ctx)
+	next, err = change.Store(ctx)
 	if err != nil {
 		c.Forget() // Storage may have it anyway: the next reader looks.
-		return nil, err
+		return nil, false, nil, err
 	}
 	now := c.options.Clock()
 	answered := change.Proof != nil && next.Judge(*change.Proof) == KeepToken
@@ -59,6 +63,7 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 		s.supersede()
 		c.enforce(s, next, now)
 		if proof != nil {
+			rescued = s.suspect
 			s.token, s.suspect = proof, false
 		}
 		switch {
@@ -68,7 +73,7 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (unsaved, err error
 			s.holdOff, s.lastSuccess = holdOff{}, time.Time{}
 		}
 	})
-	return unsaved, nil
+	return next, rescued, unsaved, nil
 }
 
 // improvement places a token that was requested for another purpose. It is nil if a flight
@@ -137,12 +142,14 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	if placed != nil {
 		unsaved = c.save(ctx, source, t)
 	}
+	rescued := false
 	c.change(func(s *state) {
 		if s.source != source {
 			return
 		}
 		s.supersede()
 		if placed != nil {
+			rescued = s.suspect
 			s.token, s.suspect = placed, false
 		}
 		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.IssuedAt
@@ -150,6 +157,9 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	unlock()
 	c.logUnsaved(unsaved)
 	c.logOutcome(before.holdOff, c.state.Load().holdOff, now)
+	if rescued {
+		c.report(ctx, source, Outcome{Replaced: true})
+	}
 	return nil
 }
 

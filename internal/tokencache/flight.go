@@ -82,11 +82,15 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 		f.published, f.err = c.run(ctx, f)
 		close(f.done)
 		if !f.stored && !errors.Is(f.err, ErrForward) {
-			outcome := Outcome{Err: f.err, Replaced: f.err == nil && f.demand.reported != "", Early: f.early}
-			c.logPanic(guard("report of a token request", func() { source.Report(ctx, outcome) }))
+			c.report(ctx, source, Outcome{Err: f.err, Replaced: f.err == nil && f.demand.reported != "", Early: f.early})
 		}
 	})
 	return f
+}
+
+// report tells the source of an outcome. No lock is held.
+func (c *Cache) report(ctx context.Context, source Source, o Outcome) {
+	c.logPanic(guard("report of a token request", func() { source.Report(ctx, o) }))
 }
 
 // run gets one token, stores it, and publishes it, in this order, so that a token that a

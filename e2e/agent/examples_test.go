@@ -15,7 +15,10 @@ import (
 // fuuffy/. Together with exampleFor this is all that tests change in examples.
 func (m *mount) example(name string) string {
 	m.t.Helper()
-	return strings.NewReplacer(`"fuuffy/`, `"`+m.path+`/`).Replace(readExample(m.t, name))
+	return strings.NewReplacer(
+		`"fuuffy/`, `"`+m.path+`/`,
+		`"sys/mounts/fuuffy"`, `"sys/mounts/`+m.path+`"`,
+	).Replace(readExample(m.t, name))
 }
 
 // exampleFor also puts the addresses and folders of this test in place of those in

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -59,6 +58,7 @@ var documentedFields = map[string]map[string]string{
 		"spec.refreshAfter":                          "string",
 		"spec.rolloutRestartTargets[].kind":          "string",
 		"spec.rolloutRestartTargets[].name":          "string",
+		"spec.syncConfig.instantUpdates":             "bool", // Since 1.6.
 		"spec.vaultAuthRef":                          "string",
 	},
 	"generators.external-secrets.io/v1alpha1/VaultDynamicSecret": {
@@ -129,8 +129,13 @@ type manifest struct {
 
 func readManifests(t *testing.T, example string) map[string]manifest {
 	t.Helper()
+	return parseManifests(t, readExample(t, example))
+}
+
+func parseManifests(t *testing.T, text string) map[string]manifest {
+	t.Helper()
 	found := map[string]manifest{}
-	decoder := yaml.NewDecoder(bytes.NewReader([]byte(readExample(t, example))))
+	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for {
 		var document map[string]any
 		err := decoder.Decode(&document)
@@ -298,6 +303,16 @@ func TestKubernetesReads(t *testing.T) {
 	assert.True(t, token == answer[object.Key], "the token in the file of the CSI provider")
 
 	assert.Equal(t, 1, m.requests(), "token requests")
+}
+
+// What the operator's manifest has as a comment works once it is none.
+func TestOperatorInstantUpdates(t *testing.T) {
+	t.Parallel()
+	const file, field = "kubernetes/vault-secrets-operator.yaml", "spec.syncConfig.instantUpdates"
+	text := readExample(t, file)
+	assert.NotContains(t, parseManifests(t, text)["VaultDynamicSecret"].leaves, field)
+	on := regexp.MustCompile(`(?m)^  # (syncConfig:|  instantUpdates:)`).ReplaceAllString(text, "  $1")
+	assert.Equal(t, true, parseManifests(t, on)["VaultDynamicSecret"].leaves[field])
 }
 
 func TestInjectorAnnotations(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
@@ -114,30 +115,52 @@ func TestPolicies(t *testing.T) {
 // clientWith returns a client whose token has just the policy.
 func (m *mount) clientWith(name string) *api.Client {
 	m.t.Helper()
+	client, err := m.tryClientWith(name)
+	require.NoError(m.t, err)
+	return client
+}
+
+// tryClientWith returns the server's error if it does not take the policy.
+func (m *mount) tryClientWith(name string) (*api.Client, error) {
+	m.t.Helper()
 	policy := m.path + "-" + name
-	require.NoError(m.t, vault.Client.Sys().PutPolicyWithContext(m.t.Context(), policy, m.example("policies/"+name+".hcl")))
+	if err := vault.Client.Sys().PutPolicyWithContext(m.t.Context(), policy, m.example("policies/"+name+".hcl")); err != nil {
+		return nil, err
+	}
 	created, err := vault.Client.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: []string{policy}})
 	require.NoError(m.t, err)
 	client, err := vault.Client.Clone()
 	require.NoError(m.t, err)
 	client.SetToken(created.Auth.ClientToken)
-	return client
+	return client, nil
 }
 
-// Vault Community has no events, but it knows what the policy for them allows.
+// Vault Community has no events, but it knows what the policy for them allows. The
+// operator subscribes by the type of the mount, which it looks up with this policy.
 func TestInstantUpdatesPolicy(t *testing.T) {
 	t.Parallel()
 	m := newMount(t, "policy-updates", fuuffytest.Config{}, nil)
-	client := m.clientWith("instant-updates")
+	client, err := m.tryClientWith("instant-updates")
+	if stack.Lacks(t, "events, and the capability to subscribe to them", err, `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
+		return
+	}
 	for path, want := range map[string][]string{
-		"sys/events/subscribe/fuuffy*": {"read"},
-		m.path + "/token":              {"subscribe"},
-		m.path + "/config":             {"deny"},
+		"sys/events/subscribe/" + stack.Engine + "*": {"read"},
+		m.path + "/token":      {"subscribe"},
+		m.path + "/config":     {"deny"},
+		"sys/mounts/" + m.path: {"read"},
+		"sys/mounts":           {"deny"},
 	} {
 		got, err := client.Sys().CapabilitiesSelfWithContext(t.Context(), path)
 		require.NoError(t, err)
 		assert.Equal(t, want, got, path)
 	}
+	mount, err := client.Logical().ReadWithContext(t.Context(), "sys/mounts/"+m.path)
+	require.NoError(t, err)
+	assert.Equal(t, stack.Engine, mount.Data["type"])
+
+	_, err = vault.Client.Logical().ReadWithContext(t.Context(), "sys/events/subscribe/"+stack.Engine+"*")
+	stack.Lacks(t, "events", err, "unsupported path", "no handler for route", "Enterprise")
 }
 
 func isForbidden(err error) bool {

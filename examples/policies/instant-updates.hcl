@@ -8,6 +8,11 @@ path "sys/events/subscribe/fuuffy*" {
   capabilities = ["read"]
 }
 
+# The operator looks up the type of the mount, by which it subscribes.
+path "sys/mounts/fuuffy" {
+  capabilities = ["read"]
+}
+
 path "fuuffy/token" {
   capabilities          = ["subscribe"]
   subscribe_event_types = ["fuuffy*"]

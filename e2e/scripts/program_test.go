@@ -23,6 +23,7 @@ import (
 
 const (
 	fakeVault      = "#!/bin/sh\necho 'Vault v%s (0123abc), built 2024-01-01T00:00:00Z'\n"
+	fakeOpenBao    = "#!/bin/sh\necho 'OpenBao v%s (0123abc), built 2026-01-01T00:00:00Z'\n"
 	fakePrometheus = "#!/bin/sh\necho 'prometheus, version %s (branch: HEAD, revision: 0123abc)'\n"
 	fakePromtool   = "#!/bin/sh\necho 'promtool, version %s (branch: HEAD, revision: 0123abc)'\n"
 )
@@ -204,7 +205,7 @@ func TestGiven(t *testing.T) {
 
 			for what, bad := range map[string]string{
 				"too old":       filepath.Join(m.bin, name),
-				"another thing": m.write("other", "#!/bin/sh\necho 'OpenBao v2.4.0'\n"),
+				"another thing": m.write("other", "#!/bin/sh\necho 'Consul v1.21.0'\n"),
 				"not there":     filepath.Join(m.bin, "nowhere"),
 				"no program":    m.bin,
 			} {
@@ -216,6 +217,29 @@ func TestGiven(t *testing.T) {
 			assert.Zero(t, m.builds())
 		})
 	}
+}
+
+// Where Vault is needed, OpenBao does too if somebody names it.
+func TestGivenOpenBao(t *testing.T) {
+	m := newMachine(t)
+	given := m.write("bao", fmt.Sprintf(fakeOpenBao, "2.5.5"))
+	status, out, messages := m.start("VAULT_BIN=" + given).end()
+	require.Zero(t, status, messages)
+	assert.Equal(t, given+"\n", out)
+
+	given = m.write("old-bao", fmt.Sprintf(fakeOpenBao, "2.4.4"))
+	status, out, messages = m.start("VAULT_BIN=" + given).end()
+	assert.Equal(t, 1, status)
+	assert.Empty(t, out)
+	assert.Contains(t, messages, "is 2.4.4; OpenBao 2.5 or newer is needed")
+
+	status, _, _ = m.startFor("promtool", "PROMTOOL_BIN="+given).end()
+	assert.Equal(t, 1, status)
+
+	m.write("vault", fmt.Sprintf(fakeOpenBao, "2.5.5"))
+	status, out, messages = m.start().end()
+	require.Zero(t, status, messages)
+	assert.Contains(t, out, "/vault-1.21.2-", "in PATH, only a Vault is taken for one")
 }
 
 func TestBuild(t *testing.T) {

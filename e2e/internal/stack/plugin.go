@@ -79,6 +79,12 @@ func (v *Vault) KillPlugin(ctx context.Context) error {
 	})
 }
 
+// RunsPlugin tells whether the server has started a plugin that runs.
+func (v *Vault) RunsPlugin() (bool, error) {
+	plugins, err := children(v.process.pid())
+	return len(plugins) > 0, err
+}
+
 // PluginMemory returns the bytes that the plugin's processes have resident.
 func (v *Vault) PluginMemory() (int64, error) {
 	plugins, err := children(v.process.pid())

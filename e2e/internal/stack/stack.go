@@ -62,7 +62,7 @@ func (s *Stack) start(logFile, program string, args ...string) (*process, error)
 func ClearEnvironment() {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
-		if strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "FUUFFY_") {
+		if strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "FUUFFY_") {
 			os.Unsetenv(name)
 		}
 	}

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -24,6 +25,20 @@ func newFailovers(t *testing.T) failovers {
 	require.NoError(t, err)
 	require.NoError(t, c.Nodes[0].RegisterPlugin(t.Context(), programs.Plugin, programs.PluginVersion))
 	return failovers{c}
+}
+
+// newMount returns a mount that all nodes know. A standby that serves reads hears of a new
+// one moments later, and has nothing at its path until then.
+func (f failovers) newMount(t *testing.T, path string, sandbox fuuffytest.Config) *mount {
+	t.Helper()
+	m := newMount(t, f.active(t), path, sandbox, nil)
+	for _, node := range f.Nodes {
+		require.NoError(t, stack.Eventually(t.Context(), "a node to know the mount", func() error {
+			_, err := readToken(t.Context(), node.Client, path)
+			return err
+		}))
+	}
+	return m
 }
 
 func (f failovers) active(t *testing.T) *stack.Vault {
@@ -57,11 +72,11 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	f := newFailovers(t)
 
-	t.Run("during reads", func(t *testing.T) { f.duringReads(newMount(t, f.active(t), "read", fuuffytest.Config{}, nil)) })
+	t.Run("during reads", func(t *testing.T) { f.duringReads(f.newMount(t, "read", fuuffytest.Config{})) })
 	// The refresh window of this token opens 42 seconds from now, for 14 seconds. The
 	// rotation goes on meanwhile.
-	refreshed := newMount(t, f.active(t), "refreshed", fuuffytest.Config{TokenLifetime: 112 * time.Second}, nil)
-	t.Run("during a rotation", func(t *testing.T) { f.duringRotation(newMount(t, f.active(t), "rotated", fuuffytest.Config{}, nil)) })
+	refreshed := f.newMount(t, "refreshed", fuuffytest.Config{TokenLifetime: 112 * time.Second})
+	t.Run("during a rotation", func(t *testing.T) { f.duringRotation(f.newMount(t, "rotated", fuuffytest.Config{})) })
 	t.Run("during a refresh", func(t *testing.T) {
 		refreshed.t = t
 		f.duringRefresh(refreshed)
@@ -154,14 +169,20 @@ func (f failovers) duringRotation(m *mount) {
 func (f failovers) interrupt(r *readers, s interruptedStep) {
 	m := r.mount
 	m.t.Helper()
+	m.client = f.active(m.t).Client
 	release := m.Hold()
 	defer release()
 	outcome, operator := make(chan error, 1), *m
+	waiting, answered := context.WithTimeout(m.t.Context(), time.Minute)
 	go func() {
+		defer answered()
 		_, err := operator.write(s.path, s.data)
 		outcome <- err
 	}()
-	m.awaitHeld()
+	if err := m.WaitHeld(waiting, 1); err != nil {
+		release()
+		require.NoError(m.t, errors.Join(err, <-outcome), "%s did not get as far as Fuuffy", s.path)
+	}
 	requests := m.requests()
 	killed := f.failOver(m)
 	require.Error(m.t, <-outcome)

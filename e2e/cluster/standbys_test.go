@@ -21,9 +21,9 @@ import (
 // servers' standbys serve reads, as those of OpenBao and Vault Enterprise do. Others
 // forward all requests to the active node.
 type nodes struct {
-	*stack.Cluster
+	failovers
 	*mount
-	active   *stack.Vault
+	leader   *stack.Vault
 	standbys []*stack.Vault
 	// serving is whether the standbys serve reads.
 	serving bool
@@ -35,7 +35,7 @@ const followed = time.Second
 // TestStandbys works through standbys: it can't be told from work through the active node.
 func TestStandbys(t *testing.T) {
 	t.Parallel()
-	n := &nodes{Cluster: newFailovers(t).Cluster}
+	n := &nodes{failovers: newFailovers(t)}
 	n.lookWhoIsActive(t)
 	// The refresh window of this token opens 42 seconds from now.
 	n.mount = n.newMount(t, "standbys", fuuffytest.Config{TokenLifetime: 112 * time.Second})
@@ -60,29 +60,13 @@ func TestStandbys(t *testing.T) {
 // node its lead.
 func (n *nodes) lookWhoIsActive(t *testing.T) {
 	t.Helper()
-	var err error
-	n.active, err = n.Active(t.Context())
-	require.NoError(t, err)
-	n.standbys = slices.DeleteFunc(slices.Clone(n.Nodes), func(node *stack.Vault) bool { return node == n.active })
-}
-
-// newMount returns a mount that all nodes know. A standby that serves reads hears of it
-// moments later, and has nothing at this path until then.
-func (n *nodes) newMount(t *testing.T, path string, sandbox fuuffytest.Config) *mount {
-	t.Helper()
-	m := newMount(t, n.active, path, sandbox, nil)
-	for _, node := range n.standbys {
-		require.NoError(t, stack.Eventually(t.Context(), "a standby to know the mount", func() error {
-			_, err := readToken(t.Context(), node.Client, path)
-			return err
-		}))
-	}
-	return m
+	n.leader = n.active(t)
+	n.standbys = slices.DeleteFunc(slices.Clone(n.Nodes), func(node *stack.Vault) bool { return node == n.leader })
 }
 
 // testOneToken also finds out who serves it.
 func (n *nodes) testOneToken() {
-	held := n.read(n.active)
+	held := n.read(n.leader)
 	n.everywhere("the token", func(token string) bool { return token == held })
 	assert.Equal(n.t, 1, n.requests())
 
@@ -100,7 +84,7 @@ func (n *nodes) testOneToken() {
 
 // testReports reports one dead token from many apps, through all nodes.
 func (n *nodes) testReports() {
-	held := n.read(n.active)
+	held := n.read(n.leader)
 	// A token younger than a tenth of its life is not replaced.
 	young := time.After(112 * time.Second / 10)
 	require.True(n.t, n.RevokeToken(held))
@@ -127,7 +111,7 @@ func (n *nodes) testReports() {
 
 // testRotation takes the steps through standbys only.
 func (n *nodes) testRotation() {
-	held := n.read(n.active)
+	held := n.read(n.leader)
 	n.through(n.standbys[0]).step("rotate-root", map[string]any{"client_id": newClientID, "client_secret": secret}, "staged")
 	assert.Equal(n.t, held, n.read(n.standbys[1]), "a stage changes nothing for apps")
 	n.through(n.standbys[1]).step("rotate-root/promote", nil, "promoted")
@@ -144,7 +128,7 @@ func (n *nodes) testRotation() {
 
 // testEmergency drops a compromised token: no node may go on serving it.
 func (n *nodes) testEmergency() {
-	held := n.read(n.active)
+	held := n.read(n.leader)
 	const emergencyClientID = "emergency-shop"
 	n.CreateClient(emergencyClientID, secret)
 	n.through(n.standbys[1]).step("rotate-root", map[string]any{"client_id": emergencyClientID, "client_secret": secret, "compromised": true}, "promoted")
@@ -164,11 +148,9 @@ func (n *nodes) testLeaderKilled() {
 	r := startReaders(m, n.standbys, 100*time.Millisecond, allowed)
 	held := m.token()
 
-	n.active.Kill()
+	n.leader.Kill()
 	n.Nodes = n.standbys
-	elected, err := n.Active(n.t.Context())
-	require.NoError(n.t, err)
-	m.client = elected.Client
+	m.client = n.active(n.t).Client
 	r.everyone()
 	m.step("rotate-root", map[string]any{"client_id": newClientID, "client_secret": secret}, "staged")
 	r.everyone()

@@ -89,7 +89,8 @@ func (s *site) checkOut() {
 	}
 }
 
-// A mount that was enabled as the program is called goes on, and can be moved.
+// A mount that was enabled as the program is called goes on, can be upgraded, and can be
+// moved.
 func TestLongName(t *testing.T) {
 	t.Parallel()
 	s, commands := newSite(t), guide(t)
@@ -98,7 +99,25 @@ func TestLongName(t *testing.T) {
 	require.NoError(t, s.vault.Register(t.Context(), pluginName, file, version))
 	require.NoError(t, s.vault.Client.Sys().MountWithContext(t.Context(), "fuuffy", &api.MountInput{Type: pluginName}))
 	s.write("config", s.credentials())
-	require.True(t, s.TokenAlive(s.accessToken()))
+	token, requests := s.accessToken(), s.requests()
+	require.True(t, s.TokenAlive(token))
+
+	// The guide says where the long name goes. What it has make build is here already.
+	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "bin"), 0o755))
+	require.NoError(t, os.Symlink(newPlugin, filepath.Join(s.dir, "bin", pluginName)))
+	s.typed(strings.NewReplacer(
+		"version=v0.2.0", "version="+newVersion,
+		"make build ", ": make build ",
+		"secret fuuffy\n", "secret "+pluginName+"\n",
+		"plugin=fuuffy ", "plugin="+pluginName+" ",
+		"-path=fuuffy-rehearsal -plugin-version=$version fuuffy", "-path=fuuffy-rehearsal -plugin-version=$version "+pluginName,
+	).Replace(strings.Join(commands["Upgrade"], "")))
+	assert.Equal(t, newVersion, s.running())
+	assert.Equal(t, token, s.accessToken())
+	assert.Equal(t, requests, s.requests())
+	info, err := s.vault.Client.Sys().GetMountWithContext(t.Context(), "fuuffy")
+	require.NoError(t, err)
+	assert.Equal(t, pluginName, info.Type)
 
 	require.NoError(t, s.vault.RegisterPlugin(t.Context(), file, version))
 	created := time.Now().UTC().AddDate(0, 0, -10).Format(time.DateOnly)

@@ -22,6 +22,8 @@ type openAPI struct {
 	// operations are by method and path in the mount, as in "GET config".
 	operations map[string]*framework.OASOperation
 	schemas    map[string]*framework.OASSchema
+	// patches is whether the document has any PATCH, of whatever mount.
+	patches bool
 }
 
 func (m *mount) openAPI() *openAPI {
@@ -34,6 +36,7 @@ func (m *mount) openAPI() *openAPI {
 
 	spec := &openAPI{operations: map[string]*framework.OASOperation{}, schemas: map[string]*framework.OASSchema{}}
 	for path, item := range document.Paths {
+		spec.patches = spec.patches || item.Patch != nil
 		path, ours := strings.CutPrefix(path, "/"+m.path+"/")
 		if !ours {
 			continue

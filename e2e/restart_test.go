@@ -42,7 +42,7 @@ func TestTokenSurvives(t *testing.T) {
 			})
 		}},
 		{"plugin reloaded", func(t *testing.T) error {
-			command(t, v, "plugin", "reload", "-type=secret", "-plugin="+stack.Engine)
+			command(t, v, "plugin", "reload", "-plugin="+stack.Engine)
 			return nil
 		}},
 		{"Vault stopped", func(t *testing.T) error {

@@ -6,6 +6,7 @@
 # Prints the path of a usable program on stdout, and everything else on stderr:
 #
 #   1. $VAULT_BIN, $PROMETHEUS_BIN or $PROMTOOL_BIN, if set (an error if it is no good);
+#      VAULT_BIN may also name OpenBao;
 #   2. the program from PATH, if it is new enough;
 #   3. the program built from its Go module below tools/, once per user.
 #
@@ -48,9 +49,14 @@ use_given() {
 	remedy="Correct it, or unset it to have $program found or built."
 	command -v "$given" >/dev/null 2>&1 ||
 		fail "$variable=$given is not an executable file. $remedy"
+	if [ "$program" = vault ] && "$given" --version 2>&1 </dev/null | grep -q '^OpenBao v'; then
+		program=OpenBao
+		banner='OpenBao v'
+		minimum=2.5 # The oldest that the tests ran in.
+	fi
 	version=$(version_of "$given")
 	new_enough "$version" ||
-		fail "$variable=$given is ${version:-not $program}; $minimum or newer is needed. $remedy"
+		fail "$variable=$given is ${version:-not $program}; $program $minimum or newer is needed. $remedy"
 	absolute "$(command -v "$given")"
 }
 

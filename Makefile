@@ -65,7 +65,7 @@ soak: build ## Run the tests that look for what only time brings: chaos for 100 
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
-compat: build ## Run the heart of the end-to-end tests in older Vaults too (builds each the first time)
+compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN (builds each Vault the first time)
 	@scripts/compat.sh
 
 demo: build ## Show the engine at work in a real Vault, step by step

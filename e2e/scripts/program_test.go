@@ -47,7 +47,7 @@ var programs = map[string]struct {
 const fakeGo = `#!/bin/sh
 cd "$(dirname "$0")"
 echo "$GOFLAGS $*" >>calls
-if [ "$1" = test ]; then echo "tests in $VAULT_BIN"; case $VAULT_BIN in */vault-1.19.*) exit 1 ;; *) exit 0; esac; fi
+if [ "$1" = test ]; then echo "ok tests in $VAULT_BIN"; echo "    some_test.go:1: lacks: wings"; case $VAULT_BIN in */vault-1.19.*) exit 1 ;; *) exit 0; esac; fi
 while [ -e hold ]; do sleep 0.1; done
 if [ -e fail ]; then echo 'no space left on device'; exit 1; fi
 while [ "$1" != -o ]; do shift; done
@@ -355,17 +355,35 @@ func TestBrokenBuild(t *testing.T) {
 	assert.Equal(t, []string{"build.log"}, m.left())
 }
 
-// What fails in one Vault keeps none of the others from being tried.
+// What fails in one Vault keeps none of the others from being tried. The server that
+// somebody names comes last.
 func TestCompat(t *testing.T) {
 	m := newMachine(t)
-	status, out, messages := m.startScript([]string{"../../scripts/compat.sh"}).end()
+	given := m.write("bao", fmt.Sprintf(fakeOpenBao, "2.5.5"))
+	for _, test := range []struct {
+		variables []string
+		passed    int
+	}{
+		{nil, 2},
+		{[]string{"VAULT_BIN=" + given}, 3},
+	} {
+		status, out, messages := m.startScript([]string{"../../scripts/compat.sh"}, test.variables...).end()
 
-	assert.Equal(t, 1, status, messages)
-	before, table, found := strings.Cut(out, "\n\n")
-	require.True(t, found, out)
-	assert.Contains(t, before, "/vault-1.18.1-")
-	assert.Contains(t, before, "/vault-1.19.5-")
-	assert.Contains(t, before, "/vault-1.21.2-")
-	assert.Equal(t, 1, strings.Count(table, "FAILED"), table)
-	assert.Equal(t, 2, strings.Count(table, "passed"), table)
+		assert.Equal(t, 1, status, messages)
+		before, table, found := strings.Cut(out, "\n\n")
+		require.True(t, found, out)
+		for _, vault := range []string{"/vault-1.18.1-", "/vault-1.19.5-", "/vault-1.21.2-"} {
+			assert.Contains(t, before, vault)
+		}
+		assert.Equal(t, 1, strings.Count(table, "FAILED"), table)
+		assert.Equal(t, test.passed, strings.Count(table, "passed"), table)
+		assert.Equal(t, test.passed+1, strings.Count(table, "    lacks: wings\n"), table)
+		if test.variables != nil {
+			assert.Contains(t, before, "==> OpenBao v2.5.5\nok tests in "+given)
+		}
+	}
+
+	status, _, messages := m.startScript([]string{"../../scripts/compat.sh"}, "VAULT_BIN="+m.write("other", "#!/bin/sh\n")).end()
+	assert.Equal(t, 1, status)
+	assert.Contains(t, messages, "is not vault", "before anything is built or run")
 }

@@ -119,7 +119,7 @@ func (d *apiDocs) example(method, path string, payload map[string]any) map[strin
 	if method == http.MethodPatch && !d.spec.patches {
 		require.Nil(d.t, operation)
 		r := d.send(method, path, payload)
-		require.Equal(d.t, http.StatusOK, r.code, "the operation is there all the same")
+		require.Equal(d.t, http.StatusNoContent, r.code, "the operation is there all the same")
 		return r.data
 	}
 	require.NotNil(d.t, operation, "%s %s", method, path)

@@ -80,12 +80,34 @@ func (m *mount) write(path string, data map[string]any) (*api.Secret, error) {
 	return m.client.Logical().WriteWithContext(m.t.Context(), m.path+"/"+path, data)
 }
 
+// retry makes a request again that met a cluster without an active node, as people do. A
+// busy machine may cost the active node its lead at any time.
+func (m *mount) retry(request func() (*api.Secret, error)) *api.Secret {
+	m.t.Helper()
+	var answer *api.Secret
+	require.NoError(m.t, stack.Eventually(m.t.Context(), "an active node", func() (err error) {
+		answer, err = request()
+		if err != nil && !election.covers(err) {
+			require.NoError(m.t, err)
+		}
+		return err
+	}))
+	return answer
+}
+
+func (m *mount) read(path string) *api.Secret {
+	m.t.Helper()
+	answer := m.retry(func() (*api.Secret, error) {
+		return m.client.Logical().ReadWithContext(m.t.Context(), m.path+"/"+path)
+	})
+	require.NotNil(m.t, answer)
+	return answer
+}
+
 // token reads the token as an app does.
 func (m *mount) token() string {
 	m.t.Helper()
-	answer, err := m.client.Logical().ReadWithContext(m.t.Context(), m.path+"/token")
-	require.NoError(m.t, err)
-	require.NotNil(m.t, answer)
+	answer := m.read("token")
 	token, _ := answer.Data["access_token"].(string)
 	require.NotEmpty(m.t, token)
 	return token
@@ -94,17 +116,14 @@ func (m *mount) token() string {
 // step takes a step of the rotation and expects that it leads to a state.
 func (m *mount) step(path string, data map[string]any, state string) {
 	m.t.Helper()
-	answer, err := m.write(path, data)
-	require.NoError(m.t, err)
+	answer := m.retry(func() (*api.Secret, error) { return m.write(path, data) })
 	require.Equal(m.t, state, answer.Data["state"])
 }
 
 // rotation is where the rotation stands, without what a node counts for itself.
 func (m *mount) rotation() map[string]any {
 	m.t.Helper()
-	answer, err := m.client.Logical().ReadWithContext(m.t.Context(), m.path+"/rotate-root")
-	require.NoError(m.t, err)
-	require.NotNil(m.t, answer)
+	answer := m.read("rotate-root")
 	delete(answer.Data, "auth_failures")
 	return answer.Data
 }

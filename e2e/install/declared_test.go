@@ -4,7 +4,6 @@ package install
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -39,9 +38,8 @@ func TestDeclaredPlugin(t *testing.T) {
 				plugins: t.TempDir(),
 			}
 			s.CreateClient(clientID, secret)
-			s.install(programs.Plugin, pluginName+"-"+programs.PluginVersion)
-			if name == "as an image" {
-				require.NoError(t, os.Remove(filepath.Join(s.plugins, pluginName+"-"+programs.PluginVersion)))
+			if name == "as a file" {
+				s.install(programs.Plugin, pluginName+"-"+programs.PluginVersion)
 			}
 			settings := strings.NewReplacer(
 				`plugin_directory     = "/etc/openbao/plugins"`, "", // The stack names it.
@@ -60,7 +58,7 @@ func TestDeclaredPlugin(t *testing.T) {
 			_, err = s.vault.Client.Sys().GetPluginWithContext(t.Context(), &api.GetPluginInput{
 				Name: stack.Engine, Type: api.PluginTypeSecrets, Version: programs.PluginVersion,
 			})
-			if strings.Contains(string(log), "unknown or unsupported field plugin found in configuration") {
+			if strings.Contains(string(log), "unknown or unsupported field plugin_auto_register found in configuration") {
 				require.True(t, stack.Lacks(t, "plugins in the server's configuration, "+name, err, "Code: 404"))
 				return
 			}

@@ -32,10 +32,6 @@ path "sys/plugins/reload/backend" {
   capabilities = ["update"]
 }
 
-path "sys/plugins/reload/secret/fuuffy" {
-  capabilities = ["update"]
-}
-
 path "sys/policies/acl/fuuffy-*" {
   capabilities = ["create", "read", "update"]
 }

@@ -129,7 +129,7 @@ func (s *snapshot) conditions() []condition {
 	r, t, failure := &s.Rotation, s.cached.Token, s.cached.Failure
 	served := s.served()
 	add(failure != nil && !served, healthFailing, "apps get no token: %s", failure)
-	add(failure != nil && served, healthDegraded, "Fuuffy gives no newer token, and apps get the cached one: %s", failure)
+	add(failure != nil && served, healthDegraded, "Fuuffy grants no newer token, and apps get the cached one: %s", failure)
 	add(s.fallbackActive(), healthDegraded, "Fuuffy rejects the new credentials of client %s, and apps get tokens of the previous client. Do not revoke that one now.", s.Current.ClientID)
 	add(s.cached.Suspect && t != nil, healthDegraded, "an app reported that Fuuffy refused the cached token, and Fuuffy gave no other yet")
 	add(r.Compromised, healthDegraded, "client %s is compromised and not yet proved to be dead; "+restartAgents, clientIDOf(r.Previous))

@@ -53,7 +53,7 @@ func TestDeadCredentialsWrittenAgain(t *testing.T) {
 		m.sandbox.CreateClient(testClientID, testSecret)
 		m.do(logical.UpdateOperation, "config", same)
 		assert.Equal(t, "ok", m.status()["upstream_state"])
-		assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+		assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
 	})
 }
 
@@ -96,7 +96,7 @@ func TestHealthAndNextStep(t *testing.T) {
 		"refresh fails": {
 			stateIdle,
 			func(m *mount) { m.sandbox.SetFault(faultUnavailable); time.Sleep(52 * time.Minute); m.read() },
-			"degraded", "vault write -f fuuffy/rotate-root/check", "gives no newer token",
+			"degraded", "vault write -f fuuffy/rotate-root/check", "grants no newer token",
 			func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") },
 		},
 		"staged, rejected": {
@@ -362,7 +362,7 @@ func TestSuspectToken(t *testing.T) {
 		resp := m.read()
 		assert.Equal(t, token, resp.Data["access_token"])
 		require.Len(t, resp.Warnings, 1)
-		assert.Contains(t, resp.Warnings[0], "reported that Fuuffy refused this token")
+		assert.Contains(t, resp.Warnings[0], "reported that Fuuffy rejected this token")
 		assert.LessOrEqual(t, resp.Data["ttl"], int64(60))
 		assert.Equal(t, "suspect", m.status()["token_state"])
 		assert.Equal(t, 1.0, m.metric("fuuffy_token_suspect"))
@@ -515,7 +515,7 @@ func TestConfigIsNotDeletedInTheMiddleOfARotation(t *testing.T) {
 	m.do(logical.DeleteOperation, "config", pairs("force", true))
 	m.refused(logical.ReadOperation, "token", nil)
 	_, text = m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret, "force", true))
-	assert.Contains(t, text, "force goes with deleting")
+	assert.Contains(t, text, "force is for deleting")
 }
 
 func TestCredentialsCreated(t *testing.T) {
@@ -739,10 +739,10 @@ func TestCheckIsLogged(t *testing.T) {
 		m.write("rotate-root/check")
 		time.Sleep(checkInterval)
 		m.write("rotate-root/check")
-		assert.Equal(t, 1, m.log.count("Fuuffy gives no token"))
+		assert.Equal(t, 1, m.log.count("Fuuffy grants no token"))
 		m.sandbox.ClearFault()
 		time.Sleep(checkInterval)
 		m.write("rotate-root/check")
-		assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+		assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
 	})
 }

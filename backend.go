@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package fuuffy is a Vault secrets engine that keeps the client credentials of
-// the Fuuffy shipping API and hands out a cached access token in their place.
+// Package fuuffy is a Vault secrets engine that keeps the client credentials of the Fuuffy
+// shipping API and gives apps a cached access token.
 package fuuffy
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// backend is one mount of the engine. What changes together is in the state of its
-// cache, the configuration in force included.
+// backend is one mount of the engine. Everything that changes together is in the state of its
+// cache, including the configuration in force.
 type backend struct {
 	*framework.Backend
 
@@ -49,8 +49,8 @@ type backend struct {
 	checked atomic.Int64
 }
 
-// Factory makes the backend of one mount. It touches no storage: Vault also calls
-// it just to learn what the plugin offers.
+// Factory makes the backend of one mount. It touches no storage, because Vault also calls it
+// just to learn what the plugin offers.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := newBackend()
 	if err := b.Setup(ctx, conf); err != nil {
@@ -100,9 +100,9 @@ func newBackend() *backend {
 	return b
 }
 
-// HandleRequest is part of logical.Backend. A warm read of the token goes around the
-// framework, which would call back to Vault for the replication state: every node
-// serves the token it holds.
+// HandleRequest is part of logical.Backend. A warm read of the token bypasses the framework,
+// which would call back to Vault for the replication state. Every node serves its own cached
+// token, so it doesn't need that call.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if req.Operation == logical.ReadOperation && req.Path == tokenKey {
 		if resp, ok := b.warmToken(req.Data); ok {
@@ -126,27 +126,27 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return resp, nil
 }
 
-// HandleExistenceCheck is part of logical.Backend. What is written has no part in it:
-// Vault would hide from the user what is wrong with that, which the operation says.
+// HandleExistenceCheck is part of logical.Backend. It ignores the written fields: if they were
+// wrong, Vault would hide the reason from the user. The operation itself says it.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	bare := *req
 	bare.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-// initialize loads what is stored, so that the first read after an unseal, a
-// failover or a crash is a warm one. What can't be read now is tried again then.
+// initialize loads what is stored, so that the first read after an unseal, a failover, or a
+// crash is a warm one. If that fails, the first read retries.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
 	c, err := b.inForce(ctx, req.Storage)
 	if err == nil {
 		b.cache.Restore(ctx, c)
 	} else if !errors.Is(err, errNotConfigured) {
-		b.log().Warn("could not load the configuration; it is tried again on the first request", "error", err)
+		b.log().Warn("could not load the configuration; the first request retries", "error", err)
 	}
 	return nil
 }
 
-// periodic runs once a minute. It opens the refresh of a token that is in use.
+// periodic runs once a minute. It starts the refresh of a token that is in use.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
@@ -194,10 +194,9 @@ func (b *backend) clean(context.Context) { b.cache.Close() }
 
 var schemaReference = regexp.MustCompile(`"\$ref":("[^"]*")`)
 
-// keepReferences keeps the schemas of the OpenAPI document, which the help of the whole
-// mount has, tied to their operations. Of a plugin's document Vault reads a reference
-// as ref where it is $ref, and so would lose it (hashicorp/vault#30714): it is given
-// under both names.
+// keepReferences keeps the schemas in the mount's OpenAPI document tied to their operations.
+// Vault expects a plugin's references as ref instead of $ref and would lose them
+// (hashicorp/vault#30714), so the document has both.
 func keepReferences(resp *logical.Response) error {
 	document, err := json.Marshal(resp.Data["openapi"])
 	if err != nil {
@@ -213,12 +212,12 @@ func keepReferences(resp *logical.Response) error {
 
 const backendHelp = `
 The Fuuffy secrets engine keeps the client credentials of the Fuuffy shipping API
-and hands out access tokens in their place.
+and gives applications access tokens. Applications never see the client secret.
 
-Write the credentials to "config" once. Applications read "token": the access
-token is cached, has at least five minutes to live, and is replaced in the
-background, so that however many applications read it Fuuffy is asked about once
-an hour. Operators rotate the credentials every 90 days through "rotate-root",
-without an outage. "status" shows how the mount is doing, "metrics" the same for
-Prometheus.
+Write the credentials to "config" once. Applications read "token": the engine caches
+the access token, refreshes it in the background, and serves it only while it lives
+for at least five more minutes. However many applications read it, the engine makes
+about one request an hour. Rotate the credentials every 90 days with "rotate-root",
+without an outage. "status" shows people how the mount is doing, "metrics" shows it
+to Prometheus.
 `

@@ -92,7 +92,7 @@ func (c *client) proveDead(ctx context.Context, t transition) error {
 	}
 	return &explainedError{
 		meaning: fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID),
-		advice:  "What answered is no proof: Fuuffy itself must reject the client.",
+		advice:  "This response proves nothing: Fuuffy itself must reject the client.",
 		cause:   err,
 	}
 }

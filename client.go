@@ -84,7 +84,7 @@ func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 // Describe is part of tokencache.Source: what every reader gets, but for the ttl.
 func (c *client) Describe(t *tokencache.Cached) (description map[string]any, warning string) {
 	if t.FallbackFor == c.Current.ID {
-		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, and this token is of the previous client: tell whoever rotates them", c.Current.ClientID)
+		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, so this token belongs to the previous client: tell whoever rotates the credentials", c.Current.ClientID)
 	}
 	return map[string]any{
 		"access_token":        t.Value,
@@ -164,7 +164,7 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 		return tokencache.Token{}, err
 	}
 	if granted.AssumedExpiry {
-		c.b.log().Info("Fuuffy did not say how long the access token lives; taking the documented time", "life", upstream.DefaultTokenLife)
+		c.b.log().Info("Fuuffy didn't say how long the access token lives; assuming the documented time", "life", upstream.DefaultTokenLife)
 	}
 	issued := began.Wall.UTC()
 	return tokencache.Token{

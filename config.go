@@ -100,7 +100,7 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	var c storedConfig
 	// The decoder's own words are left out: they could quote the entry.
 	if err := entry.DecodeJSON(&c); err != nil || c.Current.ClientID == "" {
-		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it anew")
+		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it again")
 	}
 	// Older versions stored the bundle as it was written.
 	if certificates, err := readCACert(c.Endpoint.CACert); err == nil {
@@ -136,7 +136,7 @@ func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (
 		return nil, err
 	}
 	if (stored == nil) != (based == nil) || stored != nil && stored.WriteID != based.WriteID {
-		return nil, userError("the configuration was changed by somebody else meanwhile, and nothing was saved: read it, and repeat this if it is still right")
+		return nil, userError("somebody else changed the configuration at the same time; nothing was saved. Read it, and repeat this command if it is still right")
 	}
 	return stored, nil
 }

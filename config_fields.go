@@ -14,11 +14,11 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// setting is a field of config that is neither a credential nor part of the endpoint.
-// An entry in settings and a field of storedConfig are all that one needs.
+// setting is a field of config that is neither a credential nor part of the endpoint. To add
+// one, add an entry to settings and a field to storedConfig.
 type setting struct {
 	name string
-	// written describes the field in a write, shown the one in a read.
+	// written describes the field in a write, shown in a read.
 	written, shown *framework.FieldSchema
 	// set takes the value of a write, or the default.
 	set func(c *storedConfig, value any) error
@@ -31,22 +31,22 @@ var settings = []setting{
 		"How long to wait for one attempt of a token request."),
 	duration("token_expiry_buffer", 5*time.Minute, 30*time.Second, 30*time.Minute,
 		func(c *storedConfig) *time.Duration { return &c.TokenExpiryBuffer },
-		"A token with less time left than this is not served. It is half of the token's life at most."),
+		"The engine doesn't serve a token that has less time left than this. At most half of the token's life."),
 	duration("token_refresh_window", 5*time.Minute, 30*time.Second, 30*time.Minute,
 		func(c *storedConfig) *time.Duration { return &c.TokenRefreshWindow },
-		"How long before the buffer a replacement is fetched in the background."),
+		"How long before the buffer the engine requests the next token in the background."),
 	duration("rotation_period", 90*24*time.Hour, time.Hour, 3*365*24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.RotationPeriod },
-		"After how long the credentials are due for rotation. Fuuffy asks for 90 days."),
+		"When credentials are due for rotation, counted from when they came into force. Fuuffy requires 90 days."),
 	duration("rotation_reminder", 14*24*time.Hour, 0, 365*24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.RotationReminder },
-		"How early to say that a rotation is due."),
+		"How early reminders of a due rotation start."),
 	boolean("stale_if_error", false,
 		func(c *storedConfig) *bool { return &c.StaleIfError },
-		"Serve a token inside its buffer, with a warning, if Fuuffy gives no new one."),
+		"Serve a token inside its buffer, with a warning, if Fuuffy grants no new one."),
 }
 
-// duration is a time span: whole seconds outside, a Duration inside.
+// duration is a time span: whole seconds for users, a Duration in the code.
 func duration(name string, standard, least, most time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
 	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(least), shortDuration(most), shortDuration(standard))
 	return setting{
@@ -94,11 +94,11 @@ var configFields = func() map[string]*framework.FieldSchema {
 			Description: "The Fuuffy environment that the credentials belong to: production, which is the default, or testing.",
 		},
 		"base_url": {
-			Type: framework.TypeString, Description: "The API's address, if it is not the environment's own: a private gateway, or a sandbox. https only. Empty: the environment's.",
+			Type: framework.TypeString, Description: "The API's address, if it differs from the environment's: a private gateway, or a sandbox. https only. If empty, the environment's address.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
 		"ca_cert": {
-			Type: framework.TypeString, Description: "A PEM bundle of the certificate authorities to trust instead of the system's. Empty: the system's.",
+			Type: framework.TypeString, Description: "A PEM bundle of the certificate authorities to trust instead of the system's. If empty, the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "textarea"},
 		},
 		"credentials_created": {
@@ -106,11 +106,11 @@ var configFields = func() map[string]*framework.FieldSchema {
 		},
 		"force": {
 			Type: framework.TypeBool, Default: false,
-			Description: "Only when deleting: delete the configuration although a rotation is under way.",
+			Description: "Only for deletes: delete the configuration even though a rotation is in progress.",
 		},
 		"verify_connection": {
 			Type: framework.TypeBool, Default: true,
-			Description: "Try new credentials with a token request before they are saved. By default true.",
+			Description: "Test new credentials with a token request before saving them. By default true.",
 		},
 	}
 	for _, f := range settings {
@@ -119,8 +119,8 @@ var configFields = func() map[string]*framework.FieldSchema {
 	return fields
 }()
 
-// configResponseFields are the fields that a read shows: no secret, nothing that
-// is only an instruction.
+// configResponseFields are the fields that a read shows: no secret, and nothing that only
+// instructs a write.
 func configResponseFields() map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{}
 	for _, name := range []string{"client_id", "environment", "base_url", "ca_cert"} {
@@ -133,7 +133,7 @@ func configResponseFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-// required is a copy of a field that must not be left out.
+// required is a copy of a field that users must not leave out.
 func required(field *framework.FieldSchema) *framework.FieldSchema {
 	copied := *field
 	copied.Required = true
@@ -143,7 +143,7 @@ func required(field *framework.FieldSchema) *framework.FieldSchema {
 // configChange is a configuration that a write asks for.
 type configChange struct {
 	config storedConfig
-	// moved is set when the endpoint is another, renewed when the credentials are.
+	// moved is set when the endpoint changes, renewed when the credentials do.
 	moved, renewed bool
 	warnings       []string
 }
@@ -169,9 +169,9 @@ func (c *configChange) warn(text string) { c.warnings = append(c.warnings, text)
 // configWrite is a write of the config.
 type configWrite struct {
 	data *framework.FieldData
-	// id is the name of the credentials if they are others.
+	// id is the engine's name for the credentials if they change.
 	id string
-	// failing is set when the last token request did not bring a token.
+	// failing is set when the last token request failed.
 	failing bool
 }
 
@@ -179,7 +179,7 @@ type configWrite struct {
 func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, error) {
 	d, c := w.data, &configChange{}
 	if _, ok := d.GetOk("force"); ok {
-		return transition{}, userError("force goes with deleting the configuration: leave it out; nothing was changed")
+		return transition{}, userError("force is for deleting the configuration; nothing was changed. Leave it out")
 	}
 	if stored != nil {
 		c.config = *stored
@@ -207,29 +207,29 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 	}
 	t.next = c.config
 	t.unchanged = stored != nil && reflect.DeepEqual(t.next, *stored)
-	// A write that brings the secret is meant to end a failure: it is tried, changed or not.
+	// A write that brings the secret is meant to end a failure: test it, changed or not.
 	_, secret := d.GetOk("client_secret")
 	tryAgain := w.failing && secret
 	switch verify := d.Get("verify_connection").(bool); {
 	case verify && (t.renewed || tryAgain):
 		t.mustWork, t.unchanged = &t.next.Current, false
 	case !verify && t.renewed:
-		c.warn("the credentials were saved without being tried (verify_connection=false)")
+		c.warn("the credentials were saved without a test (verify_connection=false)")
 	}
 	t.warnings = c.warnings
 	return t, nil
 }
 
-// renew gives the credentials, which are others or sent elsewhere, a new name.
+// renew gives the credentials a new name, because they or their endpoint changed.
 func (c *configChange) renew(stored *storedConfig, id string, now time.Time) error {
 	if state := c.config.Rotation.state(); state != stateIdle {
-		return refusedStep("a rotation is under way (" + state + "), so credentials and endpoint can't change; nothing was saved.")
+		return refusedStep("a rotation is in progress (" + state + "), so credentials and endpoint can't change; nothing was saved.")
 	}
 	current := &c.config.Current
 	current.ID = id
 	if c.renewed {
 		current.SetAt = now
-		c.config.Rotation.tickOff(current.ClientID) // It is not given up any more.
+		c.config.Rotation.tickOff(current.ClientID) // It is in use again.
 		record := rotationRecord{Step: "replaced", At: now, ClientID: current.ClientID, Detail: "through config"}
 		if stored == nil {
 			record.Step, record.Detail = "configured", ""
@@ -239,7 +239,7 @@ func (c *configChange) renew(stored *storedConfig, id string, now time.Time) err
 	return nil
 }
 
-// applyCreated takes a date for credentials that are older than their first write here.
+// applyCreated sets the date of credentials that are older than their first write here.
 func (c *configChange) applyCreated(d *framework.FieldData, now time.Time) error {
 	text, _, err := textField(d, "credentials_created")
 	if err != nil || text == "" {
@@ -311,10 +311,10 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 	if stored == nil || *e == stored.Endpoint {
 		return nil
 	}
-	// Whoever may write the config but does not know the secret must not be able to
-	// have it sent to a host of theirs.
+	// Somebody who may write the config but doesn't know the secret must not be able to send
+	// it to their own host.
 	if _, ok := d.GetOk("client_secret"); !ok {
-		return userError("client_secret must come along when environment, base_url or ca_cert change: they decide where it is sent")
+		return userError("write client_secret too when environment, base_url, or ca_cert change: they decide where the engine sends it")
 	}
 	c.moved = true
 	return nil

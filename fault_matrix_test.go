@@ -251,7 +251,7 @@ func classOf(o faultOutcome) upstream.Failure {
 		"Fuuffy's rate limit":           upstream.RateLimited,
 		"Fuuffy can't be reached":       upstream.Unavailable,
 		"Fuuffy is down: it answered":   upstream.Unavailable,
-		"Fuuffy's answer has no valid ": upstream.Malformed,
+		"Fuuffy's response has no valid ": upstream.Malformed,
 	} {
 		if strings.HasPrefix(o.message, beginning) {
 			return class

@@ -167,7 +167,7 @@ var acceptedHostile = map[string][]string{
 	"stale_if_error":       {"null", "empty", "bool", "number"},
 	"verify_connection":    {"null", "empty", "bool", "number"},
 	"compromised":          {}, // It never comes alone.
-	"force":                {}, // No rotation is under way.
+	"force":                {}, // No rotation is in progress.
 	// Whatever an app got a 401 for, it is not the cached one.
 	"rejected_token": {"null", "empty", "bool", "number", "huge text", "control characters", "not UTF-8", "template", "absurd duration", "negative duration"},
 }

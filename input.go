@@ -100,10 +100,10 @@ func readCACert(bundle string) (string, error) {
 		case block == nil:
 			return "", userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
 		case block.Type != "CERTIFICATE":
-			return "", userError("ca_cert must have only CERTIFICATE blocks in it: take out what else is there, above all private keys")
+			return "", userError("ca_cert must contain only CERTIFICATE blocks: remove everything else, private keys above all")
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", userError("ca_cert has a damaged certificate in it: copy the file again")
+			return "", userError("ca_cert contains a damaged certificate: copy the file again")
 		}
 		certificates.Write(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
 		rest = bytes.TrimSpace(rest)

@@ -215,7 +215,7 @@ func TestMinTTLOfATokenWithAFault(t *testing.T) {
 			time.Sleep(40 * time.Minute)
 			down(m)
 			m.refused(logical.UpdateOperation, "token", pairs("rejected_token", held))
-		}, 20 * time.Minute, "An app reported that Fuuffy refused this token"},
+		}, 20 * time.Minute, "An app reported that Fuuffy rejected this token"},
 		"of the previous credentials": {func(m *mount) {
 			m.read()
 			m.sandbox.CreateClient(successorID, successorSecret)
@@ -226,7 +226,7 @@ func TestMinTTLOfATokenWithAFault(t *testing.T) {
 			m.read()
 			time.Sleep(40 * time.Minute)
 			down(m)
-		}, 20 * time.Minute, "this token is of the previous client"},
+		}, 20 * time.Minute, "this token belongs to the previous client"},
 		"inside its buffer": {func(m *mount) {
 			m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
 			m.read()
@@ -239,7 +239,7 @@ func TestMinTTLOfATokenWithAFault(t *testing.T) {
 			down(m)
 			m.read()
 			synctest.Wait()
-		}, 5*time.Minute + 10*time.Second, "Fuuffy gives no newer token"},
+		}, 5*time.Minute + 10*time.Second, "Fuuffy grants no newer token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

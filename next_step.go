@@ -86,7 +86,7 @@ func (s *snapshot) nextStepPromoted() string {
 // orRollback is the way back for as long as the previous client works.
 const orRollback = ". If apps have trouble with the new credentials: " + commandRollback
 
-// revokeNow comes first after a leak, even while Fuuffy gives no tokens.
+// revokeNow comes first after a leak, even while Fuuffy grants no tokens.
 func (s *snapshot) revokeNow() string {
 	r := &s.Rotation
 	if !r.Compromised || s.refused(r.Previous) {
@@ -95,7 +95,7 @@ func (s *snapshot) revokeNow() string {
 	return fmt.Sprintf("Revoke %s in the Fuuffy dashboard now. ", toRevoke(r.Previous, &s.Current))
 }
 
-// reachFuuffy is the next step while Fuuffy gives no tokens for another reason than the
+// reachFuuffy is the next step while Fuuffy grants no tokens for another reason than the
 // credentials. No step that needs a token would succeed now.
 func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
 	wait := fmt.Sprintf("the engine retries from %s on", s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339))
@@ -130,7 +130,7 @@ func (s *snapshot) changeEndpoint(setting string) string {
 // what is on the way to it. change is how to change a setting; empty if it is none of those.
 func endpointAdvice(failure *upstream.Error, change func(setting string) string) string {
 	if failure.LeadsElsewhere() {
-		return "base_url does not lead to Fuuffy's API. It ends where /auth/token follows, as in https://gateway.example.com/v1. " +
+		return "base_url doesn't lead to Fuuffy's API. It ends where /auth/token follows, as in https://gateway.example.com/v1. " +
 			"Correct it: " + change("base_url=https://…") + " (base_url= stands for Fuuffy's own address)"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](failure); ok {
@@ -155,10 +155,10 @@ func endpointAdvice(failure *upstream.Error, change func(setting string) string)
 // based is what is stored, nil for nothing.
 func unproved(t transition, based *storedConfig, cause error) error {
 	if t.step == "" {
-		return &explainedError{meaning: "Nothing was saved: the new settings were tried first, and got no access token.", cause: cause}
+		return &explainedError{meaning: "Nothing was saved: the engine tested the new settings first, and got no access token.", cause: cause}
 	}
 	id := t.mustWork.ClientID
-	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: client %s was tried first, and got no access token.", id), cause: cause}
+	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: the engine tested client %s first, and got no access token.", id), cause: cause}
 	failure, ok := errors.AsType[*upstream.Error](cause)
 	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
 		e.inState = true
@@ -173,9 +173,9 @@ func unproved(t transition, based *storedConfig, cause error) error {
 const workflow = `
  1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
  2. vault write <mount>rotate-root client_id=… client_secret=-
-    tries them; nothing else changes. To drop them: vault delete <mount>rotate-root
+    tests them; nothing else changes. To discard them: vault delete <mount>rotate-root
  3. vault write -f <mount>rotate-root/promote
-    puts them in force. If Fuuffy rejects them later, the old ones step in.
+    puts them in force. If Fuuffy rejects them later, the old ones serve.
  4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
  5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
     Revoke the old ones in the Fuuffy dashboard.
@@ -186,5 +186,5 @@ A secret leaked? vault write <mount>rotate-root client_id=… client_secret=- co
 does 2 and 3 in one step, and never uses the old credentials again. Revoke them
 immediately, and complete.
 
-vault read <mount>rotate-root says at any time where you are and what to type next.
+vault read <mount>rotate-root shows where you are and what to type next.
 `

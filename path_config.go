@@ -107,8 +107,8 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 		stored, err := loadConfig(ctx, req.Storage)
 		// What can't be read can be deleted: that is the way out.
 		if err == nil && stored != nil && stored.Rotation.state() != stateIdle && !d.Get("force").(bool) {
-			return userError("a rotation is under way (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
-				"To end the rotation: vault read <mount>rotate-root. To delete all the same: vault delete <mount>config force=true")
+			return userError("a rotation is in progress (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
+				"To end the rotation: vault read <mount>rotate-root. To delete it anyway: vault delete <mount>config force=true")
 		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return fmt.Errorf("delete config: %w", err)
@@ -127,15 +127,15 @@ Configure the credentials, the connection and the policy of this mount.
 `
 
 const configDescription = `
-One mount serves one client of one Fuuffy environment. Copy client_id and
-client_secret from the Fuuffy dashboard; the secret is best read from standard
-input, so that it is on no command line:
+One mount serves one client in one Fuuffy environment. Copy client_id and
+client_secret from the Fuuffy dashboard. Read the secret from standard input, so that
+it is on no command line:
 
     vault write fuuffy/config client_id=… client_secret=-
 
-The first write needs both. The credentials are tried with a token request before
-anything is saved. The secret is never shown again. A later write changes just what
-it names; one that changes environment, base_url or ca_cert must bring
-client_secret along, since it decides where the secret is sent. Deleting the
-configuration deletes the credentials and the cached token too.
+The first write needs both. The engine requests a token with the credentials before
+it saves anything. It never shows the secret again. A later write changes only the
+fields that it names. If it changes environment, base_url, or ca_cert, it must also
+bring client_secret, because these fields decide where the engine sends the secret.
+Deleting the configuration also deletes the credentials and the cached token.
 `

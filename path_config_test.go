@@ -88,8 +88,8 @@ func TestConfigIsVerifiedBeforeItIsSaved(t *testing.T) {
 		text   string
 	}{
 		"rejected":     {faultRejected, 400, "invalid_client: Client authentication failed"},
-		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 404}, 400, "base_url does not lead to Fuuffy"},
-		"redirect":     {fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}, 400, "redirect, which is not followed"},
+		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 404}, 400, "base_url doesn't lead to Fuuffy"},
+		"redirect":     {fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}, 400, "a redirect. The engine doesn't follow it"},
 		"unavailable":  {faultUnavailable, 502, "Fuuffy is down: it answered 503"},
 		"malformed":    {faultMalformed, 502, "text/html instead of JSON"},
 		"rate limited": {faultRateLimited, 429, "It asks to wait 10m0s"},
@@ -125,7 +125,7 @@ func TestConfigWithoutVerification(t *testing.T) {
 	m := newMount(t)
 	resp := m.do(logical.CreateOperation, "config", pairs("client_id", "anything", "client_secret", "wrong", "verify_connection", false))
 	require.Len(t, resp.Warnings, 1)
-	assert.Contains(t, resp.Warnings[0], "without being tried")
+	assert.Contains(t, resp.Warnings[0], "without a test")
 	assert.Zero(t, m.requests())
 }
 
@@ -156,7 +156,7 @@ func TestEndpointChangeNeedsTheSecret(t *testing.T) {
 			token := m.readToken()
 			status, text := m.refused(logical.UpdateOperation, "config", pairs(field, value))
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, text, "client_secret must come along")
+			assert.Contains(t, text, "write client_secret too")
 			assert.Equal(t, 1, m.requests(), "nothing was sent anywhere")
 			assert.Equal(t, token, m.readToken())
 
@@ -216,7 +216,7 @@ func TestConcurrentConfigWrites(t *testing.T) {
 		synctest.Wait()
 		m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
 		release()
-		assert.Contains(t, <-answered, "changed by somebody else meanwhile")
+		assert.Contains(t, <-answered, "somebody else changed the configuration")
 		assert.Equal(t, testClientID, m.readConfig()["client_id"])
 		assert.Equal(t, true, m.readConfig()["stale_if_error"])
 	})

@@ -29,7 +29,7 @@ func (b *backend) pathRotate() *framework.Path {
 			"client_secret": required(configFields["client_secret"]),
 			"compromised": {
 				Type: framework.TypeBool, Default: false,
-				Description: "The old credentials may be in the wrong hands: put the new ones in force at once, and do not use the old ones again.",
+				Description: "The old credentials may have leaked: put the new ones in force immediately, and never use the old ones again.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -38,7 +38,7 @@ func (b *backend) pathRotate() *framework.Path {
 				Summary:   "See where the rotation stands, and what to do next.",
 				Responses: rotationResponses,
 			},
-			logical.UpdateOperation: b.rotationStep(b.stage, "stage", "Try new credentials, and stage them."),
+			logical.UpdateOperation: b.rotationStep(b.stage, "stage", "Test new credentials, and stage them."),
 			logical.DeleteOperation: b.rotationStep(b.discard, "discard", "Discard the staged credentials."),
 		},
 		HelpSynopsis:    strings.TrimSpace(rotateSynopsis),
@@ -63,10 +63,10 @@ func (b *backend) pathComplete() *framework.Path {
 	path.Fields = map[string]*framework.FieldSchema{
 		"force": {
 			Type: framework.TypeBool, Default: false,
-			Description: "Forget the old credentials without the proof that they are dead.",
+			Description: "Forget the old credentials without proof that they are dead.",
 		},
 		"compromised_client_id": {
-			Type: framework.TypeString, Description: "With force, after an emergency: the compromised client, typed out.",
+			Type: framework.TypeString, Description: "With force, after an emergency: the name of the compromised client, typed out.",
 		},
 	}
 	return path
@@ -80,28 +80,28 @@ func (b *backend) pathRevoked() *framework.Path {
 	return path
 }
 
-// pathCheck stores nothing, but each try is a request at Fuuffy: the node that
-// requests tokens takes it.
+// pathCheck stores nothing, but each test is a request to Fuuffy, so it runs on the node that
+// requests tokens.
 func (b *backend) pathCheck() *framework.Path {
 	path := b.pathRotateStep("check", b.check, checkSynopsis)
 	path.Operations[logical.UpdateOperation].(*framework.PathOperation).Responses = map[int][]framework.Response{
-		http.StatusOK: {{Description: "What Fuuffy says of each pair of credentials.", Fields: checkFields}},
+		http.StatusOK: {{Description: "What Fuuffy says about each pair of credentials.", Fields: checkFields}},
 	}
 	return path
 }
 
 var checkFields = map[string]*framework.FieldSchema{
-	"current":            {Type: framework.TypeString, Required: true, Description: "Of the credentials in force: works, dead, or that it could not be found out, and why."},
+	"current":            {Type: framework.TypeString, Required: true, Description: "The credentials in force: works, dead, or could not be found out, and why."},
 	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},
-	"staged":             {Type: framework.TypeString, Description: "The same of the staged credentials."},
+	"staged":             {Type: framework.TypeString, Description: "The same for the staged credentials."},
 	"staged_client_id":   {Type: framework.TypeString, Description: "The client that is staged."},
-	"previous":           {Type: framework.TypeString, Description: "The same of the previous credentials."},
+	"previous":           {Type: framework.TypeString, Description: "The same for the previous credentials."},
 	"previous_client_id": {Type: framework.TypeString, Description: "The client that was in force before."},
 	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
 }
 
-// rotationStep is the operation of one step. The storage is the primary's, and
-// each step asks Fuuffy first: it belongs on the node that can finish the job.
+// rotationStep is the operation of one step. It writes the primary's storage and requests a
+// token first, so it runs on the node that can do both.
 func (b *backend) rotationStep(callback framework.OperationFunc, verb, summary string) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    callback,
@@ -131,7 +131,7 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, d *framework.
 		return nil, err
 	}
 	if id == "" || secret == "" {
-		return nil, userError("client_id and client_secret are both needed; nothing was changed. They are created and revoked in the Fuuffy dashboard, so a rotation takes you and Vault in turns:\n" + workflow)
+		return nil, userError("client_id and client_secret are both needed; nothing was changed. You create and revoke credentials in the Fuuffy dashboard, so you and Vault take turns:\n" + workflow)
 	}
 	pair := newCredentials(id, secret, b.now())
 	step := stage(pair)
@@ -301,19 +301,19 @@ func clientIDOf(pair *credentials) string {
 var rotationFields = map[string]*framework.FieldSchema{
 	"state":              {Type: framework.TypeString, Required: true, Description: "idle, staged or promoted."},
 	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},
-	"last_rotated":       {Type: framework.TypeTime, Required: true, Description: "When the credentials in force were put in force."},
+	"last_rotated":       {Type: framework.TypeTime, Required: true, Description: "When the credentials in force came into force."},
 	"next_rotation":      {Type: framework.TypeTime, Required: true, Description: "When the credentials are due for rotation."},
 	"days_left":          {Type: framework.TypeInt64, Required: true, Description: "Days until next_rotation, rounded up; 0 or less if overdue."},
 	"overdue":            {Type: framework.TypeBool, Required: true, Description: "Whether the credentials are overdue for rotation."},
 	"staged_client_id":   {Type: framework.TypeString, Description: "The client that is staged."},
 	"staged_at":          {Type: framework.TypeTime, Description: "When the staged client was staged."},
 	"previous_client_id": {Type: framework.TypeString, Description: "The client that was in force before, and is not known to be dead."},
-	"promoted_at":        {Type: framework.TypeTime, Description: "When the client in force took the place of the previous one."},
-	"revoke_old_after":   {Type: framework.TypeTime, Description: "When no app holds a token of the previous client any more, so that it can be revoked in the dashboard. Left out while the previous client is needed."},
-	"compromised":        {Type: framework.TypeBool, Required: true, Description: "Whether the previous credentials were said to be compromised."},
-	"fallback_active":    {Type: framework.TypeBool, Required: true, Description: "Whether a token of the previous credentials is served because the new ones are rejected."},
-	"auth_failures":      {Type: framework.TypeInt64, Required: true, Description: "How often Fuuffy rejected the credentials in force; counted by this node, since the plugin started."},
-	"unrevoked":          {Type: framework.TypeString, Description: "Clients that were given up and are not known to be revoked, one a line: since when, which client, and why."},
+	"promoted_at":        {Type: framework.TypeTime, Description: "When the client in force replaced the previous one."},
+	"revoke_old_after":   {Type: framework.TypeTime, Description: "When no app holds a token of the previous client anymore, so that you can revoke the client in the dashboard. Left out while the engine needs it."},
+	"compromised":        {Type: framework.TypeBool, Required: true, Description: "Whether an operator said that the previous credentials are compromised."},
+	"fallback_active":    {Type: framework.TypeBool, Required: true, Description: "Whether the engine serves a token of the previous credentials because Fuuffy rejects the new ones."},
+	"auth_failures":      {Type: framework.TypeInt64, Required: true, Description: "How often Fuuffy rejected the credentials in force, on this node, since the plugin started."},
+	"unrevoked":          {Type: framework.TypeString, Description: "Clients that an operator gave up and that may still work, one a line: since when, which client, and why."},
 	"history":            {Type: framework.TypeString, Required: true, Description: "The last ten steps, one a line, the newest last: when, what, and which client."},
 	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now."},
 }
@@ -352,7 +352,7 @@ Rotate the credentials: stage, promote, complete, or roll back.
 `
 
 const promoteSynopsis = `
-Put the staged credentials in force, and keep the old ones to fall back on.
+Put the staged credentials in force, and keep the old ones as a fallback.
 `
 
 const rollbackSynopsis = `
@@ -368,10 +368,10 @@ Tick off a client that you revoked in the Fuuffy dashboard.
 `
 
 const checkSynopsis = `
-Try the credentials in force, staged and kept, and change nothing.
+Test the credentials in force, staged, and kept, and change nothing.
 `
 
 var rotateDescription = `
-Fuuffy asks for new credentials every 90 days, and immediately if they are
-compromised or someone leaves. No step interrupts anybody.
+Fuuffy requires new credentials every 90 days, and immediately if they are
+compromised or someone who knew them leaves. No step interrupts an app.
 ` + strings.ReplaceAll(workflow, "<mount>", "fuuffy/")

@@ -124,8 +124,8 @@ func TestRotationSteps(t *testing.T) {
 		"force":              {"idle": "nothing to complete", "staged": "only staged", "promoted": "idle", "compromised": "idle"},
 		"rollback":           {"idle": "nothing to roll back", "staged": "only staged, and not in force", "promoted": "idle", "compromised": "client shop-1 is compromised and is not put back"},
 		"discard":            {"idle": "idle", "staged": "idle", "promoted": "in force already; nothing was changed", "compromised": "in force already; nothing was changed"},
-		"config secret":      {"idle": "idle", "staged": "a rotation is under way (staged)", "promoted": "a rotation is under way (promoted)", "compromised": "a rotation is under way (promoted)"},
-		"config endpoint":    {"idle": "idle", "staged": "a rotation is under way", "promoted": "client_secret", "compromised": "client_secret"},
+		"config secret":      {"idle": "idle", "staged": "a rotation is in progress (staged)", "promoted": "a rotation is in progress (promoted)", "compromised": "a rotation is in progress (promoted)"},
+		"config endpoint":    {"idle": "idle", "staged": "a rotation is in progress", "promoted": "client_secret", "compromised": "client_secret"},
 		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
 	}
 	states := map[string]bool{stateIdle: true, stateStaged: true, statePromoted: true}
@@ -139,7 +139,7 @@ func TestRotationSteps(t *testing.T) {
 				if want == "client_secret" {
 					// The current pair is the new one by now.
 					a.data = pairs("environment", "testing", "client_secret", newSecret)
-					want = "a rotation is under way"
+					want = "a rotation is in progress"
 				}
 				was := m.rotation()
 				if states[want] {
@@ -218,7 +218,7 @@ func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
 	for _, compromised := range []bool{false, true} {
 		status, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID, "client_secret", "wrong", "compromised", compromised))
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, text, "Nothing was changed: client shop-2 was tried first")
+		assert.Contains(t, text, "Nothing was changed: the engine tested client shop-2 first")
 		assert.Contains(t, text, "invalid_client")
 		assert.Equal(t, "idle", m.rotation()["state"])
 		assert.Equal(t, old, m.readToken())
@@ -378,7 +378,7 @@ func TestFallbackIsSeen(t *testing.T) {
 		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects the new credentials of client shop-2")
 		assert.EqualValues(t, 1, resp.Data["auth_failures"])
 		require.Len(t, m.read().Warnings, 1)
-		assert.Contains(t, m.read().Warnings[0], "this token is of the previous client")
+		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous client")
 		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
 		assert.Equal(t, 1, m.log.count("falling back to the old ones"))
 
@@ -398,7 +398,7 @@ func TestRollback(t *testing.T) {
 		m := newRotatingMount(t, statePromoted)
 		m.sandbox.RevokeClient(testClientID)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "client shop-1 was tried first", "what does not work is not put back")
+		assert.Contains(t, text, "the engine tested client shop-1 first", "what does not work is not put back")
 		assert.Equal(t, newClientID, m.servedClientID())
 
 		m.sandbox.CreateClient(testClientID, testSecret)
@@ -451,7 +451,7 @@ func TestCompleteNeedsWorkingCredentials(t *testing.T) {
 	m.sandbox.RevokeClient(newClientID)
 	for _, force := range []bool{false, true} {
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", force))
-		assert.Contains(t, text, "client shop-2 was tried first")
+		assert.Contains(t, text, "the engine tested client shop-2 first")
 	}
 }
 

@@ -49,39 +49,39 @@ func (b *backend) pathMetrics() *framework.Path {
 	}
 }
 
-// statusFields are flat so that the vault CLI shows them as a table. What does not
-// apply is left out.
+// statusFields are flat so that the vault CLI shows them as a table. Responses leave out what
+// doesn't apply.
 var statusFields = func() map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{
-		"health":               {Type: framework.TypeString, Required: true, Description: "ok, degraded, failing or not configured. The warnings say why."},
+		"health":               {Type: framework.TypeString, Required: true, Description: "ok, degraded, failing, or not configured. The warnings say why."},
 		"next_step":            {Type: framework.TypeString, Required: true, Description: "What to do now."},
 		"version":              {Type: framework.TypeString, Required: true, Description: "The plugin's version."},
 		"environment":          {Type: framework.TypeString, Description: "The Fuuffy environment of the mount."},
 		"base_url":             {Type: framework.TypeString, Description: "The address of the Fuuffy API."},
 		"client_id":            {Type: framework.TypeString, Description: "The client in force."},
-		"token_state":          {Type: framework.TypeString, Description: "none, fresh, refreshing, suspect, not served or expired."},
-		"token_issued_at":      {Type: framework.TypeTime, Description: "When the cached token was issued."},
-		"token_served_until":   {Type: framework.TypeTime, Description: "Until when the cached token is served."},
-		"token_expires_at":     {Type: framework.TypeTime, Description: "When Fuuffy will refuse the cached token."},
+		"token_state":          {Type: framework.TypeString, Description: "none, fresh, refreshing, suspect, not served, or expired."},
+		"token_issued_at":      {Type: framework.TypeTime, Description: "When Fuuffy issued the cached token."},
+		"token_served_until":   {Type: framework.TypeTime, Description: "When the engine stops serving the cached token."},
+		"token_expires_at":     {Type: framework.TypeTime, Description: "When the cached token expires."},
 		"token_in_use":         {Type: framework.TypeBool, Description: "Whether an app read the cached token on this node. The engine lets a token that nobody reads lapse."},
 		"last_success":         {Type: framework.TypeTime, Description: "When Fuuffy last granted a token, as far as this node knows."},
-		"upstream_state":       {Type: framework.TypeString, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable or malformed."},
-		"upstream_since":       {Type: framework.TypeTime, Description: "Since when upstream_state is what it is, as far as this node knows."},
-		"upstream_message":     {Type: framework.TypeString, Description: "What the last failure was."},
+		"upstream_state":       {Type: framework.TypeString, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable, or malformed."},
+		"upstream_since":       {Type: framework.TypeTime, Description: "When upstream_state last changed, as far as this node knows."},
+		"upstream_message":     {Type: framework.TypeString, Description: "What failed last."},
 		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row; 0 if upstream_state is ok, or if an operator changed something since."},
 		"upstream_next_try":    {Type: framework.TypeTime, Description: "When the engine sends the next request to Fuuffy, at the earliest."},
 		"rate_limit_remaining": {Type: framework.TypeInt64, Description: "Requests that Fuuffy's rate limit leaves, according to its last response."},
 		"readers_waiting":      {Type: framework.TypeInt64, Description: "Readers that are waiting for Fuuffy."},
-		"min_ttl_requests":     {Type: framework.TypeInt64, Description: "Token requests of this node since the plugin started that only a reader's min_ttl made necessary."},
+		"min_ttl_requests":     {Type: framework.TypeInt64, Description: "Token requests that only a reader's min_ttl caused, on this node, since the plugin started."},
 		"rotation_state":       {Type: framework.TypeString, Description: "idle, staged or promoted."},
 		"rotation_due":         {Type: framework.TypeTime, Description: "When the credentials are due for rotation."},
 		"rotation_overdue":     {Type: framework.TypeBool, Description: "Whether the credentials are overdue for rotation."},
-		"fallback_active":      {Type: framework.TypeBool, Description: "Whether tokens of the previous credentials are served because the new ones are rejected."},
-		"unrevoked":            {Type: framework.TypeString, Description: "Clients that were given up and are not known to be revoked, one a line: since when, which client, and why."},
+		"fallback_active":      {Type: framework.TypeBool, Description: "Whether the engine serves tokens of the previous credentials because Fuuffy rejects the new ones."},
+		"unrevoked":            {Type: framework.TypeString, Description: "Clients that an operator gave up and that may still work, one a line: since when, which client, and why."},
 	}
 	for _, outcome := range outcomes {
 		fields["token_requests_"+outcome] = &framework.FieldSchema{
-			Type: framework.TypeInt64, Description: "Token requests of this node since the plugin started that ended so: " + strings.ReplaceAll(outcome, "_", " ") + ".",
+			Type: framework.TypeInt64, Description: "Token requests with the outcome " + strings.ReplaceAll(outcome, "_", " ") + ", on this node, since the plugin started.",
 		}
 	}
 	return fields
@@ -290,8 +290,10 @@ Read this node's metrics in Prometheus' text format.
 `
 
 const metricsDescription = `
-The same as "status" for Prometheus, which reads /v1/fuuffy/metrics with a Vault
-token. By hand: vault read -format=raw fuuffy/metrics. Without -format=raw the vault
-command can't show it. Counters are of this node
-and begin at zero when the plugin starts.
+Shows Prometheus what "status" shows people. Prometheus reads /v1/fuuffy/metrics with
+a Vault token. In a terminal, type:
+
+    vault read -format=raw fuuffy/metrics
+
+Counters belong to this node and start at zero when the plugin starts.
 `

@@ -25,12 +25,12 @@ func (b *backend) pathToken() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"rejected_token": {
 				Type:         framework.TypeString,
-				Description:  "The access token that the API refused with a 401. It is replaced only if it is still the cached one. Without it, whichever is cached is replaced.",
+				Description:  "The access token that got a 401 from the API. The engine replaces it only if it is still the cached one. If you leave this out, the engine replaces whichever token is cached.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Rejected token", Sensitive: true},
 			},
 			minTTLField: {
 				Type: framework.TypeDurationSecond, Query: true,
-				Description: "Only when reading: the access token lives for that long at least, or it is replaced now. At most half of its life.",
+				Description: "Only for reads: how long the access token must live. The engine replaces a token that has less time left. At most half of the token's life.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -65,18 +65,18 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 		DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 	},
 	"token_type":          {Type: framework.TypeString, Required: true, Description: "Always Bearer."},
-	"expires_at":          {Type: framework.TypeTime, Required: true, Description: "When Fuuffy will refuse the token."},
+	"expires_at":          {Type: framework.TypeTime, Required: true, Description: "When the token expires."},
 	"last_vault_rotation": {Type: framework.TypeTime, Required: true, Description: "When the engine got the token."},
-	"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Seconds from when the engine got the token to when it is no longer served."},
-	"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until there is a newer token to fetch, spread at random over readers."},
+	"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Seconds from when the engine got the token to when it stops serving it."},
+	"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until there is a newer token to read, spread at random over readers."},
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 
 // minTTLField is how long a job needs the token that it reads.
 const minTTLField = "min_ttl"
 
-// warmToken answers a read for which there is nothing to do but serve the cached
-// token. It takes no lock and touches no storage.
+// warmToken responds to a read if serving the cached token is all there is to do. It takes no
+// lock and touches no storage.
 func (b *backend) warmToken(data map[string]any) (*logical.Response, bool) {
 	var minTTL time.Duration
 	for field, value := range data {
@@ -156,13 +156,13 @@ func tokenResponse(r tokencache.Reading) *logical.Response {
 	}
 	switch {
 	case r.TooYoung:
-		resp.AddWarning(fmt.Sprintf("this token is only moments old and is not replaced yet: if Fuuffy refuses it too, the cause is another one. A token is replaced at the earliest %s after it was issued.", t.ReplaceAge()))
+		resp.AddWarning(fmt.Sprintf("this token is only moments old, so the engine keeps it. If Fuuffy rejects it too, look for another cause. The engine replaces a token %s after its issue at the earliest.", t.ReplaceAge()))
 	case r.Stale:
-		resp.AddWarning(fmt.Sprintf("Fuuffy gives no new token, so this one is served although it expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
+		resp.AddWarning(fmt.Sprintf("Fuuffy grants no new token, so the engine serves this one, which expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
 	case r.Suspect:
-		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy refused this token, and Fuuffy gave no other yet; this one is served until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
+		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy granted no other yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
 	case r.Failure != nil:
-		resp.AddWarning(fmt.Sprintf("Fuuffy gives no newer token; this one is served until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
+		resp.AddWarning(fmt.Sprintf("Fuuffy grants no newer token. The engine serves this one until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
 	}
 	return resp
 }
@@ -172,22 +172,22 @@ Read the cached Fuuffy access token.
 `
 
 const tokenDescription = `
-Read it to get an access token for the Authorization header of requests to the
-Fuuffy API. It has at least five minutes to live (token_expiry_buffer), and Fuuffy
-is asked for one only if there is none worth serving. Read it again after "ttl"
-seconds, as Vault Agent and the Vault Secrets Operator do by themselves: by then
-there is a newer one. There is no lease to renew or revoke.
+Read an access token for the Authorization header of requests to the Fuuffy API. It
+lives for at least five more minutes (token_expiry_buffer). The engine requests one
+from Fuuffy only if it has no valid one. Read again after "ttl" seconds, as Vault
+Agent and the Vault Secrets Operator do automatically: by then there is a newer one.
+There is no lease to renew or revoke.
 
-A job that runs for longer says so, and gets a token that lives at least that long:
+If a job runs longer, ask for a token that lives at least that long:
 
     vault read fuuffy/token min_ttl=20m
 
-If the API refuses the token with a 401, report it and retry once with the answer:
+If the API responds 401 to the token, report it and retry once with the one you get:
 
     vault write fuuffy/token rejected_token=-
 
-It is replaced only if it is still the cached one, so that many applications that
-report it at once cost one request.
+The engine replaces it only if it is still the cached one, so many applications that
+report the same token cost one request.
 
-Delete it to clear the cache; the next read asks Fuuffy for another.
+To clear the cache, delete the token. The next read requests another.
 `

@@ -219,7 +219,7 @@ func TestReplaceToken(t *testing.T) {
 		resp := m.do(logical.UpdateOperation, "token", pairs("rejected_token", current))
 		assert.Equal(t, current, resp.Data["access_token"], "a token of a second is kept")
 		require.Len(t, resp.Warnings, 1)
-		assert.Contains(t, resp.Warnings[0], "30s after it was issued")
+		assert.Contains(t, resp.Warnings[0], "30s after its issue")
 
 		time.Sleep(time.Minute)
 		resp = m.do(logical.UpdateOperation, "token", pairs("rejected_token", "sk-of-long-ago"))

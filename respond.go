@@ -76,7 +76,7 @@ func (b *backend) respondUpstream(ctx context.Context, req *logical.Request, fai
 		}
 		return nil, logical.CodedError(http.StatusTooManyRequests, say(text))
 	case failure.Failure == upstream.Malformed:
-		return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy's answer has no valid access token: %s.", failure)))
+		return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy's response has no valid access token: %s.", failure)))
 	case failure.Status != 0:
 		words := strings.TrimPrefix(failure.Code+": "+failure.Message, ": ")
 		return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy is down: it answered %d: %s.", failure.Status, words)))

@@ -47,7 +47,7 @@ func stage(pair credentials) step {
 			return transition{}, finishFirst(c)
 		case stateStaged:
 			if pair.same(r.Staged) {
-				return tryAgain(c, r.Staged, "these credentials were staged before; they were only tried again"), nil
+				return tryAgain(c, r.Staged, "these credentials were staged before; the engine only tested them again"), nil
 			}
 			return transition{}, refusedStep(fmt.Sprintf("client %s is staged already; nothing was changed.", r.Staged.ClientID))
 		}
@@ -76,7 +76,7 @@ func emergency(pair credentials) step {
 		}
 		var warnings []string
 		if state == stateStaged && !pair.same(r.Staged) {
-			warnings = []string{fmt.Sprintf("client %s was staged before and is discarded", r.Staged.ClientID)}
+			warnings = []string{fmt.Sprintf("the engine discarded client %s, which was staged before", r.Staged.ClientID)}
 			r.giveUp(r.Staged.ClientID, "discarded", now)
 		}
 		r.stagePair(pair, now)
@@ -92,7 +92,7 @@ func stageCurrent(c storedConfig) (transition, error) {
 	if c.Rotation.state() != statePromoted {
 		return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
 	}
-	return tryAgain(c, &c.Current, "these credentials were promoted before; they were only tried again"), nil
+	return tryAgain(c, &c.Current, "these credentials were promoted before; the engine only tested them again"), nil
 }
 
 // tryAgain is a step that was taken before.
@@ -177,7 +177,7 @@ func complete(how completion) step {
 		r := &c.Rotation
 		switch r.state() {
 		case stateIdle:
-			return takenBefore(c, "complete", "completed", "no rotation is under way: there is nothing to complete")
+			return takenBefore(c, "complete", "completed", "no rotation is in progress: there is nothing to complete")
 		case stateStaged:
 			return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
 		}
@@ -198,7 +198,7 @@ func complete(how completion) step {
 				"If you must force it, repeat this command with compromised_client_id=%s.", old.ClientID, old.ClientID))
 		default:
 			t.mustBeDead = nil
-			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret goes on working. "+
+			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret still works. "+
 				"Once it is revoked: vault write <mount>rotate-root/revoked client_id=%s", old.ClientID, old.ClientID))
 			record.Detail = "forced; not proved to be revoked: " + old.ClientID
 			if !compromised {
@@ -232,7 +232,7 @@ func rollback(c storedConfig, now time.Time) (transition, error) {
 	r := &c.Rotation
 	switch r.state() {
 	case stateIdle:
-		return takenBefore(c, "rollback", "rolled back", "no rotation is under way: there is nothing to roll back")
+		return takenBefore(c, "rollback", "rolled back", "no rotation is in progress: there is nothing to roll back")
 	case stateStaged:
 		return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
 	}

@@ -70,7 +70,7 @@ func TestHoldOff(t *testing.T) {
 				}
 				assert.Contains(t, text, "retries from 20")
 				require.Equal(t, tt.attempts, m.requests(), "requests during the hold-off")
-				assert.Equal(t, 1, m.log.count("Fuuffy gives no token"), "logged once per change of state")
+				assert.Equal(t, 1, m.log.count("Fuuffy grants no token"), "logged once per change of state")
 
 				first := m.untilAsked(time.Hour)
 				assert.GreaterOrEqual(t, first, tt.least)
@@ -79,12 +79,12 @@ func TestHoldOff(t *testing.T) {
 					m.untilAsked(time.Hour)
 				}
 				assert.GreaterOrEqual(t, m.untilAsked(time.Hour), tt.grown)
-				assert.Equal(t, 1, m.log.count("Fuuffy gives no token"))
+				assert.Equal(t, 1, m.log.count("Fuuffy grants no token"))
 
 				m.sandbox.ClearFault()
 				m.untilAsked(time.Hour)
 				m.read()
-				assert.Equal(t, 1, m.log.count("Fuuffy gives tokens again"))
+				assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
 			})
 		})
 	}
@@ -120,8 +120,8 @@ func TestOutageByTokenState(t *testing.T) {
 		requestsAbove int
 	}{
 		"fresh":                       {age: 10 * time.Minute, fault: faultUnavailable, served: true},
-		"window":                      {age: 52 * time.Minute, fault: faultUnavailable, served: true, warning: "gives no newer token"},
-		"window, rejected":            {age: 52 * time.Minute, fault: faultRejected, served: true, warning: "gives no newer token"},
+		"window":                      {age: 52 * time.Minute, fault: faultUnavailable, served: true, warning: "grants no newer token"},
+		"window, rejected":            {age: 52 * time.Minute, fault: faultRejected, served: true, warning: "grants no newer token"},
 		"buffer":                      {age: 56 * time.Minute, fault: faultUnavailable},
 		"buffer, stale served":        {age: 56 * time.Minute, fault: faultUnavailable, stale: true, served: true, warning: "stale_if_error"},
 		"buffer, stale, rate limited": {age: 56 * time.Minute, fault: faultRateLimited, stale: true, served: true, warning: "stale_if_error"},
@@ -285,7 +285,7 @@ func TestPanicInARequest(t *testing.T) {
 		})
 		status, text := m.refused(logical.ReadOperation, "token", nil)
 		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Contains(t, text, "stumbled")
+		assert.Contains(t, text, "could not process")
 		assert.Equal(t, 1, m.log.count("panic in a token request"))
 		assert.NotContains(t, m.log.String(), testSecret)
 

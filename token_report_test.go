@@ -39,7 +39,7 @@ func TestReportedTokenIsNeverTheAnswer(t *testing.T) {
 						m.sandbox.ClearFault()
 						time.Sleep(2 * time.Minute)
 						resp := m.do(logical.UpdateOperation, "token", pairs("rejected_token", token))
-						assert.False(t, resp.Data["access_token"] == token, "Fuuffy gives tokens again")
+						assert.False(t, resp.Data["access_token"] == token, "Fuuffy grants tokens again")
 					})
 				})
 			}

@@ -133,7 +133,7 @@ func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
 	})
 	if panicked != nil {
 		c.logPanic(panicked)
-		err = &upstream.Error{Failure: upstream.Malformed, Message: "the engine stumbled over Fuuffy's answer", Cause: panicked}
+		err = &upstream.Error{Failure: upstream.Malformed, Message: "the engine could not process Fuuffy's response", Cause: panicked}
 	}
 	return t, err
 }

@@ -14,9 +14,9 @@ import (
 func (c *Cache) logOutcome(before, after holdOff, now Instant) {
 	switch {
 	case before.cause != nil && after.cause == nil && !after.since.IsZero():
-		c.options.Logger().Info("Fuuffy gives tokens again", "failures", before.failures)
+		c.options.Logger().Info("Fuuffy grants tokens again", "failures", before.failures)
 	case after.cause != nil && (before.cause == nil || before.cause.Failure != after.cause.Failure):
-		c.options.Logger().Warn("Fuuffy gives no token", "failure", after.cause.Failure, "error", after.cause,
+		c.options.Logger().Warn("Fuuffy grants no token", "failure", after.cause.Failure, "error", after.cause,
 			"next_try_in", after.left(now).Truncate(time.Second).String())
 	}
 }

@@ -28,7 +28,7 @@ const (
 )
 
 // noExplanation is the message for an error that has none.
-const noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have answered in its place"
+const noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have responded instead"
 
 // readResponse turns a response into a Grant or an *Error. The status alone decides the class
 // of an error; the body only explains it.
@@ -49,7 +49,7 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 	case status >= 300 && status < 400:
 		return Grant{}, &Error{
 			Failure: Rejected, Status: status,
-			Message: "the address answers with a redirect, which is not followed because it would carry the client secret elsewhere",
+			Message: "the address responds with a redirect. The engine doesn't follow it, because it would send the client secret elsewhere",
 		}
 	}
 
@@ -116,7 +116,7 @@ func notJSON(contentType string, redact *redactor) string {
 	if err != nil || strings.HasSuffix(mediaType, "json") {
 		return "the response is not valid JSON"
 	}
-	return fmt.Sprintf("the response is %s instead of JSON; a proxy or gateway may have answered in Fuuffy's place", redact.clean(mediaType))
+	return fmt.Sprintf("the response is %s instead of JSON; a proxy or gateway may have responded instead of Fuuffy", redact.clean(mediaType))
 }
 
 // parseExpiresIn reads a life in seconds, a number or a numeric string. It checks the

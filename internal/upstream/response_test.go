@@ -69,7 +69,7 @@ func TestContentTypeIsOnlyForTheMessage(t *testing.T) {
 		assert.Equal(t, Grant{"sk-1", time.Minute, false}, got)
 	}
 	_, problem := parseGrant([]byte("<html>"), "text/html; charset=utf-8", newRedactor(testSecret))
-	assert.Equal(t, "the response is text/html instead of JSON; a proxy or gateway may have answered in Fuuffy's place", problem)
+	assert.Equal(t, "the response is text/html instead of JSON; a proxy or gateway may have responded instead of Fuuffy", problem)
 }
 
 func TestTokenProblem(t *testing.T) {

@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/fuuffy/vault-plugin-secrets-fuuffy => ../
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/fuuffy/vault-plugin-secrets-fuuffy v0.0.0
 	github.com/hashicorp/hcl/v2 v2.24.0
 	github.com/hashicorp/vault/api v1.23.0

@@ -18,6 +18,9 @@ import (
 type Stack struct {
 	// Dir is the folder. Close removes it.
 	Dir string
+	// Advertise, if set, returns the address that the other nodes of a cluster are told
+	// in place of the one that a node listens on.
+	Advertise func(clusterAddress string) (string, error)
 
 	processes []*process
 	// vaults counts the servers that were prepared, for their names.

@@ -22,6 +22,8 @@ type Vault struct {
 	// LogFile has all that the server and the plugin ever wrote.
 	LogFile string
 	Address string
+	// ClusterAddress is where it listens for the other nodes of its cluster.
+	ClusterAddress string
 	// Client has the root token and does not retry.
 	Client *api.Client
 
@@ -47,7 +49,7 @@ listener "tcp" {
   tls_disable     = true
 }
 api_addr         = "http://%[3]s"
-cluster_addr     = "https://%[4]s"
+cluster_addr     = "https://%[7]s"
 plugin_directory = %[5]q
 disable_mlock    = true
 unsafe_allow_api_audit_creation = true
@@ -102,12 +104,18 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	if err != nil {
 		return nil, err
 	}
-	v.Address = "http://" + addresses[0]
+	v.Address, v.ClusterAddress = "http://"+addresses[0], addresses[1]
+	advertised := v.ClusterAddress
+	if s.Advertise != nil {
+		if advertised, err = s.Advertise(v.ClusterAddress); err != nil {
+			return nil, err
+		}
+	}
 	pluginDir, err = filepath.EvalSymlinks(pluginDir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve plugin folder: %w", err)
 	}
-	text := fmt.Sprintf(config, data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"))
+	text := fmt.Sprintf(config, data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"), advertised)
 	if err := os.WriteFile(v.config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write Vault's configuration: %w", err)
 	}

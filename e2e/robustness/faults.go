@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package robustness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// faultKind is a way to disturb something. It returns once the disturbance is over.
+type faultKind struct {
+	name   string
+	weight int
+	// least and most bound how long it lasts.
+	least, most time.Duration
+	// active is set if it hits the active node, rather than any.
+	active  bool
+	disturb func(ctx context.Context, w *world, node int, f fault) error
+}
+
+// fault is one of the schedule.
+type fault struct {
+	kind faultKind
+	// after is how long after the one before.
+	after, lasts time.Duration
+	// node is the one to hit, unless the kind picks the active one.
+	node int
+	// size is a number in [0, 1) for what else is to be decided.
+	size float64
+}
+
+// The faults that end the plugin's process, but not the node.
+const (
+	pluginKilled   = "SIGKILL of the plugin"
+	pluginReloaded = "reload of the plugin"
+)
+
+// nodeFaults come one after the other, so that two of three nodes are well.
+var nodeFaults = []faultKind{
+	{"SIGKILL of the active node", 3, time.Second / 2, 6 * time.Second, true, kill},
+	{"SIGKILL of a node", 1, time.Second / 2, 6 * time.Second, false, kill},
+	{"SIGSTOP of the active node", 3, time.Second, 8 * time.Second, true, stop},
+	{"SIGSTOP of a node", 1, time.Second, 8 * time.Second, false, stop},
+	{pluginKilled, 4, 0, time.Second, true, killPlugin},
+	{"step-down", 3, 0, time.Second, true, stepDown},
+	{"seal", 2, time.Second / 2, 4 * time.Second, true, seal},
+	{pluginReloaded, 2, 0, time.Second, true, reload},
+	{"the active node cut off", 3, 2 * time.Second, 10 * time.Second, true, cutOff},
+	{"a node cut off", 1, 2 * time.Second, 10 * time.Second, false, cutOff},
+	{"slow messages of a node", 2, 2 * time.Second, 8 * time.Second, false, slowDown},
+}
+
+// fuuffyFaults come at the same time, one after the other.
+var fuuffyFaults = []faultKind{
+	{"slow", 2, time.Second, 6 * time.Second, false, answerWith(func(f fault) fuuffytest.Fault {
+		return fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 100*time.Millisecond + time.Duration(f.size*float64(3*time.Second))}
+	})},
+	{"silent", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultHang} })},
+	{"503", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault {
+		return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 503}
+	})},
+	{"429", 2, time.Second, 4 * time.Second, false, answerWith(func(f fault) fuuffytest.Fault {
+		return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"Retry-After": strconv.Itoa(1 + int(f.size*4))}}
+	})},
+	{"cut answers", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultCut} })},
+	{"refused connections", 1, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultRefuse} })},
+	{"garbage", 1, time.Second, 4 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultGarbage} })},
+	{"101", 2, time.Second, 6 * time.Second, false, switchProtocols},
+	{"a token revoked", 4, 0, time.Second, false, revokeToken},
+	{"the client revoked", 1, 0, time.Second, false, revokeClient},
+}
+
+// schedule decides, from a random source alone, what goes wrong when.
+func schedule(random *rand.Rand, kinds []faultKind, length, least, most time.Duration) (faults []fault) {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	for at := time.Duration(0); ; {
+		f := fault{after: between(random, least, most), node: random.IntN(nodes), size: random.Float64()}
+		pick := random.IntN(total)
+		i := slices.IndexFunc(kinds, func(k faultKind) bool { pick -= k.weight; return pick < 0 })
+		f.kind = kinds[i]
+		f.lasts = between(random, f.kind.least, f.kind.most)
+		if at += f.after + f.lasts; at > length {
+			return faults
+		}
+		faults = append(faults, f)
+	}
+}
+
+// rage brings about the faults of a schedule until ctx ends, and the last one with it.
+func (w *world) rage(ctx context.Context, faults []fault) {
+	for _, f := range faults {
+		pause(ctx, f.after)
+		if ctx.Err() != nil {
+			return
+		}
+		node := f.node
+		if f.kind.active {
+			if node = w.active(ctx); node < 0 {
+				continue // There is none to hit at the moment.
+			}
+		}
+		over := w.record.fault(f.kind.name, node)
+		over(f.kind.disturb(ctx, w, node, f))
+	}
+}
+
+// recovery is how long the end of a disturbance may take.
+const recovery = 2 * time.Minute
+
+func kill(ctx context.Context, w *world, node int, f fault) error {
+	w.cluster.Nodes[node].Kill()
+	w.record.ended(node)
+	pause(ctx, f.lasts)
+	return w.restart(node)
+}
+
+// restart starts a node on its data.
+func (w *world) restart(node int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	return w.cluster.Restart(ctx, w.cluster.Nodes[node])
+}
+
+func stop(ctx context.Context, w *world, node int, f fault) error {
+	v := w.cluster.Nodes[node]
+	if err := v.Pause(); err != nil {
+		return err
+	}
+	pause(ctx, f.lasts)
+	return v.Resume()
+}
+
+func killPlugin(ctx context.Context, w *world, node int, _ fault) error {
+	return w.cluster.Nodes[node].KillPlugin(ctx)
+}
+
+func stepDown(ctx context.Context, w *world, node int, _ fault) error {
+	return w.cluster.Nodes[node].Client.Sys().StepDownWithContext(ctx)
+}
+
+func seal(ctx context.Context, w *world, node int, f fault) error {
+	v := w.cluster.Nodes[node]
+	if err := v.Client.Sys().SealWithContext(ctx); err != nil {
+		return err // Another node became active a moment ago.
+	}
+	pause(ctx, f.lasts)
+	unsealing, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	return w.cluster.UnsealNode(unsealing, v)
+}
+
+func reload(ctx context.Context, w *world, node int, _ fault) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, err := w.cluster.Nodes[node].Client.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{Mounts: []string{mount + "/"}})
+	return err
+}
+
+func cutOff(ctx context.Context, w *world, node int, f fault) error {
+	w.network.cutOff(w.cluster.Nodes[node].ClusterAddress)
+	pause(ctx, f.lasts)
+	w.network.heal()
+	return nil
+}
+
+func slowDown(ctx context.Context, w *world, node int, f fault) error {
+	w.network.slowDown(w.cluster.Nodes[node].ClusterAddress, 10*time.Millisecond+time.Duration(f.size*float64(300*time.Millisecond)))
+	pause(ctx, f.lasts)
+	w.network.heal()
+	return nil
+}
+
+func answerWith(what func(fault) fuuffytest.Fault) func(context.Context, *world, int, fault) error {
+	return func(ctx context.Context, w *world, _ int, f fault) error {
+		w.fuuffy.SetFault(what(f))
+		pause(ctx, f.lasts)
+		w.fuuffy.ClearFault()
+		return nil
+	}
+}
+
+func switchProtocols(ctx context.Context, w *world, _ int, f fault) error {
+	w.fuuffy.switches.Store(true)
+	pause(ctx, f.lasts)
+	w.fuuffy.switches.Store(false)
+	return nil
+}
+
+// revokeToken kills the token that apps were served last.
+func revokeToken(_ context.Context, w *world, _ int, _ fault) error {
+	token := w.record.lastServed()
+	if token == "" || !w.fuuffy.RevokeToken(token) {
+		return errors.New("there is none")
+	}
+	return nil
+}
+
+func revokeClient(_ context.Context, w *world, _ int, _ fault) error {
+	last := w.record.latest()
+	if last == nil || !w.fuuffy.RevokeClient(last.Current) {
+		return errors.New("there is none")
+	}
+	return nil
+}
+
+// active returns the node that is active, -1 if none is.
+func (w *world) active(ctx context.Context) int {
+	for i, node := range w.cluster.Nodes {
+		if isActive(ctx, node) {
+			return i
+		}
+	}
+	return -1
+}
+
+func isActive(ctx context.Context, node *stack.Vault) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	answer, err := node.Client.Sys().LeaderWithContext(ctx)
+	return err == nil && answer.IsSelf
+}
+
+// String is the fault as it is announced.
+func (f fault) String() string {
+	return fmt.Sprintf("after %.1fs: %s for %.1fs", f.after.Seconds(), f.kind.name, f.lasts.Seconds())
+}

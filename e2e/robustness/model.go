@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package robustness
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// config is the configuration and where the rotation stands: what the model keeps.
+type config struct {
+	Reminder                  int64
+	Current, Staged, Previous string
+	Compromised               bool
+}
+
+// state is as rotate-root names it.
+func (c config) state() string {
+	switch {
+	case c.Previous != "":
+		return "promoted"
+	case c.Staged != "":
+		return "staged"
+	}
+	return "idle"
+}
+
+// allows tells whether a token of a client may be served.
+func (c config) allows(client string) bool {
+	return client == c.Current || client == c.Previous && !c.Compromised
+}
+
+// apply is what an operation makes of the configuration, and whether the engine may
+// answer it with success. It leaves alone what is not possible.
+func (c config) apply(o *operation) (next config, possible bool) {
+	next = c
+	switch state := c.state(); o.Kind {
+	case opSettings:
+		next.Reminder = o.Set
+		return next, c.Current != ""
+	case opCredentials:
+		next.Reminder, next.Current = o.Set, o.Client
+		if state != "idle" {
+			return c, false
+		}
+	case opStage:
+		switch {
+		case o.Client == c.Staged, state == "promoted" && o.Client == c.Current:
+			return c, o.Unchanged
+		case state != "idle":
+			return c, false
+		}
+		next.Staged = o.Client
+	case opEmergency:
+		if o.Client == c.Current {
+			next.Compromised = true
+			return next, state == "promoted" && o.Unchanged == c.Compromised
+		}
+		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, o.Client, "", true
+	case opPromote:
+		switch state {
+		case "idle":
+			return c, false
+		case "promoted":
+			return c, o.Unchanged
+		}
+		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, c.Staged, "", false
+	case opRollback:
+		if state != "promoted" || c.Compromised {
+			return c, state == "idle" && o.Unchanged
+		}
+		next.Current, next.Previous = c.Previous, ""
+	case opComplete:
+		if state != "promoted" {
+			return c, state == "idle" && o.Unchanged
+		}
+		next.Previous, next.Compromised = "", false
+	case opDiscard:
+		if state != "staged" {
+			return c, state == "idle" && o.Unchanged
+		}
+		next.Staged = ""
+	}
+	return next, !o.Unchanged
+}
+
+// shows tells whether somebody may see this of the configuration.
+func (c config) shows(s *seen) bool {
+	if c.Current != s.Current || s.Reminder != 0 && s.Reminder != c.Reminder {
+		return false
+	}
+	return s.Steps == nil || c.Staged == s.Staged && c.Previous == s.Previous && c.Compromised == s.Compromised
+}
+
+// look is what an operation saw, once it had done what it does. The engine looks where
+// things stand after a step, when somebody else may have changed them again.
+type look struct{ *operation }
+
+var model = porcupine.Model{
+	Init: func() any { return config{} },
+	Step: func(state, input, _ any) (bool, any) {
+		c := state.(config)
+		switch o := input.(type) {
+		case look:
+			return c.shows(o.Seen), c
+		case *operation:
+			next, possible := c.apply(o)
+			return possible || o.Outcome == unknown, next
+		}
+		panic("what is this?")
+	},
+	DescribeOperation: func(input, _ any) string {
+		if l, ok := input.(look); ok {
+			return fmt.Sprintf("sees %+v", *l.Seen)
+		}
+		o := input.(*operation)
+		return fmt.Sprintf("%s %s (%s)", o.Kind, o.Client, o.Outcome)
+	},
+	DescribeState: func(state any) string { return fmt.Sprintf("%+v", state) },
+}
+
+// ruleLinear is porcupine's.
+const ruleLinear = "config and rotation are linearizable"
+
+// checkTime is how long porcupine may search.
+const checkTime = 2 * time.Minute
+
+// judgeLinear has porcupine look for an order in which everything that was answered
+// makes sense. What nobody knows the outcome of may have happened at any time since, or
+// not at all.
+func judgeLinear(h *history) []violation {
+	result, info := porcupine.CheckOperationsVerbose(model, h.linear(), checkTime)
+	switch result {
+	case porcupine.Illegal:
+		h.drawing = func(file string) error { return porcupine.VisualizePath(model, info, file) }
+		from, to := h.firstUnordered(info)
+		return []violation{broken(ruleLinear, from, to, "there is no order of them")}
+	case porcupine.Unknown:
+		return []violation{broken(ruleLinear, 0, h.End, "no order of them was found in %s", checkTime)}
+	}
+	return nil
+}
+
+// firstUnordered is when the operations begin that the longest order found leaves out.
+func (h *history) firstUnordered(info porcupine.LinearizationInfo) (from, to moment) {
+	operations, longest := h.linear(), 0
+	for _, partition := range info.PartialLinearizations() {
+		for _, order := range partition {
+			if len(order) <= longest {
+				continue
+			}
+			longest = len(order)
+			from, to = never, 0
+			for i, o := range operations {
+				if !slices.Contains(order, i) && moment(o.Return) != never && moment(o.Return) < from {
+					from, to = moment(o.Call), moment(o.Return)
+				}
+			}
+		}
+	}
+	return from, to
+}
+
+// linear is the part of the history that porcupine judges. An operation of unknown
+// outcome is left out if it left no trace: nobody saw what only it could have written,
+// and no step is due to it.
+func (h *history) linear() (operations []porcupine.Operation) {
+	workers := map[string]int{}
+	add := func(o *operation, input any, begin, end moment) {
+		id, ok := workers[o.Worker]
+		if !ok {
+			id = len(workers)
+			workers[o.Worker] = id
+		}
+		operations = append(operations, porcupine.Operation{ClientId: id, Input: input, Call: int64(begin), Return: int64(end)})
+	}
+	reminders := map[int64]bool{}
+	for _, o := range h.Operations {
+		if o.ok() && o.Seen != nil {
+			reminders[o.Seen.Reminder] = true
+		}
+	}
+	causes := map[*operation]bool{}
+	for _, s := range h.steps {
+		causes[s.cause] = true
+	}
+	for _, o := range h.Operations {
+		switch {
+		case o.Outcome == unknown && (causes[o] || reminders[o.Set] && o.Set != 0):
+			add(o, o, o.Begin, never)
+		case !o.ok():
+		case o.Kind == opReadConfig, o.Kind == opReadSteps:
+			add(o, look{o}, h.asOf(o), o.End)
+		case o.Kind == opSettings, o.steps():
+			add(o, o, o.Begin, o.End)
+			if o.Seen != nil {
+				add(o, look{o}, o.Begin, o.End)
+			}
+		}
+	}
+	return operations
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package robustness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// patience is how long a client waits for an answer.
+const patience = 8 * time.Second
+
+// answer is what a client got.
+type answer struct {
+	outcome  string
+	status   int
+	problem  string
+	data     map[string]any
+	warnings []string
+}
+
+func (a *answer) text(field string) string {
+	text, _ := a.data[field].(string)
+	return text
+}
+
+func (a *answer) number(field string) int64 {
+	number, _ := a.data[field].(float64)
+	return int64(number)
+}
+
+// unchanged tells whether the engine found nothing to do.
+func (a *answer) unchanged() bool {
+	return slices.ContainsFunc(a.warnings, func(warning string) bool {
+		return strings.Contains(warning, "nothing was changed") || strings.Contains(warning, "only tried again") || warning == "nothing was staged"
+	})
+}
+
+// client sends requests to one node, as an app does that retries nothing.
+type client struct {
+	address, token string
+	http           *http.Client
+}
+
+func newClient(address, token string) *client {
+	return &client{address, token, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}}}
+}
+
+func (c *client) send(ctx context.Context, method, path string, data map[string]any) *answer {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var body io.Reader = http.NoBody
+	if data != nil {
+		text, err := json.Marshal(data)
+		if err != nil {
+			return &answer{outcome: unsent, problem: "encode the request"}
+		}
+		body = bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, c.address+"/v1/"+path, body)
+	if err != nil {
+		return &answer{outcome: unsent, problem: "make the request"}
+	}
+	r.Header.Set("X-Vault-Token", c.token)
+	r.Header.Set("X-Vault-Request", "true")
+	response, err := c.http.Do(r)
+	if err != nil {
+		return &answer{outcome: outcomeOfError(err), problem: errors.Unwrap(err).Error()}
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return &answer{outcome: unknown, status: response.StatusCode, problem: "the answer ended early"}
+	}
+	return readAnswer(response.StatusCode, text)
+}
+
+// outcomeOfError tells a request that was never sent from one that nobody answered.
+func outcomeOfError(err error) string {
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" || errors.Is(err, syscall.ECONNREFUSED) {
+		return unsent
+	}
+	return unknown
+}
+
+func readAnswer(status int, text []byte) *answer {
+	var body struct {
+		Data     map[string]any `json:"data"`
+		Warnings []string       `json:"warnings"`
+		Errors   []string       `json:"errors"`
+	}
+	_ = json.Unmarshal(text, &body)
+	a := &answer{status: status, data: body.Data, warnings: body.Warnings, problem: strings.Join(body.Errors, "; ")}
+	switch {
+	case status == http.StatusOK, status == http.StatusNoContent:
+		a.outcome = ended
+	case slices.Contains(refusals, status):
+		a.outcome = refused
+	default:
+		a.outcome = unknown
+	}
+	return a
+}
+
+// refusals are the statuses with which the engine says that it changed nothing. Vault
+// has none of them for requests such as these.
+var refusals = []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusGatewayTimeout}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package robustness
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step is one line of rotate-root's history: a step of the rotation that was taken, or
+// credentials that were written.
+type step struct {
+	line string
+	// took is when the engine says that it took the step, to the second.
+	took moment
+	// verb is what was done, client to which client.
+	verb, client string
+	// cause is the operation that it is due to, nil if there is none.
+	cause *operation
+	// earliest and latest bound when it took effect.
+	earliest, latest moment
+	// after is where the rotation stands once it was taken.
+	after config
+}
+
+const (
+	ruleStep  = "no step of a rotation is lost or taken twice"
+	ruleGap   = "the record of the steps has no gap"
+	maxLines  = 10
+	stampSize = len("2006-01-02T15:04:05Z")
+)
+
+// verbs are the steps as the engine names them.
+var verbs = []string{"configured", "replaced", "staged", "promoted", "completed", "rolled back", "discarded"}
+
+func (h *history) parseStep(line string) *step {
+	s := &step{line: line, latest: never}
+	if len(line) < stampSize+1 {
+		return s
+	}
+	if taken, err := time.Parse(time.RFC3339, line[:stampSize]); err == nil {
+		s.took = taken.Sub(h.Began)
+	}
+	rest := line[stampSize+1:]
+	for _, verb := range verbs {
+		if after, ok := strings.CutPrefix(rest, verb+" "); ok {
+			s.verb = verb
+			s.client, _, _ = strings.Cut(after, " ")
+		}
+	}
+	return s
+}
+
+// collectSteps puts together what everybody saw of rotate-root's history, which shows
+// the last ten steps.
+func (h *history) collectSteps() (steps []*step, violations []violation) {
+	index := map[string]int{}
+	shown := h.showSteps()
+	// Who began later saw no less, so this meets each line first where it is new.
+	slices.SortFunc(shown, func(a, b *operation) int { return cmp.Compare(a.End, b.End) })
+	for _, o := range shown {
+		lines := o.Seen.Steps
+		first, known := index[lines[0]]
+		switch {
+		case !known && len(steps) > 0 && len(lines) == maxLines:
+			violations = append(violations, broken(ruleGap, o.Begin, o.End, "operation %d sees only newer ones", o.ID))
+			continue
+		case !known && len(steps) > 0:
+			violations = append(violations, broken(ruleStep, o.Begin, o.End, "operation %d sees a history that does not begin with %q", o.ID, steps[0].line))
+			continue
+		}
+		for i, line := range lines {
+			if first+i < len(steps) {
+				if s := steps[first+i]; s.line != line {
+					violations = append(violations, broken(ruleStep, o.Begin, o.End, "operation %d sees %q where another saw %q", o.ID, line, s.line))
+					break
+				}
+				steps[first+i].latest = min(steps[first+i].latest, o.End)
+				continue
+			}
+			s := h.parseStep(line)
+			s.latest = o.End
+			index[line] = len(steps)
+			steps = append(steps, s)
+		}
+	}
+	return steps, violations
+}
+
+// showSteps are the operations that were told the history.
+func (h *history) showSteps() (shown []*operation) {
+	for _, o := range h.Operations {
+		if o.ok() && o.Seen != nil && len(o.Seen.Steps) > 0 {
+			shown = append(shown, o)
+		}
+	}
+	return shown
+}
+
+// verbOf is the step that an operation leads to in the end.
+var verbOf = map[string]string{
+	opCredentials: "replaced", opStage: "staged", opEmergency: "promoted", opPromote: "promoted",
+	opRollback: "rolled back", opComplete: "completed", opDiscard: "discarded",
+}
+
+// explain finds the operation that each step is due to. Each changed something once,
+// if it was answered.
+func (h *history) explain(steps []*step) (violations []violation) {
+	used := map[*operation]bool{}
+	// The steps that name a client nobody else named.
+	byClient := map[string]*operation{}
+	for _, o := range h.Operations {
+		if o.Client != "" && (o.ok() || o.Outcome == unknown) {
+			byClient[o.Client] = o
+		}
+	}
+	for _, s := range steps {
+		o := byClient[s.client]
+		if o != nil && (s.verb == verbOf[o.Kind] && o.Kind != opStage && (o.Kind != opCredentials || s.verb == "replaced") ||
+			s.verb == "configured" || s.verb == "staged") && !(s.verb == "promoted" && o.Kind == opStage) {
+			s.cause = o
+			used[o] = true
+		}
+	}
+	// An emergency over a rotation completes that first.
+	for i, s := range steps {
+		if s.verb == "completed" && i+2 < len(steps) && steps[i+1].verb == "staged" && steps[i+2].verb == "promoted" &&
+			steps[i+2].cause != nil && steps[i+2].cause.Kind == opEmergency && steps[i+1].cause == steps[i+2].cause && s.took == steps[i+2].took {
+			s.cause = steps[i+2].cause
+		}
+	}
+	// The others go to the operation that must have ended first.
+	for _, s := range steps {
+		if s.cause != nil {
+			continue
+		}
+		for _, o := range h.Operations {
+			if used[o] || verbOf[o.Kind] != s.verb || o.Client != "" || o.Unchanged || !o.ok() && o.Outcome != unknown ||
+				!h.couldTake(o, s) || s.cause != nil && s.cause.until() <= o.until() {
+				continue
+			}
+			s.cause = o
+		}
+		if s.cause == nil {
+			violations = append(violations, broken(ruleStep, s.took, s.latest, "nobody took the step %q, or it was taken twice", s.line))
+			continue
+		}
+		used[s.cause] = true
+	}
+	for _, o := range h.Operations {
+		if o.ok() && o.steps() && !o.Unchanged && !used[o] {
+			violations = append(violations, broken(ruleStep, o.Begin, o.End, "operation %d, %s, was answered, but is not in the history", o.ID, o.Kind))
+		}
+	}
+	return violations
+}
+
+// couldTake tells whether the step was taken, to the second, while the operation was
+// under way.
+func (h *history) couldTake(o *operation, s *step) bool {
+	return s.took+time.Second > o.Begin && s.took <= o.until() && o.Begin < s.latest
+}
+
+// date bounds when each step took effect: after the steps before it, and before those
+// after it.
+func (h *history) date(steps []*step) {
+	earliest := moment(0)
+	for _, s := range steps {
+		earliest = max(earliest, s.took)
+		if s.cause != nil {
+			earliest = max(earliest, s.cause.Begin)
+			s.latest = min(s.latest, s.cause.until())
+		}
+		s.earliest = earliest
+	}
+	latest := never
+	for _, s := range slices.Backward(steps) {
+		latest = min(latest, s.latest)
+		s.latest = latest
+	}
+}
+
+// judgeSteps holds that each step that was answered is in the history once, that none
+// is there which nobody took, and that who looks later sees it.
+func judgeSteps(h *history) []violation {
+	violations := slices.Clone(h.stepViolations)
+	position := map[*operation]int{}
+	for i, s := range h.steps {
+		if s.cause != nil {
+			position[s.cause] = i
+		}
+	}
+	index := map[string]int{}
+	for i, s := range h.steps {
+		index[s.line] = i
+	}
+	for _, o := range h.showSteps() {
+		last, known := index[o.Seen.Steps[len(o.Seen.Steps)-1]]
+		if !known {
+			continue // Said above.
+		}
+		for cause, i := range position {
+			if cause.ok() && cause.End < h.asOf(o) && i > last {
+				violations = append(violations, broken(ruleStep, cause.Begin, o.End, "operation %d, %s, was answered, but operation %d sees nothing of it", cause.ID, cause.Kind, o.ID))
+			}
+		}
+	}
+	return violations
+}

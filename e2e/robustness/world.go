@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package robustness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+)
+
+const (
+	nodes = 3
+	// tokenLife is short, so that a minute sees several generations of tokens.
+	tokenLife = 40 * time.Second
+	// requestTimeout is what is configured for one attempt at Fuuffy.
+	requestTimeout = 2 * time.Second
+)
+
+// world is what a history happens in.
+type world struct {
+	seed    uint64
+	life    time.Duration
+	cluster *stack.Cluster
+	network *network
+	fuuffy  *fuuffy
+	record  *recorder
+	counters
+}
+
+// newWorld starts a cluster and configures the engine.
+func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64, length time.Duration) (*world, error) {
+	w := &world{seed: seed, life: tokenLife, network: newNetwork(), record: newRecorder(seed, length, tokenLife)}
+	w.reminders.Store(1000)
+	w.network.owner = w.ownerOf
+	s.Advertise = w.network.advertise
+	cluster, err := s.StartCluster(ctx, p.Vault, filepath.Dir(p.Plugin), nodes)
+	if err != nil {
+		return nil, err
+	}
+	w.cluster = cluster
+	w.record.h.Nodes = nodes
+	version, err := exec.Command(p.Vault, "version").Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask Vault for its version: %w", err)
+	}
+	w.record.h.Server = strings.TrimSpace(string(version))
+
+	first := cluster.Nodes[0]
+	if err := first.RegisterPlugin(ctx, p.Plugin, p.PluginVersion); err != nil {
+		return nil, err
+	}
+	if err := first.Client.Sys().MountWithContext(ctx, mount, &api.MountInput{Type: stack.Engine}); err != nil {
+		return nil, fmt.Errorf("mount the engine: %w", err)
+	}
+	w.fuuffy = newFuuffy(w.record, w.life)
+	return w, w.configure()
+}
+
+// ownerOf returns the cluster address of the node that has a port, empty for none.
+func (w *world) ownerOf(port int) string {
+	owners := map[int]string{}
+	var pids []int
+	for _, node := range w.cluster.Nodes {
+		owners[node.PID()] = node.ClusterAddress
+		pids = append(pids, node.PID())
+	}
+	pid, err := processOfPort(port, pids)
+	if err != nil {
+		return ""
+	}
+	return owners[pid]
+}
+
+func (w *world) configure() error {
+	k, set := w.worker("setup"), w.reminders.Add(1)
+	o := &operation{Kind: opCredentials, Worker: k.name, Client: w.newClient(), Set: set}
+	a := k.send(o, http.MethodPost, "config", map[string]any{
+		"client_id": o.Client, "client_secret": secret, "rotation_reminder": set,
+		"base_url": w.fuuffy.baseURL(), "ca_cert": w.fuuffy.caCert(), "request_timeout": requestTimeout.String(),
+	}, "")
+	if a.outcome != ended {
+		return fmt.Errorf("configure the engine: %s", a.problem)
+	}
+	return nil
+}
+
+// run lets everybody work and everything fail, then ends the faults, and returns the
+// history once everybody was served again.
+func (w *world) run(ctx context.Context, length time.Duration) (*history, error) {
+	nodeSchedule := schedule(stream(w.seed, "nodes"), nodeFaults, length, time.Second, 6*time.Second)
+	fuuffySchedule := schedule(stream(w.seed, "fuuffy"), fuuffyFaults, length, time.Second, 7*time.Second)
+
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	raging, calm := context.WithTimeout(ctx, length)
+	defer calm()
+	var workers, faults sync.WaitGroup
+	w.work(working, &workers, trades)
+	faults.Go(func() { w.rage(raging, nodeSchedule) })
+	faults.Go(func() { w.rage(raging, fuuffySchedule) })
+	faults.Wait()
+	pause(raging, length) // The schedule may be over before its time.
+	stop()
+	workers.Wait()
+
+	if err := w.settle(ctx); err != nil {
+		return nil, err
+	}
+	var logs []string
+	for _, node := range w.cluster.Nodes {
+		logs = append(logs, node.LogFile)
+	}
+	return w.record.finish(logs)
+}
+
+// quietTime is how long everything is watched after the faults.
+const quietTime = 8 * time.Second
+
+// settle sees to it that the credentials in force work, and then only reads.
+func (w *world) settle(ctx context.Context) error {
+	if _, err := w.cluster.Active(ctx); err != nil {
+		return err
+	}
+	k := w.worker("last operator")
+	err := stack.Eventually(ctx, "credentials that work", func() error {
+		a := k.do(&operation{Kind: opReadSteps}, http.MethodGet, "rotate-root", nil, "")
+		if a.outcome != ended {
+			return errors.New(a.problem)
+		}
+		if !w.fuuffy.works(a.text("client_id")) {
+			k.cryEmergency()
+			return errors.New("the credentials in force are revoked")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.record.healed()
+	for node := range w.cluster.Nodes {
+		if err := w.serves(ctx, k, node); err != nil {
+			return err
+		}
+	}
+	w.record.quiet()
+	quiet, over := context.WithTimeout(ctx, quietTime)
+	defer over()
+	var readers sync.WaitGroup
+	w.work(quiet, &readers, []trade{trades[0], {"late observer", 1, 400 * time.Millisecond, (*worker).observe}})
+	readers.Wait()
+	return nil
+}
+
+// serves waits until a node serves a token. The judge says whether that took too long.
+func (w *world) serves(ctx context.Context, k *worker, node int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*servedWithin)
+	defer cancel()
+	for ctx.Err() == nil {
+		if k.send(&operation{Kind: opRead, Worker: k.name, Node: node}, http.MethodGet, "token", nil, "").outcome == ended {
+			break
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+	return nil
+}
+
+func (r *recorder) healed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.Healed = r.now()
+}
+
+func (r *recorder) quiet() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.Quiet = r.now()
+}
+
+func (w *world) close() {
+	w.network.close()
+	if w.fuuffy != nil {
+		w.fuuffy.close()
+	}
+}

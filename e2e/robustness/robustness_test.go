@@ -26,19 +26,6 @@ var (
 	keep   = flag.String("keep", filepath.Join("..", "..", "bin"), "the directory for histories that break a rule")
 )
 
-var programs stack.Programs
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if *check != "" {
-		os.Exit(m.Run())
-	}
-	os.Exit(stack.RunTests(m, func(p stack.Programs, _ *stack.Stack) error {
-		programs = p
-		return nil
-	}))
-}
-
 // TestRobustness disturbs a cluster, the plugin and Fuuffy at random while clients and
 // operators work, and judges what everybody saw.
 func TestRobustness(t *testing.T) {
@@ -49,6 +36,8 @@ func TestRobustness(t *testing.T) {
 		report(t, h, *check)
 		return
 	}
+	programs, err := stack.ProgramsToTest()
+	require.NoError(t, err)
 	seed := *seed
 	if seed == 0 {
 		seed = uint64(rand.Uint32())

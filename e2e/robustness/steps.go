@@ -99,55 +99,39 @@ func (h *history) showSteps() (shown []*operation) {
 	return shown
 }
 
-// verbOf is the step that an operation leads to in the end.
-var verbOf = map[string]string{
-	opCredentials: "replaced", opStage: "staged", opEmergency: "promoted", opPromote: "promoted",
-	opRollback: "rolled back", opComplete: "completed", opDiscard: "discarded",
+// causes are the kinds of operations that lead to a step, the likeliest first.
+var causes = map[string][]string{
+	"configured": {opCredentials}, "replaced": {opCredentials},
+	"staged": {opStage, opEmergency}, "promoted": {opEmergency, opPromote},
+	// An emergency over a rotation completes that first.
+	"completed": {opComplete, opEmergency}, "rolled back": {opRollback}, "discarded": {opDiscard},
 }
 
-// explain finds the operation that each step is due to. Each changed something once,
-// if it was answered.
+// explain finds the operation that each step is due to. One that was answered took its
+// step once.
 func (h *history) explain(steps []*step) (violations []violation) {
-	used := map[*operation]bool{}
-	// The steps that name a client nobody else named.
-	byClient := map[string]*operation{}
-	for _, o := range h.Operations {
-		if o.Client != "" && (o.ok() || o.Outcome == unknown) {
-			byClient[o.Client] = o
-		}
+	type deed struct {
+		o    *operation
+		verb string
 	}
+	done, used := map[deed]bool{}, map[*operation]bool{}
 	for _, s := range steps {
-		o := byClient[s.client]
-		if o != nil && (s.verb == verbOf[o.Kind] && o.Kind != opStage && (o.Kind != opCredentials || s.verb == "replaced") ||
-			s.verb == "configured" || s.verb == "staged") && !(s.verb == "promoted" && o.Kind == opStage) {
-			s.cause = o
-			used[o] = true
-		}
-	}
-	// An emergency over a rotation completes that first.
-	for i, s := range steps {
-		if s.verb == "completed" && i+2 < len(steps) && steps[i+1].verb == "staged" && steps[i+2].verb == "promoted" &&
-			steps[i+2].cause != nil && steps[i+2].cause.Kind == opEmergency && steps[i+1].cause == steps[i+2].cause && s.took == steps[i+2].took {
-			s.cause = steps[i+2].cause
-		}
-	}
-	// The others go to the operation that must have ended first.
-	for _, s := range steps {
-		if s.cause != nil {
-			continue
-		}
-		for _, o := range h.Operations {
-			if used[o] || verbOf[o.Kind] != s.verb || o.Client != "" || o.Unchanged || !o.ok() && o.Outcome != unknown ||
-				!h.couldTake(o, s) || s.cause != nil && s.cause.until() <= o.until() {
-				continue
+		for _, kind := range causes[s.verb] {
+			for _, o := range h.Operations {
+				// Who must have ended first comes first.
+				if o.Kind == kind && !done[deed{o, s.verb}] && s.dueTo(o) && (s.cause == nil || o.until() < s.cause.until()) {
+					s.cause = o
+				}
 			}
-			s.cause = o
+			if s.cause != nil {
+				break
+			}
 		}
 		if s.cause == nil {
 			violations = append(violations, broken(ruleStep, s.took, s.latest, "nobody took the step %q, or it was taken twice", s.line))
 			continue
 		}
-		used[s.cause] = true
+		done[deed{s.cause, s.verb}], used[s.cause] = true, true
 	}
 	for _, o := range h.Operations {
 		if o.ok() && o.steps() && !o.Unchanged && !used[o] {
@@ -157,10 +141,12 @@ func (h *history) explain(steps []*step) (violations []violation) {
 	return violations
 }
 
-// couldTake tells whether the step was taken, to the second, while the operation was
-// under way.
-func (h *history) couldTake(o *operation, s *step) bool {
-	return s.took+time.Second > o.Begin && s.took <= o.until() && o.Begin < s.latest
+// dueTo tells whether an operation may be what took a step: it names the client, if any,
+// and was under way, to the second.
+func (s *step) dueTo(o *operation) bool {
+	named := o.Client == "" || o.Client == s.client || s.verb == "completed"
+	return named && !o.Unchanged && (o.ok() || o.Outcome == unknown) &&
+		s.took+time.Second > o.Begin && s.took <= o.until() && o.Begin < s.latest
 }
 
 // date bounds when each step took effect: after the steps before it, and before those

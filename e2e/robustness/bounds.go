@@ -3,41 +3,50 @@
 package robustness
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
 const (
-	// attempts is how often one flight asks Fuuffy at most, and pairs with how many
-	// pairs of credentials.
-	attempts, pairs = 3, 2
+	// attempts is how often one token request is sent to Fuuffy at most. Another follows
+	// if Fuuffy rejects the credentials in force: with the previous ones.
+	attempts = 3
 	// election is how long a cluster may take to have an active node that has started
 	// the engine. It takes seconds, but this machine may be busy.
 	election = 90 * time.Second
 	// holdOff is how long the engine leaves a Fuuffy alone that was unavailable.
 	holdOff = time.Minute
 	// servedWithin is how long after the faults everybody must be served.
-	servedWithin = election + holdOff + attempts*pairs*requestTimeout
+	servedWithin = election + holdOff + 2*attempts*requestTimeout
 )
 
 const ruleRequests = "Fuuffy gets no more requests than the contract allows"
 
-// judgeRequests: in all, Fuuffy is asked once for each life of a token (twice with
-// readers who want more of it), once for each act that makes a token useless, and for
-// what the operators have it prove. A failed request is repeated, within bounds.
+// judgeRequests: Fuuffy grants a token for each life of one (two with readers who want
+// more of it), for each act that makes a token or a request useless, and for what is
+// proved. While it fails, the engine leaves it alone for longer and longer.
 func judgeRequests(h *history) (violations []violation) {
-	if n, most := len(h.Requests), h.mostRequests(); n > most {
-		violations = append(violations, broken(ruleRequests, 0, h.End, "it got %d, and %d are the most", n, most))
-	}
-	// Once all is quiet, there are the lives of the tokens only.
-	n := 0
+	granted, quiet := 0, 0
 	for _, r := range h.Requests {
+		if r.Token != "" {
+			granted++
+		}
 		if r.Begin > h.Quiet {
-			n++
+			quiet++
 		}
 	}
-	if most := h.lives(h.End - h.Quiet); n > most {
-		violations = append(violations, broken(ruleRequests, h.Quiet, h.End, "it got %d in quiet times, and %d are the most", n, most))
+	if most := h.mostGrants(); granted > most {
+		violations = append(violations, broken(ruleRequests, 0, h.End, "it granted %d tokens, and %d are the most", granted, most))
+	}
+	if most := h.lives(h.End - h.Quiet); quiet > most {
+		violations = append(violations, broken(ruleRequests, h.Quiet, h.End, "it got %d in quiet times, and %d are the most", quiet, most))
+	}
+	for _, o := range h.outages() {
+		if most := h.mostIn(o); o.requests > most {
+			violations = append(violations, broken(ruleRequests, o.begin, o.end, "it got %d while it gave no tokens, and %d are the most", o.requests, most))
+		}
 	}
 	return violations
 }
@@ -49,51 +58,91 @@ func (h *history) lives(length time.Duration) int {
 	return 1 + int(length/shortest)
 }
 
-// mostRequests is the bound for the whole history.
-func (h *history) mostRequests() int {
-	flights, proofs, lifts := 2*h.lives(h.End), 0, 0
+// acts are what happened in a time that costs requests.
+type acts struct {
+	// lifts end the wait after a failure, and call off a request under way.
+	lifts int
+	// useless makes the cached token useless.
+	useless int
+	// proofs are the requests that operations make, each of which may be repeated.
+	proofs int
+}
+
+// actsIn counts the acts that may have had an effect in a time.
+func (h *history) actsIn(from, to moment) (a acts) {
 	for _, o := range h.Operations {
-		if o.Outcome == unsent {
+		end := min(o.until(), o.Begin+patience+workingTime)
+		if o.Outcome == unsent || o.Begin > to || end < from {
 			continue
 		}
 		switch o.Kind {
 		case opDelete:
-			flights, lifts = flights+1, lifts+1
+			a.lifts, a.useless = a.lifts+1, a.useless+1
 		case opReport:
 			if h.grants[o.Reported] != nil {
-				flights++
+				a.useless++
 			}
 		case opSettings:
-			lifts++
-		case opCredentials, opStage, opPromote, opRollback, opEmergency:
-			flights, proofs, lifts = flights+1, proofs+1, lifts+1
-		case opComplete:
-			flights, proofs, lifts = flights+1, proofs+2, lifts+1
+			a.lifts++
+		case opCredentials, opStage, opPromote, opRollback, opEmergency, opComplete, opDiscard:
+			a.lifts, a.useless, a.proofs = a.lifts+1, a.useless+1, a.proofs+1
+			if o.Kind == opComplete || o.Kind == opEmergency {
+				a.proofs++ // That the old client is dead.
+			}
 		}
 	}
-	// A process that ends takes the request under way and the hold-off with it.
-	starts := len(h.Terms)
+	// A process that ends takes the wait and the request under way with it, and one that
+	// is stopped or cut off loses the answer.
+	for _, t := range h.Terms {
+		if from <= t.Begin && t.Begin <= to {
+			a.lifts++
+		}
+	}
 	for _, f := range h.Faults {
-		if f.Kind == pluginKilled || f.Kind == pluginReloaded {
-			starts++
+		if f.Node >= 0 && f.Begin <= to && from <= f.End {
+			a.lifts++
 		}
 	}
-	flights, lifts = flights+starts, lifts+starts
-	return flights + proofs*attempts + h.failures(lifts)*attempts*pairs
+	return a
 }
 
-// failures is how many flights can fail: after each the engine waits, the longer the
-// more of them, until somebody lifts the wait.
-func (h *history) failures(lifts int) (failures int) {
-	for _, f := range h.Faults {
-		lasts := f.End - f.Begin
-		share := float64(lasts) / float64(h.End)
-		rows := 1 + int(math.Ceil(float64(lifts)*share))
-		// A wait of 1, 2, 4 … seconds, a quarter less at random, follows each failure.
-		perRow := 2 + int(math.Log2(1+lasts.Seconds()/float64(rows)/0.75))
-		failures += rows * perRow
+func (h *history) mostGrants() int {
+	a := h.actsIn(0, h.End)
+	return 2*h.lives(h.End) + a.lifts + a.useless + a.proofs
+}
+
+// outage is a time in which Fuuffy granted nothing.
+type outage struct {
+	begin, end moment
+	requests   int
+}
+
+func (h *history) outages() (outages []outage) {
+	requests := slices.Clone(h.Requests)
+	slices.SortFunc(requests, func(a, b *request) int { return cmp.Compare(a.Begin, b.Begin) })
+	var now *outage
+	for _, r := range requests {
+		switch {
+		case r.Token != "":
+			now = nil
+			continue
+		case now == nil:
+			outages = append(outages, outage{begin: r.Begin})
+			now = &outages[len(outages)-1]
+		}
+		now.requests++
+		now.end = max(now.end, min(r.End, h.End))
 	}
-	return failures
+	return outages
+}
+
+// mostIn is how many requests an outage may see. After a failed one the engine waits for
+// a second, then two, then four, a quarter less at random, until somebody lifts that.
+func (h *history) mostIn(o outage) int {
+	a := h.actsIn(o.begin, o.end)
+	rows := 1 + a.lifts
+	perRow := 1 + int(math.Log2(1+(o.end-o.begin).Seconds()/float64(rows)/0.75))
+	return rows*perRow*(attempts+1) + a.proofs*attempts
 }
 
 // judgeServed: after the faults, each node serves a token within a bound, and then

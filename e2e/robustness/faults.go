@@ -23,10 +23,18 @@ type faultKind struct {
 	weight int
 	// least and most bound how long it lasts.
 	least, most time.Duration
-	// active is set if it hits the active node, rather than any.
-	active  bool
-	disturb func(ctx context.Context, w *world, node int, f fault) error
+	hits        target
+	disturb     func(ctx context.Context, w *world, node int, f fault) error
 }
+
+// target is what a fault hits.
+type target int
+
+const (
+	activeNode target = iota
+	anyNode
+	fuuffyItself
+)
 
 // fault is one of the schedule.
 type fault struct {
@@ -39,45 +47,39 @@ type fault struct {
 	size float64
 }
 
-// The faults that end the plugin's process, but not the node.
-const (
-	pluginKilled   = "SIGKILL of the plugin"
-	pluginReloaded = "reload of the plugin"
-)
-
 // nodeFaults come one after the other, so that two of three nodes are well.
 var nodeFaults = []faultKind{
-	{"SIGKILL of the active node", 3, time.Second / 2, 6 * time.Second, true, kill},
-	{"SIGKILL of a node", 1, time.Second / 2, 6 * time.Second, false, kill},
-	{"SIGSTOP of the active node", 3, time.Second, 8 * time.Second, true, stop},
-	{"SIGSTOP of a node", 1, time.Second, 8 * time.Second, false, stop},
-	{pluginKilled, 4, 0, time.Second, true, killPlugin},
-	{"step-down", 3, 0, time.Second, true, stepDown},
-	{"seal", 2, time.Second / 2, 4 * time.Second, true, seal},
-	{pluginReloaded, 2, 0, time.Second, true, reload},
-	{"the active node cut off", 3, 2 * time.Second, 10 * time.Second, true, cutOff},
-	{"a node cut off", 1, 2 * time.Second, 10 * time.Second, false, cutOff},
-	{"slow messages of a node", 2, 2 * time.Second, 8 * time.Second, false, slowDown},
+	{"SIGKILL of the active node", 3, time.Second / 2, 6 * time.Second, activeNode, kill},
+	{"SIGKILL of a node", 1, time.Second / 2, 6 * time.Second, anyNode, kill},
+	{"SIGSTOP of the active node", 3, time.Second, 8 * time.Second, activeNode, stop},
+	{"SIGSTOP of a node", 1, time.Second, 8 * time.Second, anyNode, stop},
+	{"SIGKILL of the plugin", 4, 0, time.Second, activeNode, killPlugin},
+	{"step-down", 3, 0, time.Second, activeNode, stepDown},
+	{"seal", 2, time.Second / 2, 4 * time.Second, activeNode, seal},
+	{"reload of the plugin", 2, 0, time.Second, activeNode, reload},
+	{"the active node cut off", 3, 2 * time.Second, 10 * time.Second, activeNode, cutOff},
+	{"a node cut off", 1, 2 * time.Second, 10 * time.Second, anyNode, cutOff},
+	{"slow messages of a node", 2, 2 * time.Second, 8 * time.Second, anyNode, slowDown},
 }
 
 // fuuffyFaults come at the same time, one after the other.
 var fuuffyFaults = []faultKind{
-	{"slow", 2, time.Second, 6 * time.Second, false, answerWith(func(f fault) fuuffytest.Fault {
+	{"slow", 2, time.Second, 6 * time.Second, fuuffyItself, answerWith(func(f fault) fuuffytest.Fault {
 		return fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 100*time.Millisecond + time.Duration(f.size*float64(3*time.Second))}
 	})},
-	{"silent", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultHang} })},
-	{"503", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault {
+	{"silent", 2, time.Second, 6 * time.Second, fuuffyItself, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultHang} })},
+	{"503", 2, time.Second, 6 * time.Second, fuuffyItself, answerWith(func(fault) fuuffytest.Fault {
 		return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 503}
 	})},
-	{"429", 2, time.Second, 4 * time.Second, false, answerWith(func(f fault) fuuffytest.Fault {
+	{"429", 2, time.Second, 4 * time.Second, fuuffyItself, answerWith(func(f fault) fuuffytest.Fault {
 		return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"Retry-After": strconv.Itoa(1 + int(f.size*4))}}
 	})},
-	{"cut answers", 2, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultCut} })},
-	{"refused connections", 1, time.Second, 6 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultRefuse} })},
-	{"garbage", 1, time.Second, 4 * time.Second, false, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultGarbage} })},
-	{"101", 2, time.Second, 6 * time.Second, false, switchProtocols},
-	{"a token revoked", 4, 0, time.Second, false, revokeToken},
-	{"the client revoked", 1, 0, time.Second, false, revokeClient},
+	{"cut answers", 2, time.Second, 6 * time.Second, fuuffyItself, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultCut} })},
+	{"refused connections", 1, time.Second, 6 * time.Second, fuuffyItself, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultRefuse} })},
+	{"garbage", 1, time.Second, 4 * time.Second, fuuffyItself, answerWith(func(fault) fuuffytest.Fault { return fuuffytest.Fault{Kind: fuuffytest.FaultGarbage} })},
+	{"101", 2, time.Second, 6 * time.Second, fuuffyItself, switchProtocols},
+	{"a token revoked", 4, 0, time.Second, fuuffyItself, revokeToken},
+	{"the client revoked", 1, 0, time.Second, fuuffyItself, revokeClient},
 }
 
 // schedule decides, from a random source alone, what goes wrong when.
@@ -107,10 +109,13 @@ func (w *world) rage(ctx context.Context, faults []fault) {
 			return
 		}
 		node := f.node
-		if f.kind.active {
+		switch f.kind.hits {
+		case activeNode:
 			if node = w.active(ctx); node < 0 {
 				continue // There is none to hit at the moment.
 			}
+		case fuuffyItself:
+			node = -1
 		}
 		over := w.record.fault(f.kind.name, node)
 		over(f.kind.disturb(ctx, w, node, f))

@@ -151,14 +151,20 @@ func TestJudge(t *testing.T) {
 		"a request outlives the delete":     {judgeDeleted, func(h *history) { h.Requests[1].Begin = 6 * second }},
 		"a deleted token in another term":   {judgeDeleted, func(h *history) { h.again("T1", 40); h.Terms = []term{{0, 0, 30 * second}, {1, 31 * second, never}} }},
 		"a reported token":                  {judgeReported, func(h *history) { h.again("T2", 24) }},
-		"too many requests": {judgeRequests, func(h *history) {
-			for range h.mostRequests() {
-				h.Requests = append(h.Requests, &request{Begin: 12 * second, End: 13 * second, Client: "C1"})
+		"too many tokens": {judgeRequests, func(h *history) {
+			for i := range h.mostGrants() {
+				h.Requests = append(h.Requests, &request{Begin: 12 * second, End: 13 * second, Client: "C1", Token: fmt.Sprint("T", 100+i)})
+			}
+		}},
+		"a Fuuffy that fails is not left alone": {judgeRequests, func(h *history) {
+			for i := range 20 {
+				at := 12*second + time.Duration(i)*second/10
+				h.Requests = append(h.Requests, &request{Begin: at, End: at + second/20, Client: "C1", Status: 503})
 			}
 		}},
 		"requests in quiet times": {judgeRequests, func(h *history) {
 			for range 2 {
-				h.Requests = append(h.Requests, &request{Begin: 56 * second, End: 57 * second, Client: "C3"})
+				h.Requests = append(h.Requests, &request{Begin: 56 * second, End: 57 * second, Client: "C3", Token: "T99"})
 			}
 		}},
 		"a node serves nobody":       {judgeServed, func(h *history) { h.Nodes = 2 }},

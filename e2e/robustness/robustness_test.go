@@ -102,7 +102,7 @@ func (h *history) figures() string {
 		list = append(list, fmt.Sprintf("%d × %s", faults[kind], kind))
 	}
 	return fmt.Sprintf("robustness: %s, seed %d, %s of faults: %d operations (%d ok, %d refused, %d of unknown outcome, %d not sent), %d steps, "+
-		"%d token requests of at most %d, served again after %s, %d terms, %.1fs with a node that was deposed and did not know, %d tokens not saved; %s",
+		"%d token requests (%d grants of at most %d), served again after %s, %d terms, %.1fs with a node that was deposed and did not know, %d tokens not saved; %s",
 		h.Server, h.Seed, h.For, len(h.Operations), ops[ended], ops[refused], ops[unknown], ops[unsent], len(h.steps),
-		len(h.Requests), h.mostRequests(), (h.Quiet - h.Healed).Round(10*time.Millisecond), len(h.Terms), stale.Seconds(), len(h.Unsaved), strings.Join(list, ", "))
+		len(h.Requests), len(h.grants), h.mostGrants(), (h.Quiet - h.Healed).Round(10*time.Millisecond), len(h.Terms), stale.Seconds(), len(h.Unsaved), strings.Join(list, ", "))
 }

@@ -53,7 +53,7 @@ func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64
 	if err != nil {
 		return nil, fmt.Errorf("ask Vault for its version: %w", err)
 	}
-	w.record.h.Server = strings.TrimSpace(string(version))
+	w.record.h.Server, _, _ = strings.Cut(strings.TrimSpace(string(version)), ",")
 
 	first := cluster.Nodes[0]
 	if err := first.RegisterPlugin(ctx, p.Plugin, p.PluginVersion); err != nil {

@@ -106,9 +106,16 @@ func (h *history) actsIn(from, to moment) (a acts) {
 	return a
 }
 
+// mostGrants is how many tokens may be granted in all. A request that is called off may
+// have been granted, and is repeated.
 func (h *history) mostGrants() int {
-	a := h.actsIn(0, h.End)
-	return 2*h.lives(h.End) + a.lifts + a.useless + a.proofs
+	a, calledOff := h.actsIn(0, h.End), 0
+	for _, r := range h.Requests {
+		if r.Token != "" && h.actsIn(r.Begin, r.End).lifts > 0 {
+			calledOff++
+		}
+	}
+	return 2*h.lives(h.End) + calledOff + a.useless + a.proofs
 }
 
 // outage is a time in which Fuuffy granted nothing.

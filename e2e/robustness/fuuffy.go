@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -42,7 +43,7 @@ func newFuuffy(record *recorder, life time.Duration) *fuuffy {
 		record:  record, life: life, ended: make(chan struct{}),
 	}
 	f.server = httptest.NewUnstartedServer(f)
-	f.server.Config.ErrorLog = nil
+	f.server.Config.ErrorLog = log.New(io.Discard, "", 0) // Connections that break are what some faults are for.
 	f.server.StartTLS()
 	return f
 }

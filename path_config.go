@@ -81,8 +81,14 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return &logical.Response{Warnings: t.warnings}, nil
 }
 
+// readConfig shows what is stored once it is in force too: rotate-root and status never
+// show an older configuration afterwards.
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	stored, err := loadConfig(ctx, req.Storage)
+	var stored *storedConfig
+	err := b.cache.ReadStored(ctx, func(ctx context.Context) (err error) {
+		stored, err = loadConfig(ctx, req.Storage)
+		return err
+	})
 	if err != nil || stored == nil {
 		return nil, err
 	}

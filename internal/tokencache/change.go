@@ -92,6 +92,16 @@ func (c *Cache) improvement(t Token, source Source, now Instant) *Cached {
 	return placed
 }
 
+// ReadStored reads what is stored while no change is under way: what it finds is in force.
+func (c *Cache) ReadStored(ctx context.Context, read func(context.Context) error) error {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return read(ctx)
+}
+
 // DeleteToken deletes the token, in storage first. After it returns, no reader gets that
 // token.
 func (c *Cache) DeleteToken(ctx context.Context, remove func(context.Context) error) error {

@@ -2,22 +2,22 @@
 
 // Command mutants changes the engine in one place at a time and runs the tests. A change
 // that no test notices is a test that is missing, unless the change changes nothing.
-// The checkout stays as it is: Go builds the changed file from an overlay.
+//
+// All changes of a run are built into the test programs together, and MUTANT says which
+// one is in force. The checkout stays as it is: Go takes the changed files from an overlay.
 package main
 
 import (
-	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -32,14 +32,11 @@ var targets = []string{
 //go:embed equivalents.txt
 var equivalents string
 
-// slow are the tests of the engine that take seconds. They run last.
-const slow = "^(TestHistories|TestChaos|TestFleet|TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestFaultMatrix)$"
-
 func main() {
-	number := flag.Int("n", 20, "how many mutants to try (0: all)")
+	number := flag.Int("n", 40, "how many mutants to try (0: all)")
 	seed := flag.Uint64("seed", 0, "which ones (0: others each time)")
-	limit := flag.Duration("timeout", 5*time.Minute, "how long the tests may take: a mutant that hangs is noticed")
-	only := flag.String("only", "", "try only mutants of files with this in their names")
+	limit := flag.Duration("timeout", 4*time.Minute, "how long a test program may take: a mutant that hangs is noticed")
+	only := flag.String("only", "", "try only mutants whose names contain this")
 	list := flag.Bool("list", false, "list the mutants and try none")
 	flag.Parse()
 	if *seed == 0 {
@@ -52,61 +49,68 @@ func main() {
 }
 
 func run(number int, seed uint64, limit time.Duration, only string, list bool) error {
-	mutants, err := allMutants(only)
+	all, err := allMutants()
 	if err != nil {
 		return err
 	}
-	known, err := readEquivalents(equivalents, mutants)
-	if err != nil && only == "" {
+	known, err := readEquivalents(equivalents, all)
+	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(m *mutant) bool { return known[m.name()] || !strings.Contains(m.name(), only) })
 	if list {
-		for _, m := range mutants {
-			fmt.Printf("%s:%d: %s\n", m.file, m.line, m.name())
+		for _, m := range all {
+			fmt.Println(m)
 		}
 		return nil
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
-	random.Shuffle(len(mutants), func(i, j int) { mutants[i], mutants[j] = mutants[j], mutants[i] })
+	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if number == 0 {
-		number = len(mutants)
+		number = len(all)
 	}
-	fmt.Printf("%d mutants, of which %d are known to change nothing; trying %d, -seed %d\n", len(mutants), len(known), number, seed)
-	var noticed, survived int
-	for _, m := range mutants {
-		if noticed+survived == number {
-			break
-		}
-		if known[m.name()] {
-			continue
-		}
-		switch outcome, err := try(m, limit); {
-		case err != nil:
+	fmt.Printf("%d mutants, and %d that are known to change nothing; trying %d, -seed %d\n", len(all), len(known), min(number, len(all)), seed)
+
+	var survivors []*mutant
+	tried := 0
+	for rest := all; len(rest) > 0 && tried < number; {
+		var batch []*mutant
+		batch, rest = disjoint(rest, number-tried)
+		survived, built, err := tryAll(batch, limit)
+		if err != nil {
 			return err
-		case outcome == lives:
-			survived++
-			fmt.Printf("NOT NOTICED  %s:%d: %s\n", m.file, m.line, m.name())
-		case outcome == dead:
-			noticed++
-			fmt.Printf("noticed      %s:%d: %s\n", m.file, m.line, m.name())
 		}
+		tried += built
+		survivors = append(survivors, survived...)
 	}
-	fmt.Printf("noticed: %d of %d\n", noticed, noticed+survived)
-	if survived > 0 {
-		return errors.New("test what these change, or say in tools/mutants/equivalents.txt why they change nothing")
+	fmt.Printf("noticed: %d of %d\n", tried-len(survivors), tried)
+	if len(survivors) > 0 {
+		return errors.New("test what the others change, or say in tools/mutants/equivalents.txt why they change nothing")
 	}
 	return nil
 }
 
+// disjoint picks mutants that can be built together, because they don't overlap.
+func disjoint(all []*mutant, most int) (picked, rest []*mutant) {
+	for _, m := range all {
+		if len(picked) < most && !slices.ContainsFunc(picked, m.overlaps) {
+			picked = append(picked, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	return picked, rest
+}
+
 // allMutants returns the mutants of all targets.
-func allMutants(only string) (mutants []mutant, err error) {
+func allMutants() (mutants []*mutant, err error) {
 	for _, pattern := range targets {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			return nil, fmt.Errorf("%s: no such file: run this in the root of the repository", pattern)
 		}
 		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") || !strings.Contains(file, only) {
+			if strings.HasSuffix(file, "_test.go") {
 				continue
 			}
 			source, err := os.ReadFile(file)
@@ -125,7 +129,7 @@ func allMutants(only string) (mutants []mutant, err error) {
 
 // readEquivalents returns the names in the list. Each line has a name, and a reason
 // after " // ". A name that no mutant has is an error: the code has changed.
-func readEquivalents(text string, mutants []mutant) (map[string]bool, error) {
+func readEquivalents(text string, mutants []*mutant) (map[string]bool, error) {
 	names, known := map[string]bool{}, map[string]bool{}
 	for _, m := range mutants {
 		names[m.name()] = true
@@ -147,69 +151,58 @@ func readEquivalents(text string, mutants []mutant) (map[string]bool, error) {
 	return known, nil
 }
 
-type outcome int
-
-const (
-	// lives: the tests pass.
-	lives outcome = iota
-	// dead: a test fails.
-	dead
-	// stillborn: it does not compile.
-	stillborn
-)
-
-// try runs the tests with a mutant, the quick ones first.
-func try(m mutant, limit time.Duration) (outcome, error) {
-	dir, err := os.MkdirTemp("", "mutant-")
+// tryAll runs the tests with each mutant in force, and returns those that no test
+// noticed, and how many could be built.
+func tryAll(mutants []*mutant, limit time.Duration) (survivors []*mutant, built int, err error) {
+	dir, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	defer os.RemoveAll(dir)
-	changed := filepath.Join(dir, filepath.Base(m.file))
-	if err := os.WriteFile(changed, m.source, 0o600); err != nil {
-		return 0, err
-	}
-	file, err := filepath.Abs(m.file)
+	programs, mutants, err := build(dir, mutants)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	text, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
-	if err != nil {
-		return 0, err
-	}
-	overlay := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlay, text, 0o600); err != nil {
-		return 0, err
-	}
-	for _, part := range [][]string{
-		{"./" + filepath.Dir(m.file), "-skip", slow},
-		{".", "-skip", slow},
-		{".", "-run", slow},
-		{"./internal/..."},
-	} {
-		if o, err := test(overlay, limit, part); err != nil || o != lives {
-			return o, err
+	// What is wrong without a mutant would be noticed with each.
+	for _, p := range programs {
+		if noticed, output := p.run("none", limit, nil); noticed {
+			return nil, 0, fmt.Errorf("the tests of %s fail without a mutant:\n%s", p.folder, output)
 		}
 	}
-	return lives, nil
+	for i, m := range mutants {
+		by := m.noticedBy(programs, fmt.Sprint(i), limit)
+		if by == "" {
+			survivors = append(survivors, m)
+			by = "NOBODY"
+		}
+		fmt.Printf("noticed by %-22s  %s\n", by, m)
+	}
+	return survivors, len(mutants), nil
 }
 
-func test(overlay string, limit time.Duration, part []string) (outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	command := exec.CommandContext(ctx, "go", append([]string{"test", "-vet=off", "-failfast", "-overlay", overlay}, part...)...)
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	command.WaitDelay = 10 * time.Second
-	output, err := command.CombinedOutput()
-	_, failed := errors.AsType[*exec.ExitError](err)
-	switch {
-	case err == nil:
-		return lives, nil
-	case strings.Contains(string(output), "[build failed]"), strings.Contains(string(output), "[setup failed]"):
-		return stillborn, nil
-	case failed, ctx.Err() != nil:
-		return dead, nil
+// slow are the tests of the engine that take seconds. They run last.
+const slow = "^(TestHistories|TestChaos|TestFleet|TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestFaultMatrix)$"
+
+// noticedBy returns whose tests fail with a mutant, the quick ones first; empty if
+// none do.
+func (m *mutant) noticedBy(programs map[string]*program, number string, limit time.Duration) string {
+	own, root := programs[filepath.Dir(m.file)], programs["."]
+	for _, attempt := range []struct {
+		program *program
+		args    []string
+	}{{own, []string{"-test.skip", slow}}, {root, []string{"-test.skip", slow}}, {root, []string{"-test.run", slow}}} {
+		if noticed, _ := attempt.program.run(number, limit, attempt.args); noticed {
+			return attempt.program.folder
+		}
 	}
-	return 0, err
+	return ""
+}
+
+// folders are those of the packages with mutants.
+func folders(mutants []*mutant) []string {
+	found := map[string]bool{".": true} // Its tests are those of all packages.
+	for _, m := range mutants {
+		found[filepath.Dir(m.file)] = true
+	}
+	return slices.Sorted(maps.Keys(found))
 }

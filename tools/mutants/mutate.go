@@ -12,30 +12,68 @@ import (
 	"strings"
 )
 
-// mutant is a file with one change.
+// kind is what a mutant changes, which decides how it can be switched on and off.
+type kind int
+
+const (
+	condition kind = iota
+	value
+	statement
+)
+
+// mutant is one change of a file.
 type mutant struct {
 	file, function string
 	line           int
-	// from is what the change replaces by to; nth tells those apart that look alike.
-	from, to string
-	nth      int
-	source   []byte
+	kind           kind
+	source         []byte
+	// begin and end are where the change is in the source, and to is what comes there.
+	begin, end int
+	to         string
+	// nth tells mutants apart that look alike.
+	nth int
+	// number is the mutant's in a run, and first and last are its lines in the overlay.
+	number      string
+	first, last int
 }
 
+func (m *mutant) from() string { return string(m.source[m.begin:m.end]) }
+
 // name tells mutants apart even if lines move.
-func (m mutant) name() string {
-	to := m.to
+func (m *mutant) name() string {
+	to := oneLine(m.to)
 	if to == "" {
 		to = "nothing"
 	}
-	name := fmt.Sprintf("%s %s: %s → %s", m.file, m.function, oneLine(m.from), oneLine(to))
+	name := fmt.Sprintf("%s %s: %s → %s", m.file, m.function, oneLine(m.from()), to)
 	if m.nth > 1 {
 		name += fmt.Sprintf(" (%d)", m.nth)
 	}
 	return name
 }
 
+func (m *mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.line, m.name()) }
+
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+func (m *mutant) overlaps(o *mutant) bool {
+	return m.file == o.file && m.begin < o.end && o.begin < m.end
+}
+
+// guarded is the change together with the original, one of which is in force.
+func (m *mutant) guarded() string {
+	from := m.from()
+	switch m.kind {
+	case condition:
+		return fmt.Sprintf("(mutantOn(%[1]s) && (%[2]s) || !mutantOn(%[1]s) && (%[3]s))", m.number, m.to, from)
+	case value:
+		return fmt.Sprintf("mutantEither(%s, %s, %s)", m.number, m.to, from)
+	}
+	if m.to == "" {
+		return fmt.Sprintf("if !mutantOn(%s) { %s }", m.number, from)
+	}
+	return fmt.Sprintf("if mutantOn(%s) { %s } else { %s }", m.number, m.to, from)
+}
 
 // mutator makes the mutants of one file.
 type mutator struct {
@@ -43,111 +81,120 @@ type mutator struct {
 	source   []byte
 	fset     *token.FileSet
 	function string
-	mutants  []mutant
+	mutants  []*mutant
 	seen     map[string]int
+	// open are the blocks after which a function goes on, whether they return or not.
+	open map[ast.Node]bool
 }
 
 // mutate returns all mutants of a file.
-func mutate(file string, source []byte) ([]mutant, error) {
-	m := &mutator{file: file, source: source, fset: token.NewFileSet(), seen: map[string]int{}}
+func mutate(file string, source []byte) ([]*mutant, error) {
+	m := &mutator{file: file, source: source, fset: token.NewFileSet(), seen: map[string]int{}, open: map[ast.Node]bool{}}
 	parsed, err := parser.ParseFile(m.fset, file, source, 0)
 	if err != nil {
 		return nil, err
 	}
 	for _, declared := range parsed.Decls {
-		switch d := declared.(type) {
-		case *ast.FuncDecl:
-			m.function = d.Name.Name
-			if d.Body != nil {
-				ast.Inspect(d.Body, m.visit)
-			}
-		case *ast.GenDecl:
-			if d.Tok == token.CONST {
-				m.function = "const"
-				ast.Inspect(d, m.visit)
-			}
+		if f, ok := declared.(*ast.FuncDecl); ok && f.Body != nil {
+			m.function = f.Name.Name
+			ast.Inspect(f.Body, m.visit)
 		}
 	}
 	return m.mutants, nil
 }
 
-// swaps are the operators to confuse.
-var swaps = map[token.Token]token.Token{
-	token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
-	token.EQL: token.NEQ, token.NEQ: token.EQL, token.LAND: token.LOR, token.LOR: token.LAND,
-	token.ADD: token.SUB, token.SUB: token.ADD, token.MUL: token.QUO, token.QUO: token.MUL,
-}
+// comparisons and calculations are the operators to confuse.
+var (
+	comparisons = map[token.Token]token.Token{
+		token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
+		token.EQL: token.NEQ, token.NEQ: token.EQL,
+	}
+	calculations = map[token.Token]token.Token{token.ADD: token.SUB, token.SUB: token.ADD, token.MUL: token.QUO, token.QUO: token.MUL}
+)
 
 // visit adds the mutants of one node of the tree.
 func (m *mutator) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.BinaryExpr:
-		if to, ok := swaps[n.Op]; ok {
-			m.replace(n, m.text(n.X)+" "+to.String()+" "+m.text(n.Y))
+		x, y := m.text(n.X), m.text(n.Y)
+		if to, ok := comparisons[n.Op]; ok {
+			m.replace(n, condition, x+" "+to.String()+" "+y)
+		}
+		if to, ok := calculations[n.Op]; ok && !strings.Contains(x+y, `"`) {
+			m.replace(n, value, x+" "+to.String()+" "+y)
 		}
 		if n.Op == token.LAND || n.Op == token.LOR {
-			m.replace(n, m.text(n.X))
-			m.replace(n, m.text(n.Y))
+			m.replace(n, condition, x)
+			m.replace(n, condition, y)
 		}
 	case *ast.IfStmt:
-		m.replace(n.Cond, "!("+m.text(n.Cond)+")")
+		m.open[n.Body] = n.Else == nil
+		if _, compares := n.Cond.(*ast.BinaryExpr); !compares {
+			m.replace(n.Cond, condition, "!("+m.text(n.Cond)+")")
+		}
 	case *ast.BasicLit:
-		if value, err := strconv.Atoi(n.Value); err == nil && n.Kind == token.INT {
-			m.replace(n, strconv.Itoa(value+1))
+		if number, err := strconv.Atoi(n.Value); err == nil && n.Kind == token.INT {
+			m.replace(n, value, strconv.Itoa(number+1))
 		}
 	case *ast.Ident:
 		switch n.Name {
 		case "true":
-			m.replace(n, "false")
+			m.replace(n, condition, "false")
 		case "false":
-			m.replace(n, "true")
-		case "min":
-			m.replace(n, "max")
-		case "max":
-			m.replace(n, "min")
+			m.replace(n, condition, "true")
 		}
-	case *ast.ReturnStmt:
-		if len(n.Results) > 0 {
-			if last, ok := n.Results[len(n.Results)-1].(*ast.Ident); ok && last.Name == "err" {
-				m.replace(last, "nil")
-			}
+	case *ast.CallExpr:
+		if f, ok := n.Fun.(*ast.Ident); ok && (f.Name == "min" || f.Name == "max") {
+			other := map[string]string{"min": "max", "max": "min"}[f.Name]
+			m.replace(n, value, other+strings.TrimPrefix(m.text(n), f.Name))
+		}
+	case *ast.SwitchStmt:
+		for _, c := range n.Body.List {
+			m.open[c] = !hasDefault(n)
 		}
 	case *ast.BlockStmt:
-		m.locks(n.List)
-		for _, s := range n.List {
-			m.remove(s)
-		}
+		m.statements(n.List, m.open[n])
 	case *ast.CaseClause:
-		for _, s := range n.Body {
-			m.remove(s)
-		}
+		m.statements(n.Body, m.open[n])
 	}
 	return true
 }
 
-// remove leaves a statement out, if what remains may still compile.
-func (m *mutator) remove(s ast.Stmt) {
-	switch s := s.(type) {
-	case *ast.DeferStmt:
-		m.replace(s, m.text(s.Call)) // Now rather than at the end.
-		m.replace(s, "")
-	case *ast.AssignStmt:
-		if s.Tok != token.DEFINE {
-			m.replace(s, "")
+func hasDefault(s *ast.SwitchStmt) bool {
+	return slices.ContainsFunc(s.Body.List, func(c ast.Stmt) bool { return c.(*ast.CaseClause).List == nil })
+}
+
+// statements leaves out one statement after the other, and a return where that compiles.
+func (m *mutator) statements(list []ast.Stmt, open bool) {
+	for i, s := range list {
+		switch s := s.(type) {
+		case *ast.DeferStmt:
+			m.replace(s, statement, m.text(s.Call)) // Now rather than at the end.
+			if i > 0 && strings.HasSuffix(m.text(list[i-1]), ".Lock()") && strings.HasSuffix(m.text(s), ".Unlock()") {
+				m.change(list[i-1].Pos(), s.End(), statement, "")
+			}
+		case *ast.AssignStmt:
+			if s.Tok != token.DEFINE {
+				m.replace(s, statement, "")
+			}
+		case *ast.ReturnStmt:
+			if open {
+				m.replace(s, statement, "")
+			}
+			m.returnNil(s)
+		case *ast.ExprStmt, *ast.GoStmt, *ast.SendStmt, *ast.IncDecStmt:
+			m.replace(s, statement, "")
 		}
-	case *ast.ExprStmt, *ast.GoStmt, *ast.SendStmt, *ast.IncDecStmt, *ast.ReturnStmt:
-		m.replace(s, "")
 	}
 }
 
-// locks leaves out a Lock together with the deferred Unlock that follows it.
-func (m *mutator) locks(list []ast.Stmt) {
-	for i := range len(list) - 1 {
-		lock, isCall := list[i].(*ast.ExprStmt)
-		unlock, isDefer := list[i+1].(*ast.DeferStmt)
-		if isCall && isDefer && strings.HasSuffix(m.text(lock), ".Lock()") && strings.HasSuffix(m.text(unlock), ".Unlock()") {
-			m.change(lock.Pos(), unlock.End(), "")
-		}
+// returnNil loses the error that is returned.
+func (m *mutator) returnNil(s *ast.ReturnStmt) {
+	if len(s.Results) == 0 {
+		return
+	}
+	if last, ok := s.Results[len(s.Results)-1].(*ast.Ident); ok && last.Name == "err" {
+		m.replace(s, statement, strings.TrimSuffix(m.text(s), "err")+"nil")
 	}
 }
 
@@ -157,14 +204,12 @@ func (m *mutator) text(n ast.Node) string {
 
 func (m *mutator) offset(p token.Pos) int { return m.fset.Position(p).Offset }
 
-func (m *mutator) replace(n ast.Node, to string) { m.change(n.Pos(), n.End(), to) }
+func (m *mutator) replace(n ast.Node, k kind, to string) { m.change(n.Pos(), n.End(), k, to) }
 
-func (m *mutator) change(from, to token.Pos, text string) {
-	begin, end := m.offset(from), m.offset(to)
-	made := mutant{
+func (m *mutator) change(from, to token.Pos, k kind, text string) {
+	made := &mutant{
 		file: m.file, function: m.function, line: m.fset.Position(from).Line,
-		from: string(m.source[begin:end]), to: text,
-		source: slices.Concat(m.source[:begin], []byte(text), m.source[end:]),
+		kind: k, source: m.source, begin: m.offset(from), end: m.offset(to), to: text,
 	}
 	m.seen[made.name()]++
 	made.nth = m.seen[made.name()]

@@ -19,7 +19,7 @@ FUZZTIME ?= 60s
 LEAST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e compat demo dev docs lint fuzz soak bench release clean
+.PHONY: help build test test-unit figures test-e2e compat demo dev docs lint fuzz soak robustness mutants bench release clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -64,6 +64,17 @@ test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prome
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
+
+FOR  ?= 10m
+SEED ?= 0
+N    ?= 40
+
+# It takes a minute or two more than FOR: the cluster starts, and in the end comes to rest.
+robustness: build ## Disturb a real cluster at random for FOR (10m), and judge what clients saw; SEED repeats a run
+	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 0 -run '^TestRobustness$$' ./robustness -for=$(FOR) -seed=$(SEED)
+
+mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list what no test notices; SEED repeats a run
+	go run ./tools/mutants -n $(N) -seed $(SEED)
 
 compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN (builds each Vault the first time)
 	@scripts/compat.sh

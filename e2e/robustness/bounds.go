@@ -33,15 +33,15 @@ func judgeRequests(h *history) (violations []violation) {
 		if r.Token != "" {
 			granted++
 		}
-		if r.Begin > h.Quiet {
+		if r.Begin > h.Quiet && r.Begin < h.Outage {
 			quiet++
 		}
 	}
 	if most := h.mostGrants(); granted > most {
 		violations = append(violations, broken(ruleRequests, 0, h.End, "it granted %d tokens, and %d are the most", granted, most))
 	}
-	if most := h.lives(h.End - h.Quiet); quiet > most {
-		violations = append(violations, broken(ruleRequests, h.Quiet, h.End, "it got %d in quiet times, and %d are the most", quiet, most))
+	if most := h.lives(h.Outage - h.Quiet); quiet > most {
+		violations = append(violations, broken(ruleRequests, h.Quiet, h.Outage, "it got %d in quiet times, and %d are the most", quiet, most))
 	}
 	for _, o := range h.outages() {
 		if most := h.mostIn(o); o.requests > most {
@@ -71,8 +71,7 @@ type acts struct {
 // actsIn counts the acts that may have had an effect in a time.
 func (h *history) actsIn(from, to moment) (a acts) {
 	for _, o := range h.Operations {
-		end := min(o.until(), o.Begin+patience+workingTime)
-		if o.Outcome == unsent || o.Begin > to || end < from {
+		if o.Outcome == unsent || o.Begin > to || o.mayWorkUntil() < from {
 			continue
 		}
 		switch o.Kind {
@@ -153,24 +152,33 @@ func (h *history) mostIn(o outage) int {
 }
 
 // judgeServed: after the faults, each node serves a token within a bound, and then
-// everybody, always.
+// everybody, always. After the last outage of Fuuffy, each does so again.
 func judgeServed(h *history) (violations []violation) {
 	const rule = "after the faults everybody is served"
-	for node := range h.Nodes {
-		first := never
-		for _, o := range h.Operations {
-			if o.Kind == opRead && o.ok() && o.Node == node && o.Begin >= h.Healed {
-				first = min(first, o.End)
+	within := func(from moment, most time.Duration) {
+		for node := range h.Nodes {
+			if served := h.servedSince(from, node); served == never || served-from > most {
+				violations = append(violations, broken(rule, from, h.End, "the faults ended at %s, and node %d serves a token at %s", at(from), node, at(served)))
 			}
 		}
-		if first == never || first-h.Healed > servedWithin {
-			violations = append(violations, broken(rule, h.Healed, h.End, "node %d serves a token at %s; the faults ended at %s", node, at(first), at(h.Healed)))
-		}
 	}
+	within(h.Healed, servedWithin)
+	within(h.Over, holdOff+2*attempts*requestTimeout)
 	for _, o := range h.Operations {
-		if o.Begin >= h.Quiet && o.reads() && !o.ok() {
+		if o.Begin >= h.Quiet && o.End < h.Outage && o.reads() && !o.ok() {
 			violations = append(violations, broken(rule, o.Begin, o.End, "operation %d ends with %s in quiet times: %s", o.ID, o.Outcome, o.Error))
 		}
 	}
 	return violations
+}
+
+// servedSince is when a node first serves a token to a read that began then or later.
+func (h *history) servedSince(from moment, node int) moment {
+	first := never
+	for _, o := range h.Operations {
+		if o.Kind == opRead && o.ok() && o.Node == node && o.Begin >= from {
+			first = min(first, o.End)
+		}
+	}
+	return first
 }

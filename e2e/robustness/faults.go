@@ -47,12 +47,15 @@ type fault struct {
 	size float64
 }
 
+// longestStop is how long a node is stopped at most.
+const longestStop = 8 * time.Second
+
 // nodeFaults come one after the other, so that two of three nodes are well.
 var nodeFaults = []faultKind{
 	{"SIGKILL of the active node", 3, time.Second / 2, 6 * time.Second, activeNode, kill},
 	{"SIGKILL of a node", 1, time.Second / 2, 6 * time.Second, anyNode, kill},
-	{"SIGSTOP of the active node", 3, time.Second, 8 * time.Second, activeNode, stop},
-	{"SIGSTOP of a node", 1, time.Second, 8 * time.Second, anyNode, stop},
+	{"SIGSTOP of the active node", 3, time.Second, longestStop, activeNode, stop},
+	{"SIGSTOP of a node", 1, time.Second, longestStop, anyNode, stop},
 	{"SIGKILL of the plugin", 4, 0, time.Second, activeNode, killPlugin},
 	{"step-down", 3, 0, time.Second, activeNode, stepDown},
 	{"seal", 2, time.Second / 2, 4 * time.Second, activeNode, seal},

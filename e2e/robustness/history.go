@@ -152,6 +152,10 @@ type history struct {
 	// Quiet when everybody was served again and nobody changed anything any more.
 	Healed moment `json:"healed"`
 	Quiet  moment `json:"quiet"`
+	// Outage is when Fuuffy began to fail for the last time, with nobody but readers, and
+	// Over when that was over.
+	Outage moment `json:"outage"`
+	Over   moment `json:"over"`
 	End    moment `json:"end"`
 
 	// What prepare works out.

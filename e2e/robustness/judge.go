@@ -108,22 +108,23 @@ func judgeGranted(h *history) (violations []violation) {
 	return violations
 }
 
-// workingTime is how long after its client gave up an operation may still go on: three
-// attempts at Fuuffy, twice, and the time that a node can be stopped.
-const workingTime = 6*requestTimeout + 20*time.Second
+// workingTime is how long after its client gave up a request may still have an effect: a
+// node may be stopped meanwhile, and save a token then.
+const workingTime = longestStop + 5*time.Second
+
+// mayWorkUntil is when the operation was certainly over in the engine.
+func (o *operation) mayWorkUntil() moment {
+	if o.Outcome == unknown && o.End != never {
+		return o.End + workingTime
+	}
+	return o.End
+}
 
 // proof tells whether a request may have been made by an operation that proves
 // credentials, rather than for readers.
 func (h *history) proof(r *request) bool {
 	return slices.ContainsFunc(h.Operations, func(o *operation) bool {
-		end := o.End
-		if o.Outcome == unknown {
-			end = max(o.End, o.Begin+patience) + workingTime
-			if o.End == never {
-				end = never
-			}
-		}
-		return o.steps() && o.Outcome != unsent && o.Begin <= r.End && r.Begin <= end
+		return o.steps() && o.Outcome != unsent && o.Begin <= r.End && r.Begin <= o.mayWorkUntil()
 	})
 }
 

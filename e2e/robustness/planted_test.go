@@ -23,7 +23,7 @@ func line(at int, what string) string { return fmt.Sprintf("2026-11-25T00:00:%02
 func goodHistory() *history {
 	h := &history{
 		Began: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC), Life: tokenLife, Nodes: 1,
-		Terms: []term{{0, 0, never}}, Healed: 52 * second, Quiet: 55 * second, End: 60 * second,
+		Terms: []term{{0, 0, never}}, Healed: 52 * second, Quiet: 55 * second, Outage: 70 * second, Over: 76 * second, End: 80 * second,
 	}
 	op := func(kind string, begin, end int, o operation) {
 		o.ID, o.Worker, o.Kind, o.Begin, o.End, o.Outcome = len(h.Operations)+1, "worker", kind, time.Duration(begin)*second, time.Duration(end)*second, ended
@@ -69,6 +69,10 @@ func goodHistory() *history {
 	op(opReadSteps, 50, 51, operation{Seen: see("C3", "", "C2", true, 6)})
 	op(opRead, 53, 54, operation{Token: "T7"})
 	op(opRead, 56, 57, operation{Token: "T7"})
+	op(opDelete, 70, 71, operation{})
+	asked("C3", "", 71, 72)
+	asked("C3", "T8", 76, 77)
+	op(opRead, 76, 78, operation{Token: "T8"})
 	return h
 }
 
@@ -156,6 +160,7 @@ func TestJudge(t *testing.T) {
 				h.Requests = append(h.Requests, &request{Begin: 12 * second, End: 13 * second, Client: "C1", Token: fmt.Sprint("T", 100+i)})
 			}
 		}},
+		"the last outage goes on for long": {judgeServed, func(h *history) { h.Over -= 2 * servedWithin }},
 		"a Fuuffy that fails is not left alone": {judgeRequests, func(h *history) {
 			for i := range 20 {
 				at := 12*second + time.Duration(i)*second/10
@@ -163,12 +168,12 @@ func TestJudge(t *testing.T) {
 			}
 		}},
 		"requests in quiet times": {judgeRequests, func(h *history) {
-			for range 2 {
+			for range 3 {
 				h.Requests = append(h.Requests, &request{Begin: 56 * second, End: 57 * second, Client: "C3", Token: "T99"})
 			}
 		}},
 		"a node serves nobody":       {judgeServed, func(h *history) { h.Nodes = 2 }},
-		"a node serves late":         {judgeServed, func(h *history) { h.Healed -= 2 * servedWithin; h.Operations = h.Operations[len(h.Operations)-1:] }},
+		"a node serves late":         {judgeServed, func(h *history) { h.Healed -= 2 * servedWithin; h.Operations = h.Operations[len(h.Operations)-5:] }},
 		"a read fails in quiet time": {judgeServed, func(h *history) { h.again("", 58).Outcome = refused }},
 	} {
 		t.Run(name, func(t *testing.T) {

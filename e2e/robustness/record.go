@@ -128,3 +128,10 @@ func (r *recorder) lastServed() string {
 	defer r.mu.Unlock()
 	return r.served
 }
+
+// mark notes a moment of the history.
+func (r *recorder) mark(note func(h *history, now moment)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	note(&r.h, r.now())
+}

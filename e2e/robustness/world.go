@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 const (
@@ -123,16 +124,42 @@ func (w *world) run(ctx context.Context, length time.Duration) (*history, error)
 	return w.record.finish(logs)
 }
 
-// quietTime is how long everything is watched after the faults.
-const quietTime = 8 * time.Second
+const (
+	// quietTime is how long everything is watched after the faults, and longer than
+	// anything may still be under way.
+	quietTime = 10 * time.Second
+	// outageTime is how long Fuuffy fails for the last time.
+	outageTime = 6 * time.Second
+)
 
-// settle sees to it that the credentials in force work, and then only reads.
+// settle sees to it that the credentials in force work, and then only reads. In the end
+// Fuuffy fails once more, with nobody there to end the engine's wait.
 func (w *world) settle(ctx context.Context) error {
 	if _, err := w.cluster.Active(ctx); err != nil {
 		return err
 	}
 	k := w.worker("last operator")
-	err := stack.Eventually(ctx, "credentials that work", func() error {
+	if err := w.replaceDeadCredentials(ctx, k); err != nil {
+		return err
+	}
+	w.record.mark(func(h *history, now moment) { h.Healed = now })
+	w.awaitService(ctx, k)
+	w.record.mark(func(h *history, now moment) { h.Quiet = now })
+	w.watch(ctx, quietTime)
+
+	w.record.mark(func(h *history, now moment) { h.Outage = now })
+	w.fuuffy.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
+	k.deleteToken(ctx)
+	w.watch(ctx, outageTime)
+	w.fuuffy.ClearFault()
+	w.record.mark(func(h *history, now moment) { h.Over = now })
+	w.awaitService(ctx, k)
+	return nil
+}
+
+// replaceDeadCredentials cries emergency if Fuuffy does not know those in force any more.
+func (w *world) replaceDeadCredentials(ctx context.Context, k *worker) error {
+	return stack.Eventually(ctx, "credentials that work", func() error {
 		a := k.do(&operation{Kind: opReadSteps}, http.MethodGet, "rotate-root", nil, "")
 		if a.outcome != ended {
 			return errors.New(a.problem)
@@ -143,47 +170,27 @@ func (w *world) settle(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	w.record.healed()
-	for node := range w.cluster.Nodes {
-		if err := w.serves(ctx, k, node); err != nil {
-			return err
-		}
-	}
-	w.record.quiet()
-	quiet, over := context.WithTimeout(ctx, quietTime)
-	defer over()
-	var readers sync.WaitGroup
-	w.work(quiet, &readers, []trade{trades[0], {"late observer", 1, 400 * time.Millisecond, (*worker).observe}})
-	readers.Wait()
-	return nil
 }
 
-// serves waits until a node serves a token. The judge says whether that took too long.
-func (w *world) serves(ctx context.Context, k *worker, node int) error {
+// awaitService waits until each node serves a token, but not for ever: the judge says
+// whether that took too long.
+func (w *world) awaitService(ctx context.Context, k *worker) {
 	ctx, cancel := context.WithTimeout(ctx, 2*servedWithin)
 	defer cancel()
-	for ctx.Err() == nil {
-		if k.send(&operation{Kind: opRead, Worker: k.name, Node: node}, http.MethodGet, "token", nil, "").outcome == ended {
-			break
+	for node := range w.cluster.Nodes {
+		for ctx.Err() == nil && k.send(&operation{Kind: opRead, Worker: k.name, Node: node}, http.MethodGet, "token", nil, "").outcome != ended {
+			pause(ctx, 200*time.Millisecond)
 		}
-		pause(ctx, 200*time.Millisecond)
 	}
-	return nil
 }
 
-func (r *recorder) healed() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.h.Healed = r.now()
-}
-
-func (r *recorder) quiet() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.h.Quiet = r.now()
+// watch has readers read for a while, and nobody else do anything.
+func (w *world) watch(ctx context.Context, length time.Duration) {
+	ctx, over := context.WithTimeout(ctx, length)
+	defer over()
+	var readers sync.WaitGroup
+	w.work(ctx, &readers, []trade{trades[0], {"late observer", 1, 400 * time.Millisecond, (*worker).observe}})
+	readers.Wait()
 }
 
 func (w *world) close() {

@@ -5,6 +5,7 @@ package robustness
 import (
 	"cmp"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -60,8 +61,9 @@ func (h *history) lives(length time.Duration) int {
 
 // acts are what happened in a time that costs requests.
 type acts struct {
-	// lifts end the wait after a failure, and call off a request under way.
-	lifts int
+	// lifts end the wait after a failure, and call off a request under way: when they
+	// began and ended.
+	lifts [][2]moment
 	// useless makes the cached token useless.
 	useless int
 	// proofs are the requests that operations make, each of which may be repeated.
@@ -74,17 +76,18 @@ func (h *history) actsIn(from, to moment) (a acts) {
 		if o.Outcome == unsent || o.Begin > to || o.mayWorkUntil() < from {
 			continue
 		}
+		if o.Kind == opDelete || o.Kind == opSettings || o.steps() {
+			a.lifts = append(a.lifts, [2]moment{o.Begin, o.mayWorkUntil()})
+		}
 		switch o.Kind {
 		case opDelete:
-			a.lifts, a.useless = a.lifts+1, a.useless+1
+			a.useless++
 		case opReport:
 			if h.grants[o.Reported] != nil {
 				a.useless++
 			}
-		case opSettings:
-			a.lifts++
 		case opCredentials, opStage, opPromote, opRollback, opEmergency, opComplete, opDiscard:
-			a.lifts, a.useless, a.proofs = a.lifts+1, a.useless+1, a.proofs+1
+			a.useless, a.proofs = a.useless+1, a.proofs+1
 			if o.Kind == opComplete || o.Kind == opEmergency {
 				a.proofs++ // That the old client is dead.
 			}
@@ -94,12 +97,12 @@ func (h *history) actsIn(from, to moment) (a acts) {
 	// is stopped or cut off loses the answer.
 	for _, t := range h.Terms {
 		if from <= t.Begin && t.Begin <= to {
-			a.lifts++
+			a.lifts = append(a.lifts, [2]moment{t.Begin - logDelay, t.Begin + time.Second})
 		}
 	}
 	for _, f := range h.Faults {
 		if f.Node >= 0 && f.Begin <= to && from <= f.End {
-			a.lifts++
+			a.lifts = append(a.lifts, [2]moment{f.Begin, f.End})
 		}
 	}
 	return a
@@ -110,7 +113,7 @@ func (h *history) actsIn(from, to moment) (a acts) {
 func (h *history) mostGrants() int {
 	a, calledOff := h.actsIn(0, h.End), 0
 	for _, r := range h.Requests {
-		if r.Token != "" && h.actsIn(r.Begin, r.End).lifts > 0 {
+		if r.Token != "" && len(h.actsIn(r.Begin, r.End).lifts) > 0 {
 			calledOff++
 		}
 	}
@@ -121,6 +124,8 @@ func (h *history) mostGrants() int {
 type outage struct {
 	begin, end moment
 	requests   int
+	// rejected is set if it rejected credentials: then others are tried in between.
+	rejected bool
 }
 
 func (h *history) outages() (outages []outage) {
@@ -137,18 +142,28 @@ func (h *history) outages() (outages []outage) {
 			now = &outages[len(outages)-1]
 		}
 		now.requests++
+		now.rejected = now.rejected || r.Status == http.StatusUnauthorized
 		now.end = max(now.end, min(r.End, h.End))
 	}
 	return outages
 }
 
-// mostIn is how many requests an outage may see. After a failed one the engine waits for
-// a second, then two, then four, a quarter less at random, until somebody lifts that.
+// mostIn is how many requests an outage may see. After a failed flight the engine waits
+// for a second, then two, then four, a quarter less at random, until somebody lifts that.
 func (h *history) mostIn(o outage) int {
 	a := h.actsIn(o.begin, o.end)
-	rows := 1 + a.lifts
-	perRow := 1 + int(math.Log2(1+(o.end-o.begin).Seconds()/float64(rows)/0.75))
-	return rows*perRow*(attempts+1) + a.proofs*attempts
+	slices.SortFunc(a.lifts, func(a, b [2]moment) int { return cmp.Compare(a[0], b[0]) })
+	flights, from := 0.0, o.begin
+	for _, lift := range append(a.lifts, [2]moment{o.end, o.end}) {
+		row := max(0, min(lift[1], o.end)-from)
+		flights += 1 + math.Log2(1+row.Seconds()/0.75)
+		from = max(from, lift[0])
+	}
+	each := attempts
+	if o.rejected {
+		each++
+	}
+	return int(flights)*each + a.proofs*attempts
 }
 
 // judgeServed: after the faults, each node serves a token within a bound, and then

@@ -128,8 +128,9 @@ const (
 	// quietTime is how long everything is watched after the faults, and longer than
 	// anything may still be under way.
 	quietTime = 10 * time.Second
-	// outageTime is how long Fuuffy fails for the last time.
-	outageTime = 6 * time.Second
+	// outageTime is how long Fuuffy fails for the last time: longer than the waits that an
+	// engine would leave out, beside the pauses within one flight.
+	outageTime = 15 * time.Second
 )
 
 // settle sees to it that the credentials in force work, and then only reads. In the end

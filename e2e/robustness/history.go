@@ -141,6 +141,9 @@ type history struct {
 	Began  time.Time     `json:"began"`
 	Life   time.Duration `json:"life"`
 	Nodes  int           `json:"nodes"`
+	// StandbysRead is set where standbys serve reads (OpenBao), as soon as they learn of
+	// what others wrote.
+	StandbysRead bool `json:"standbys_read,omitempty"`
 
 	Operations []*operation   `json:"operations"`
 	Requests   []*request     `json:"requests"`

@@ -128,33 +128,34 @@ func TestJudge(t *testing.T) {
 				return slices.Insert(lines, 4, line(40, "completed C2 (revoked: C1)"))
 			})
 		}},
-		"a step that nobody took":           {judgeSteps, func(h *history) { h.first(opPromote).Outcome = refused; h.first(opPromote).Seen = nil }},
-		"a step before its operation":       {judgeSteps, func(h *history) { h.first(opPromote).Begin = 36 * second; h.first(opPromote).End = 37 * second }},
-		"who looks later misses a step":     {judgeSteps, func(h *history) { s := h.lookedLast().Seen; s.Steps = s.Steps[:4] }},
-		"two see different steps":           {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps[2] = line(34, "promoted C9 (in place of C1)") }},
-		"the history begins anew":           {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps = []string{line(49, "configured C3")} }},
-		"the record has a gap":              {judgeSteps, plantGap},
-		"a setting is lost":                 {judgeLinear, func(h *history) { h.first(opReadConfig).Seen.Reminder = 1001 }},
-		"a setting is seen before":          {judgeLinear, func(h *history) { h.first(opSettings).Begin, h.first(opSettings).End = 29*second, 30*second }},
-		"a refused setting is seen":         {judgeLinear, func(h *history) { h.first(opSettings).Outcome = refused }},
-		"an unsent setting is seen":         {judgeLinear, func(h *history) { h.first(opSettings).Outcome = unsent }},
-		"the rotation of the past is shown": {judgeLinear, func(h *history) { *h.lookedLast().Seen = *h.first(opComplete).Seen }},
-		"an unstaged client is promoted":    {judgeLinear, func(h *history) { h.first(opStage).Outcome = refused; h.first(opStage).Seen = nil }},
-		"a rollback after an emergency":     {judgeLinear, func(h *history) { h.first(opComplete).Kind = opRollback }},
-		"a step twice at once":              {judgeLinear, func(h *history) { o := *h.first(opComplete); h.Operations = append(h.Operations, &o) }},
-		"a compromised client comes back":   {judgeLinear, func(h *history) { h.lookedLast().Seen.Current = "C2" }},
-		"a token that nobody granted":       {judgeGranted, func(h *history) { h.Requests[0].Token = "T9" }},
-		"a token that is granted later":     {judgeGranted, func(h *history) { h.Requests[0].Begin = 6 * second }},
-		"a token of others":                 {judgeGranted, func(h *history) { h.Requests[1].Client = "C2" }},
-		"a token of a staged client":        {judgeGranted, func(h *history) { h.Operations[len(h.Operations)-1].Token = "T4" }},
-		"a compromised token":               {judgeGranted, func(h *history) { h.again("T5", 48) }},
-		"a token of a completed rotation":   {judgeGranted, func(h *history) { h.again("T3", 41) }},
-		"an expired token":                  {judgeGranted, func(h *history) { h.Requests[0].Expires = 3 * second }},
-		"a token too old for a job":         {judgeGranted, func(h *history) { h.again("T7", 58).MinTTL = 30 * second }},
-		"a deleted token":                   {judgeDeleted, func(h *history) { h.again("T1", 10) }},
-		"a request outlives the delete":     {judgeDeleted, func(h *history) { h.Requests[1].Begin = 6 * second }},
-		"a deleted token in another term":   {judgeDeleted, func(h *history) { h.again("T1", 40); h.Terms = []term{{0, 0, 30 * second}, {1, 31 * second, never}} }},
-		"a reported token":                  {judgeReported, func(h *history) { h.again("T2", 24) }},
+		"a step that nobody took":               {judgeSteps, func(h *history) { h.first(opPromote).Outcome = refused; h.first(opPromote).Seen = nil }},
+		"a step before its operation":           {judgeSteps, func(h *history) { h.first(opPromote).Begin = 36 * second; h.first(opPromote).End = 37 * second }},
+		"who looks later misses a step":         {judgeSteps, func(h *history) { s := h.lookedLast().Seen; s.Steps = s.Steps[:4] }},
+		"two see different steps":               {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps[2] = line(34, "promoted C9 (in place of C1)") }},
+		"the history begins anew":               {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps = []string{line(49, "configured C3")} }},
+		"the record has a gap":                  {judgeSteps, plantGap},
+		"a setting is lost":                     {judgeLinear, func(h *history) { h.first(opReadConfig).Seen.Reminder = 1001 }},
+		"a setting is seen before":              {judgeLinear, func(h *history) { h.first(opSettings).Begin, h.first(opSettings).End = 29*second, 30*second }},
+		"a refused setting is seen":             {judgeLinear, func(h *history) { h.first(opSettings).Outcome = refused }},
+		"an unsent setting is seen":             {judgeLinear, func(h *history) { h.first(opSettings).Outcome = unsent }},
+		"the rotation of the past is shown":     {judgeLinear, func(h *history) { *h.lookedLast().Seen = *h.first(opComplete).Seen }},
+		"an unstaged client is promoted":        {judgeLinear, func(h *history) { h.first(opStage).Outcome = refused; h.first(opStage).Seen = nil }},
+		"a rollback after an emergency":         {judgeLinear, func(h *history) { h.first(opComplete).Kind = opRollback }},
+		"a step twice at once":                  {judgeLinear, func(h *history) { o := *h.first(opComplete); h.Operations = append(h.Operations, &o) }},
+		"a compromised client comes back":       {judgeLinear, func(h *history) { h.lookedLast().Seen.Current = "C2" }},
+		"a token that nobody granted":           {judgeGranted, func(h *history) { h.Requests[0].Token = "T9" }},
+		"a token that is granted later":         {judgeGranted, func(h *history) { h.Requests[0].Begin = 6 * second }},
+		"a token of others":                     {judgeGranted, func(h *history) { h.Requests[1].Client = "C2" }},
+		"a token of a staged client":            {judgeGranted, func(h *history) { h.Operations[len(h.Operations)-1].Token = "T4" }},
+		"a compromised token":                   {judgeGranted, func(h *history) { h.again("T5", 48) }},
+		"a token of a completed rotation":       {judgeGranted, func(h *history) { h.again("T3", 41) }},
+		"an expired token":                      {judgeGranted, func(h *history) { h.Requests[0].Expires = 3 * second }},
+		"a token too old for a job":             {judgeGranted, func(h *history) { h.again("T7", 58).MinTTL = 30 * second }},
+		"a deleted token":                       {judgeDeleted, func(h *history) { h.again("T1", 10) }},
+		"a request outlives the delete":         {judgeDeleted, func(h *history) { h.Requests[1].Begin = 6 * second }},
+		"a deleted token in another term":       {judgeDeleted, func(h *history) { h.again("T1", 40); h.Terms = []term{{0, 0, 30 * second}, {1, 31 * second, never}} }},
+		"a standby does not hear of the delete": {judgeDeleted, func(h *history) { h.again("T1", 20); h.StandbysRead = true }},
+		"a reported token":                      {judgeReported, func(h *history) { h.again("T2", 24) }},
 		"too many tokens": {judgeRequests, func(h *history) {
 			for i := range h.mostGrants() {
 				h.Requests = append(h.Requests, &request{Begin: 12 * second, End: 13 * second, Client: "C1", Token: fmt.Sprint("T", 100+i)})
@@ -204,6 +205,12 @@ func TestJudgeAllows(t *testing.T) {
 		"a read of a node that was deposed and does not know": func(h *history) {
 			h.again("T1", 9)
 			h.Terms = []term{{0, 0, 12 * second}, {1, 6 * second, never}}
+		},
+		"a standby that has not heard of the delete": func(h *history) { h.again("T1", 10); h.StandbysRead = true },
+		"a standby that was cut off from the delete": func(h *history) {
+			h.again("T1", 24)
+			h.StandbysRead = true
+			h.Faults = []*disturbance{{Kind: "cut off", Node: 1, Begin: 7 * second, End: 20 * second}}
 		},
 		"a token that could not be saved": func(h *history) { h.again("T2", 24); h.Unsaved = []moment{21 * second} },
 		"a step of unknown outcome that was taken": func(h *history) {

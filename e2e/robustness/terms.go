@@ -79,13 +79,26 @@ func (h *history) splits() (splits [][2]moment) {
 	return splits
 }
 
-// asOf is the earliest moment that a read may tell of. It is its begin, unless a node
-// that was deposed and did not know may have answered.
+// standbyLag is how long a standby that nobody disturbs may take to learn of a change, and
+// to catch up after a fault. It takes a tenth of a second, but this machine may be busy.
+const standbyLag = 5 * time.Second
+
+// asOf is the earliest moment that a read may tell of. It is its begin, unless a node may
+// have answered that was deposed and did not know, or a standby.
 func (h *history) asOf(o *operation) moment {
 	from := o.Begin
 	for _, split := range h.splitTimes {
 		if split[0] < o.End && o.Begin < split[1] {
 			from = min(from, split[0])
+		}
+	}
+	if !h.StandbysRead || !o.reads() {
+		return from
+	}
+	from -= standbyLag
+	for _, f := range slices.Backward(h.Faults) {
+		if f.Node >= 0 && f.Begin < o.End && from < f.End {
+			from = min(from, f.Begin-standbyLag)
 		}
 	}
 	return from

@@ -55,6 +55,7 @@ func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64
 		return nil, fmt.Errorf("ask Vault for its version: %w", err)
 	}
 	w.record.h.Server, _, _ = strings.Cut(strings.TrimSpace(string(version)), ",")
+	w.record.h.StandbysRead = strings.HasPrefix(w.record.h.Server, "OpenBao")
 
 	first := cluster.Nodes[0]
 	if err := first.RegisterPlugin(ctx, p.Plugin, p.PluginVersion); err != nil {

@@ -211,3 +211,25 @@ func TestCheckFindsTheFallback(t *testing.T) {
 		assert.Equal(t, requests, m.requests(), "apps get the token that the check brought")
 	})
 }
+
+// A fallback is told of when it begins, whether or not the new client had got a token
+// before, and not with each token that follows.
+func TestFallbackIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		m.promoteSuccessor()
+		m.read()
+		m.sandbox.RevokeClient(successorID)
+		time.Sleep(time.Minute)
+		m.log.reset()
+		m.do(logical.UpdateOperation, "token", nil)
+		const told = "falling back to the old ones"
+		assert.Equal(t, 1, m.log.count(told), "the fallback begins")
+		for range 3 {
+			time.Sleep(time.Minute)
+			m.do(logical.UpdateOperation, "token", nil)
+		}
+		assert.Equal(t, 1, m.log.count(told), "the fallback goes on")
+	})
+}

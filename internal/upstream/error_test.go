@@ -54,6 +54,17 @@ func TestWhatARejectionProves(t *testing.T) {
 	}
 }
 
+// RFC 9110 §15: a status out of range counts as a server error.
+func TestStatusOutOfRange(t *testing.T) {
+	for _, status := range []int{0, 99, 600, 999} {
+		c := New(Config{BaseURL: "https://gateway.example.com/v1", Timeout: time.Second,
+			Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: status, Body: http.NoBody, Request: r}, nil
+			})})
+		synctest.Test(t, func(t *testing.T) { assert.Equal(t, Unavailable, requireFailed(t, c).Failure, "status %d", status) })
+	}
+}
+
 // A body that is cut, too long or endless takes away the explanation, not the class and
 // not Retry-After.
 func TestStatusDecidesWhateverTheBody(t *testing.T) {

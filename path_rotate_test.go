@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -625,5 +626,22 @@ func TestReadersDuringARotation(t *testing.T) {
 		t.Logf("200 readers during stage, promote and complete: %d reads, %d waited", reads.Load(), waited.Load())
 		assert.Zero(t, waited.Load())
 		assert.Greater(t, reads.Load(), int64(10_000))
+	})
+}
+
+// A check that must wait for a slow save gives up with its caller.
+func TestCheckGivesUpWithItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.useFaultyStorage().set("put", tokenKey, slowly(4*time.Second))
+		go m.read()
+		time.Sleep(time.Second) // The new token is being saved.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		resp, err := m.handle(ctx, logical.UpdateOperation, "rotate-root/check", nil)
+		require.NoError(t, err)
+		assert.Contains(t, resp.Data["current"], "could not be found out")
+		time.Sleep(10 * time.Second)
+		assert.Equal(t, 2, m.requests(), "the reader's, and that of the check")
 	})
 }

@@ -106,3 +106,17 @@ func (m *mount) put(key, value string) {
 	m.t.Helper()
 	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 }
+
+// A token without a format was never written by this engine.
+func TestTokenWithoutFormat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
+		require.NoError(t, err)
+		require.Contains(t, string(entry.Value), `"format":1,`)
+		m.put(tokenKey, strings.Replace(string(entry.Value), `"format":1,`, "", 1))
+		m.restart()
+		assert.False(t, m.readToken() == token, "the engine serves it")
+	})
+}

@@ -251,8 +251,12 @@ func (h *history) around(v violation) string {
 	near := func(begin, end moment) bool {
 		return begin <= v.to+time.Second && (end == never || end >= v.from-2*time.Second)
 	}
+	// Of many reads that went well, those that say nothing are left out.
+	dull := func(o *operation) bool {
+		return o.Outcome == unsent || o.Kind == opRead && o.ok() && (o.End < v.from || o.Begin > v.to || v.to-v.from > 5*time.Second)
+	}
 	for _, o := range h.Operations {
-		if near(o.Begin, o.End) && !(o.Outcome == unsent) {
+		if near(o.Begin, o.End) && !dull(o) {
 			lines = append(lines, line{o.Begin, o.String()})
 		}
 	}

@@ -98,6 +98,14 @@ func TestShortSecretIsTakenOutWhole(t *testing.T) {
 	assert.Equal(t, "nothing", newRedactor("").clean("nothing"))
 }
 
+// An entity or an escape may be cut where the text ends.
+func TestTextThatEndsInAnEncoding(t *testing.T) {
+	for _, end := range []string{"&", "&am", "&#3", "&#x2", "&amp;", "&amp;am", "%", "%2", `\`, `\u00`} {
+		text := "this text ends in " + end
+		assert.Equal(t, text, newRedactor(testSecret).clean(text))
+	}
+}
+
 func TestCodesAreRedactedToo(t *testing.T) {
 	failed := parseError([]byte(`{"error": {"code": "x-`+testSecret+`", "message": "m"}}`), newRedactor(testSecret))
 	assert.Equal(t, "x-[redacted]", failed.Code)

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // reading is one way to read the beginning of a text.
@@ -107,7 +106,7 @@ func appendEntity(all []reading, text string) []reading {
 		if decoded := html.UnescapeString(entity); decoded != entity {
 			all = append(all, reading{i + 1, decoded})
 		}
-		if c >= utf8.RuneSelf || !isTokenCharacter(rune(c)) && c != '#' {
+		if !isTokenCharacter(rune(c)) && c != '#' {
 			break
 		}
 	}

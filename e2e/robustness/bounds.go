@@ -52,10 +52,10 @@ func judgeRequests(h *history) (violations []violation) {
 	return violations
 }
 
-// lives is how many tokens a time sees: each is served for half of its short life, the
-// last quarter of which is its refresh window, which opens up to a tenth early.
+// lives is how many tokens a time sees: each is served until its buffer, and the last
+// quarter of that is its refresh window, which opens up to a tenth early.
 func (h *history) lives(length time.Duration) int {
-	shortest := h.Life / 2 * 29 / 40
+	shortest := (h.Life - expiryBuffer) * 29 / 40
 	return 1 + int(length/shortest)
 }
 

@@ -9,7 +9,7 @@ import (
 
 // rules are what every history is held to.
 var rules = []func(*history) []violation{
-	judgeSteps, judgeLinear, judgeGranted, judgeDeleted, judgeReported, judgeRequests, judgeServed,
+	judgeSteps, judgeLinear, judgeLate, judgeGranted, judgeDeleted, judgeReported, judgeRequests, judgeServed,
 }
 
 // judge returns what a history breaks of the rules.
@@ -64,18 +64,25 @@ func (c config) after(s *step) config {
 	return next
 }
 
-// allowed tells whether a token of a client could be served at some moment of a time.
-func (h *history) allowed(client string, from, to moment) bool {
+// during tells whether the rotation could stand somewhere at some moment of a time.
+func (h *history) during(from, to moment, there func(config) bool) bool {
 	for i, s := range h.steps {
 		until := never
 		if i+1 < len(h.steps) {
 			until = h.steps[i+1].latest
 		}
-		if s.after.allows(client) && s.earliest <= to && from <= until {
+		// One change may be several steps, of which only the last is seen.
+		last := i+1 == len(h.steps) || h.steps[i+1].cause == nil || h.steps[i+1].cause != s.cause
+		if last && s.earliest <= to && from <= until && there(s.after) {
 			return true
 		}
 	}
 	return false
+}
+
+// allowed tells whether a token of a client could be served at some moment of a time.
+func (h *history) allowed(client string, from, to moment) bool {
+	return h.during(from, to, func(c config) bool { return c.allows(client) })
 }
 
 // tokenReads are the operations that were given a token.

@@ -193,7 +193,9 @@ func (h *history) linear() (operations []porcupine.Operation) {
 			add(o, o, o.Begin, never)
 		case !o.ok():
 		case o.Kind == opReadConfig, o.Kind == opReadSteps:
-			add(o, look{o}, h.asOf(o), o.End)
+			if h.asOf(o) == o.Begin { // judgeLate has the others.
+				add(o, look{o}, o.Begin, o.End)
+			}
 		case o.Kind == opSettings, o.steps():
 			add(o, o, o.Begin, o.End)
 			if o.Seen != nil {
@@ -202,4 +204,33 @@ func (h *history) linear() (operations []porcupine.Operation) {
 		}
 	}
 	return operations
+}
+
+// judgeLate: a read that may tell of the past, because of who may have answered, shows
+// what was true at some moment since then.
+func judgeLate(h *history) (violations []violation) {
+	for _, o := range h.Operations {
+		if from := h.asOf(o); o.ok() && (o.Kind == opReadConfig || o.Kind == opReadSteps) && from < o.Begin && !h.wasTrue(o.Seen, from, o.End) {
+			violations = append(violations, broken("who reads late reads what was true", from, o.End, "operation %d sees %+v", o.ID, *o.Seen))
+		}
+	}
+	return violations
+}
+
+// wasTrue tells whether somebody could see this at some moment of a time.
+func (h *history) wasTrue(s *seen, from, to moment) bool {
+	steps := h.during(from, to, func(c config) bool {
+		c.Reminder = s.Reminder // What follows is about that.
+		return c.shows(s)
+	})
+	return steps && (s.Reminder == 0 || slices.ContainsFunc(h.Operations, func(w *operation) bool {
+		return w.Set == s.Reminder && w.Begin <= to && !h.overwritten(w, from)
+	}))
+}
+
+// overwritten tells whether a setting was replaced before a moment.
+func (h *history) overwritten(w *operation, before moment) bool {
+	return slices.ContainsFunc(h.Operations, func(x *operation) bool {
+		return x.Set != 0 && x.ok() && w.until() < x.Begin && x.End < before
+	})
 }

@@ -150,7 +150,7 @@ func TestJudge(t *testing.T) {
 		"a compromised token":                   {judgeGranted, func(h *history) { h.again("T5", 48) }},
 		"a token of a completed rotation":       {judgeGranted, func(h *history) { h.again("T3", 41) }},
 		"an expired token":                      {judgeGranted, func(h *history) { h.Requests[0].Expires = 3 * second }},
-		"a token too old for a job":             {judgeGranted, func(h *history) { h.again("T7", 58).MinTTL = 30 * second }},
+		"a token too old for a job":             {judgeGranted, func(h *history) { h.again("T7", 100).MinTTL = 30 * second }},
 		"a deleted token":                       {judgeDeleted, func(h *history) { h.again("T1", 10) }},
 		"a request outlives the delete":         {judgeDeleted, func(h *history) { h.Requests[1].Begin = 6 * second }},
 		"a deleted token in another term":       {judgeDeleted, func(h *history) { h.again("T1", 40); h.Terms = []term{{0, 0, 30 * second}, {1, 31 * second, never}} }},
@@ -207,6 +207,10 @@ func TestJudgeAllows(t *testing.T) {
 			h.Terms = []term{{0, 0, 12 * second}, {1, 6 * second, never}}
 		},
 		"a standby that has not heard of the delete": func(h *history) { h.again("T1", 10); h.StandbysRead = true },
+		"a standby that has not heard of a step": func(h *history) {
+			s := *h.first(opComplete).Seen
+			h.lookedLast().Seen, h.StandbysRead = &s, true
+		},
 		"a standby that was cut off from the delete": func(h *history) {
 			h.again("T1", 24)
 			h.StandbysRead = true

@@ -52,7 +52,12 @@ type client struct {
 }
 
 func newClient(address, token string) *client {
-	return &client{address, token, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}}}
+	return &client{address, token, &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 2},
+		// A standby whose active node dies while it answers redirects: to follow would be
+		// to send a request twice.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 func (c *client) send(ctx context.Context, method, path string, data map[string]any) *answer {

@@ -103,7 +103,6 @@ func (h *history) showSteps() (shown []*operation) {
 var causes = map[string][]string{
 	"configured": {opCredentials}, "replaced": {opCredentials},
 	"staged": {opStage, opEmergency}, "promoted": {opEmergency, opPromote},
-	// An emergency over a rotation completes that first.
 	"completed": {opComplete, opEmergency}, "rolled back": {opRollback}, "discarded": {opDiscard},
 }
 
@@ -115,11 +114,16 @@ func (h *history) explain(steps []*step) (violations []violation) {
 		verb string
 	}
 	done, used := map[deed]bool{}, map[*operation]bool{}
-	for _, s := range steps {
+	for i, s := range steps {
+		// An emergency over a rotation completes that, before it stages its own client.
+		next := ""
+		if i+1 < len(steps) && s.verb == "completed" && steps[i+1].verb == "staged" {
+			next = steps[i+1].client
+		}
 		for _, kind := range causes[s.verb] {
 			for _, o := range h.Operations {
 				// Who must have ended first comes first.
-				if o.Kind == kind && !done[deed{o, s.verb}] && s.dueTo(o) && (s.cause == nil || o.until() < s.cause.until()) {
+				if o.Kind == kind && !done[deed{o, s.verb}] && s.dueTo(o, next) && (s.cause == nil || o.until() < s.cause.until()) {
 					s.cause = o
 				}
 			}
@@ -141,10 +145,10 @@ func (h *history) explain(steps []*step) (violations []violation) {
 	return violations
 }
 
-// dueTo tells whether an operation may be what took a step: it names the client, if any,
-// and was under way, to the second.
-func (s *step) dueTo(o *operation) bool {
-	named := o.Client == "" || o.Client == s.client || s.verb == "completed"
+// dueTo tells whether an operation may be what took a step: it names the client, or the
+// one of the next step, or none, and was under way, to the second.
+func (s *step) dueTo(o *operation, next string) bool {
+	named := o.Client == "" || o.Client == s.client && s.verb != "completed" || o.Client == next
 	return named && !o.Unchanged && (o.ok() || o.Outcome == unknown) &&
 		s.took+time.Second > o.Begin && s.took <= o.until() && o.Begin < s.latest
 }

@@ -11,12 +11,15 @@ import (
 	"time"
 )
 
-// Lines of Vault's log, and one of the engine's.
+// Lines of Vault's log, and one of the engine's. A standby of OpenBao that becomes active
+// ends its life as a standby first, with the same line as an active node its own.
 const (
 	becameActive = "acquired lock, enabling active operation"
-	leftActive   = "pre-seal teardown complete"
+	torndown     = "pre-seal teardown complete"
 	unsavedToken = "could not save the access token"
 )
+
+var leavesActive = []string{"stepping down from active operation", "leadership lost, stopping active operation", "marked as sealed"}
 
 // logTime is how Vault writes the time of a log line.
 const logTime = "2006-01-02T15:04:05.000Z0700"
@@ -34,6 +37,7 @@ func (h *history) readLog(node int, file string, killed []moment) error {
 			h.Terms[n-1].End = m
 		}
 	}
+	leaves := false
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -50,9 +54,11 @@ func (h *history) readLog(node int, file string, killed []moment) error {
 		}
 		switch {
 		case strings.Contains(line, becameActive):
-			h.Terms = append(h.Terms, term{node, m, never})
-		case strings.Contains(line, leftActive):
+			h.Terms, leaves = append(h.Terms, term{node, m, never}), false
+		case leaves && strings.Contains(line, torndown):
 			end(m)
+		case slices.ContainsFunc(leavesActive, func(text string) bool { return strings.Contains(line, text) }):
+			leaves = true
 		case strings.Contains(line, unsavedToken):
 			h.Unsaved = append(h.Unsaved, m)
 		}

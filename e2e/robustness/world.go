@@ -21,8 +21,10 @@ import (
 
 const (
 	nodes = 3
-	// tokenLife is short, so that a minute sees several generations of tokens.
-	tokenLife = 40 * time.Second
+	// tokenLife and expiryBuffer are short, so that a minute sees several generations of
+	// tokens, and leave readers who want a long life something to ask for.
+	tokenLife    = 70 * time.Second
+	expiryBuffer = 30 * time.Second
 	// requestTimeout is what is configured for one attempt at Fuuffy.
 	requestTimeout = 2 * time.Second
 )
@@ -89,6 +91,7 @@ func (w *world) configure() error {
 	a := k.send(o, http.MethodPost, "config", map[string]any{
 		"client_id": o.Client, "client_secret": secret, "rotation_reminder": set,
 		"base_url": w.fuuffy.baseURL(), "ca_cert": w.fuuffy.caCert(), "request_timeout": requestTimeout.String(),
+		"token_expiry_buffer": expiryBuffer.String(), "token_refresh_window": expiryBuffer.String(),
 	}, "")
 	if a.outcome != ended {
 		return fmt.Errorf("configure the engine: %s", a.problem)

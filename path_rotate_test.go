@@ -645,3 +645,22 @@ func TestCheckGivesUpWithItsCaller(t *testing.T) {
 		assert.Equal(t, 2, m.requests(), "the reader's, and that of the check")
 	})
 }
+
+// The token that a check gets is served and stored if there is no better one, and else
+// neither.
+func TestTokenOfACheckSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.do(logical.UpdateOperation, "rotate-root/check", nil)
+		token := m.readToken()
+		assert.Equal(t, 1, m.requests(), "the check's token is served")
+		m.restart()
+		assert.True(t, m.readToken() == token, "the check's token is stored")
+
+		time.Sleep(checkInterval)
+		m.do(logical.UpdateOperation, "rotate-root/check", nil)
+		m.restart()
+		assert.True(t, m.readToken() == token, "the token of a later check is not")
+		assert.Equal(t, 2, m.requests())
+	})
+}

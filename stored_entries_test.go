@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -116,6 +117,25 @@ func TestTokenWithoutFormat(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, string(entry.Value), `"format":1,`)
 		m.put(tokenKey, strings.Replace(string(entry.Value), `"format":1,`, "", 1))
+		m.restart()
+		assert.False(t, m.readToken() == token, "the engine serves it")
+	})
+}
+
+// A token that expires before it was issued is damaged, also if the clock that issued it
+// was a little ahead.
+func TestTokenThatExpiresBeforeItWasIssued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
+		require.NoError(t, err)
+		var stored storedToken
+		require.NoError(t, entry.DecodeJSON(&stored))
+		stored.IssuedAt, stored.ExpiresAt = time.Now().Add(30*time.Second), time.Now().Add(10*time.Second)
+		entry, err = logical.StorageEntryJSON(tokenKey, stored)
+		require.NoError(t, err)
+		m.put(tokenKey, string(entry.Value))
 		m.restart()
 		assert.False(t, m.readToken() == token, "the engine serves it")
 	})

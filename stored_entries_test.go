@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -108,35 +107,34 @@ func (m *mount) put(key, value string) {
 	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 }
 
-// A token without a format was never written by this engine.
-func TestTokenWithoutFormat(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		token := m.readToken()
-		entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
-		require.NoError(t, err)
-		require.Contains(t, string(entry.Value), `"format":1,`)
-		m.put(tokenKey, strings.Replace(string(entry.Value), `"format":1,`, "", 1))
-		m.restart()
-		assert.False(t, m.readToken() == token, "the engine serves it")
-	})
-}
-
-// A token that expires before it was issued is damaged, also if the clock that issued it
-// was a little ahead.
-func TestTokenThatExpiresBeforeItWasIssued(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		token := m.readToken()
-		entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
-		require.NoError(t, err)
-		var stored storedToken
-		require.NoError(t, entry.DecodeJSON(&stored))
-		stored.IssuedAt, stored.ExpiresAt = time.Now().Add(30*time.Second), time.Now().Add(10*time.Second)
-		entry, err = logical.StorageEntryJSON(tokenKey, stored)
-		require.NoError(t, err)
-		m.put(tokenKey, string(entry.Value))
-		m.restart()
-		assert.False(t, m.readToken() == token, "the engine serves it")
-	})
+// A stored token that this engine can't have written is not served.
+func TestDamagedToken(t *testing.T) {
+	for name, damage := range map[string]func(*storedToken){
+		"without a format":     func(s *storedToken) { s.Format = 0 },
+		"not an access token":  func(s *storedToken) { s.Value = "two words" },
+		"of no life":           func(s *storedToken) { s.ExpiresAt = s.IssuedAt },
+		"of another life":      func(s *storedToken) { s.ExpiresAt = s.IssuedAt.AddDate(100, 0, 0) },
+		"of other credentials": func(s *storedToken) { s.CredentialsID = "another" },
+		"from far in the future": func(s *storedToken) {
+			s.IssuedAt, s.ExpiresAt = s.IssuedAt.AddDate(1, 0, 0), s.ExpiresAt.AddDate(1, 0, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
+				require.NoError(t, err)
+				var stored storedToken
+				require.NoError(t, entry.DecodeJSON(&stored))
+				damage(&stored)
+				entry, err = logical.StorageEntryJSON(tokenKey, stored)
+				require.NoError(t, err)
+				m.put(tokenKey, string(entry.Value))
+				m.restart()
+				served := m.readToken()
+				assert.False(t, served == token || served == stored.Value, "the engine serves it")
+			})
+		})
+	}
 }

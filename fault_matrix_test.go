@@ -247,10 +247,10 @@ func TestFaultMatrix(t *testing.T) {
 // classOf reads the class off what a reader without a token is told.
 func classOf(o faultOutcome) upstream.Failure {
 	for beginning, class := range map[string]upstream.Failure{
-		"Fuuffy rejected the request":   upstream.Rejected,
-		"Fuuffy's rate limit":           upstream.RateLimited,
-		"Fuuffy can't be reached":       upstream.Unavailable,
-		"Fuuffy is down: it answered":   upstream.Unavailable,
+		"Fuuffy rejected the request":     upstream.Rejected,
+		"Fuuffy's rate limit":             upstream.RateLimited,
+		"Fuuffy can't be reached":         upstream.Unavailable,
+		"Fuuffy is down: it answered":     upstream.Unavailable,
 		"Fuuffy's response has no valid ": upstream.Malformed,
 	} {
 		if strings.HasPrefix(o.message, beginning) {

@@ -233,3 +233,24 @@ func TestFallbackIsToldOnce(t *testing.T) {
 		assert.Equal(t, 1, m.log.count(told), "the fallback goes on")
 	})
 }
+
+// Where Fuuffy does not say for how long the old client must wait, it is a minute, and not
+// the half that follows the rejection of the new one.
+func TestFallbackThatIsRateLimitedWithoutADate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, g := newMountBehindGateway(t)
+		m.configure()
+		m.promoteSuccessor()
+		m.sandbox.RevokeClient(successorID)
+		g.answer(testClientID, gatewayAnswer{status: http.StatusTooManyRequests, contentType: jsonType, body: `{}`})
+		m.do(logical.DeleteOperation, "token", nil)
+		m.refusedToken()
+		requests := g.count()
+		time.Sleep(55 * time.Second)
+		m.refusedToken()
+		assert.Equal(t, requests, g.count(), "within a minute")
+		time.Sleep(10 * time.Second)
+		m.refusedToken()
+		assert.Less(t, requests, g.count(), "after it")
+	})
+}

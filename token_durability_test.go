@@ -182,3 +182,17 @@ func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
 		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
 	})
 }
+
+// Credentials that could not be saved leave the stored token alone.
+func TestFailedWriteKeepsTheStoredToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		m.storage.failing(failAll("put", configKey))
+		_, err := m.handle(t.Context(), logical.UpdateOperation, configKey, pairs("client_id", "shop-2", "client_secret", testSecret, "verify_connection", false))
+		require.Error(t, err)
+		m.storage.failing(nil)
+		m.restart()
+		assert.True(t, m.readToken() == token, "the token is still there")
+	})
+}

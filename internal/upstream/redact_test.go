@@ -98,6 +98,13 @@ func TestShortSecretIsTakenOutWhole(t *testing.T) {
 	assert.Equal(t, "nothing", newRedactor("").clean("nothing"))
 }
 
+// A backslash in the middle, which JSON doubles, does not keep the secret from being seen.
+func TestBackslashInTheMiddle(t *testing.T) {
+	for _, text := range []string{`abcd\efgh`, `abcd\\efgh`, `abcd\\\\efgh`} {
+		assert.Equal(t, "echo: [redacted]", newRedactor(`abcd\efgh`).clean("echo: "+text))
+	}
+}
+
 // An entity or an escape may be cut where the text ends.
 func TestTextThatEndsInAnEncoding(t *testing.T) {
 	for _, end := range []string{"&", "&am", "&#3", "&#x2", "&amp;", "&amp;am", "%", "%2", `\`, `\u00`} {

@@ -98,6 +98,17 @@ func TestShortSecretIsTakenOutWhole(t *testing.T) {
 	assert.Equal(t, "nothing", newRedactor("").clean("nothing"))
 }
 
+// The marker itself may spell the secret. Then nothing is shown.
+func TestMarkerThatSpellsTheSecret(t *testing.T) {
+	assert.Equal(t, withheld, newRedactor("redacted").clean("echo: redacted"))
+}
+
+// What an escape stands for is part of what is hidden, and an escape of something else is
+// not.
+func TestEscapeBeforeTheSecret(t *testing.T) {
+	assert.Equal(t, `\[redacted]`, newRedactor("abcdefgh").clean(`\abcdefgh`))
+}
+
 // A backslash in the middle, which JSON doubles, does not keep the secret from being seen.
 func TestBackslashInTheMiddle(t *testing.T) {
 	for _, text := range []string{`abcd\efgh`, `abcd\\efgh`, `abcd\\\\efgh`} {

@@ -38,7 +38,7 @@ func (b *backend) snapshot(ctx context.Context, storage logical.Storage) (*snaps
 
 // refused tells whether Fuuffy refused a pair when the engine last used it.
 func (s *snapshot) refused(pair *credentials) bool {
-	return pair != nil && s.b.refusals.has(pair.ID)
+	return pair != nil && s.b.pairs.of(pair.ID).refused
 }
 
 // currentRefused tells whether Fuuffy refuses the credentials in force.
@@ -65,7 +65,7 @@ func (s *snapshot) revokeOldAfter() time.Time {
 		return r.PromotedAt
 	}
 	life := upstream.DefaultTokenLife
-	_, fallbackUntil := s.b.rejections.of(s.Current.ID)
+	fallbackUntil := s.b.pairs.of(s.Current.ID).fallbackUntil
 	if t := s.cached.Token; t != nil {
 		life = t.Life()
 		fallbackUntil = later(fallbackUntil, t.FallbackUntil)

@@ -37,9 +37,8 @@ type backend struct {
 	clock  func() tokencache.Instant
 	random func() float64
 
-	rateLimit  *upstream.RateLimit
-	rejections rejections
-	refusals   refusals
+	rateLimit *upstream.RateLimit
+	pairs     pairRecords
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time

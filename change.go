@@ -81,6 +81,24 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition,
 	return &proof, err
 }
 
+// unproved says what it means that Fuuffy gave no token to credentials that must work.
+// based is what is stored, nil for nothing.
+func unproved(t transition, based *storedConfig, cause error) error {
+	if t.step == "" {
+		return &explainedError{meaning: "Nothing was saved: the engine tested the new settings first, and got no access token.", cause: cause}
+	}
+	id := t.mustWork.ClientID
+	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: the engine tested client %s first, and got no access token.", id), cause: cause}
+	failure, ok := errors.AsType[*upstream.Error](cause)
+	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
+		e.inState = true
+		if t.step == "rollback" {
+			e.advice = fmt.Sprintf("Client %s is revoked: there is nothing to go back to.", id)
+		}
+	}
+	return e
+}
+
 // proveDead makes sure that Fuuffy does not know a pair of credentials any more.
 func (c *client) proveDead(ctx context.Context, t transition) error {
 	_, err := c.requestToken(ctx, t.mustBeDead)
@@ -113,3 +131,17 @@ func (b *backend) store(ctx context.Context, storage logical.Storage, based *sto
 	}
 	return t, next, saveConfig(ctx, storage, next.storedConfig)
 }
+
+// explainedError says what a failure means for what the user wanted.
+type explainedError struct {
+	meaning string
+	// advice says what to do, if the usual advice for the cause doesn't help here.
+	advice string
+	// inState is set if the next step in the state of the rotation follows from the failure.
+	inState bool
+	cause   error
+}
+
+func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error() }
+
+func (e *explainedError) Unwrap() error { return e.cause }

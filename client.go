@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -103,18 +104,18 @@ func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokenc
 		return tokencache.Token{}, tokencache.ErrForward
 	}
 	if cached != nil {
-		c.b.rejections.usedFallback(c.Current.ID, cached.FallbackUntil)
+		c.b.pairs.usedFallback(c.Current.ID, cached.FallbackUntil)
 	}
 	t, err := c.requestToken(ctx, &c.Current)
 	rejection, ok := errors.AsType[*upstream.Error](err)
 	if ok && rejection.RejectsCredentials() {
-		c.b.rejections.add(c.Current.ID)
+		c.b.pairs.countRejection(c.Current.ID)
 		if fallback := c.Rotation.fallback(); fallback != nil {
 			t, err = c.requestToken(ctx, fallback)
 			t, err = c.fallBack(ctx, attempt{t, err}, cached, rejection)
 		}
 	}
-	_, t.FallbackUntil = c.b.rejections.of(c.Current.ID)
+	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
 	return t, err
 }
 
@@ -135,13 +136,13 @@ func (c *client) fallBack(ctx context.Context, previous attempt, cached *tokenca
 		return t, previous.err
 	}
 	t.FallbackFor = c.Current.ID
-	c.b.rejections.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
+	c.b.pairs.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
 	if cached == nil || cached.FallbackFor != c.Current.ID {
 		c.b.log().Warn("Fuuffy rejects the new credentials; falling back to the old ones",
 			"new_client_id", c.Current.ClientID, "old_client_id", old, "error", rejection)
 		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", old)
 	}
-	_, t.FallbackUntil = c.b.rejections.of(c.Current.ID)
+	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
 	return t, nil
 }
 
@@ -159,7 +160,7 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 	began := c.b.clock()
 	granted, err := c.upstream.RequestToken(ctx, pair.ClientID, pair.ClientSecret)
 	c.b.metrics.requested(err, c.b.clock().Mono-began.Mono)
-	c.b.refusals.note(pair.ID, err)
+	c.b.pairs.note(pair.ID, err)
 	if err != nil {
 		return tokencache.Token{}, err
 	}
@@ -233,6 +234,67 @@ func eraseToken(ctx context.Context, storage logical.Storage) error {
 		return fmt.Errorf("delete the stored token: %w", err)
 	}
 	return nil
+}
+
+// pairRecords is what this node remembers of each pair of credentials that it used, since
+// the plugin started.
+type pairRecords struct {
+	mu    sync.Mutex
+	pairs map[string]pairRecord // by credentials.ID
+}
+
+type pairRecord struct {
+	// refused is set if Fuuffy rejected the pair when this node last used it. Only advice
+	// depends on it.
+	refused bool
+	// rejections counts how often Fuuffy rejected the pair when readers needed a token.
+	rejections int
+	// fallbackUntil is when apps stop using the last token that the previous pair got in
+	// place of this one.
+	fallbackUntil time.Time
+}
+
+// maxPairRecords bounds the memory. A mount has at most three pairs at a time.
+const maxPairRecords = 16
+
+func (r *pairRecords) of(credentialsID string) pairRecord {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pairs[credentialsID]
+}
+
+func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	record, known := r.pairs[credentialsID]
+	if r.pairs == nil || !known && len(r.pairs) >= maxPairRecords {
+		r.pairs = map[string]pairRecord{}
+	}
+	edit(&record)
+	r.pairs[credentialsID] = record
+}
+
+// note remembers whether a token request with a pair was refused. Other failures say nothing
+// about the pair.
+func (r *pairRecords) note(credentialsID string, err error) {
+	failure, failed := errors.AsType[*upstream.Error](err)
+	refused := failed && failure.RejectsCredentials()
+	if err == nil || refused {
+		r.edit(credentialsID, func(p *pairRecord) { p.refused = refused })
+	}
+}
+
+func (r *pairRecords) countRejection(credentialsID string) {
+	r.edit(credentialsID, func(p *pairRecord) { p.rejections++ })
+}
+
+// usedFallback remembers until when apps use a token of the previous credentials.
+func (r *pairRecords) usedFallback(credentialsID string, until time.Time) {
+	r.edit(credentialsID, func(p *pairRecord) {
+		if until.After(p.fallbackUntil) {
+			p.fallbackUntil = until
+		}
+	})
 }
 
 // timestamp is nil for no time.

@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,6 +85,8 @@ func (c *storedConfig) has(pair *credentials) bool {
 	}
 	return false
 }
+
+var errNotConfigured = errors.New("not configured")
 
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {

@@ -24,6 +24,12 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
+// userError is the caller's mistake. Its text says how to fix it; <mount> in it stands for
+// the mount's path.
+type userError string
+
+func (e userError) Error() string { return string(e) }
+
 // maxTextLength bounds, in bytes, each text that is not a PEM bundle.
 const maxTextLength = 4096
 

@@ -12,17 +12,6 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// The commands that more than one advice names. <mount> stands for the mount's path.
-const (
-	commandConfig   = "vault write <mount>config client_id=… client_secret=-"
-	commandStage    = "vault write <mount>rotate-root client_id=… client_secret=-"
-	commandPromote  = "vault write -f <mount>rotate-root/promote"
-	commandComplete = "vault write -f <mount>rotate-root/complete"
-	commandRollback = "vault write -f <mount>rotate-root/rollback"
-	commandDiscard  = "vault delete <mount>rotate-root"
-	commandCheck    = "vault write -f <mount>rotate-root/check"
-)
-
 // nextStep says what to do now, with commands that work in this state. Status, the
 // steps of the rotation and errors all take their advice from here.
 func (s *snapshot) nextStep() string {
@@ -149,24 +138,6 @@ func endpointAdvice(failure *upstream.Error, change func(setting string) string)
 		return "The Vault server got no connection: check base_url, and firewalls and proxies on the way"
 	}
 	return ""
-}
-
-// unproved says what it means that Fuuffy gave no token to credentials that must work.
-// based is what is stored, nil for nothing.
-func unproved(t transition, based *storedConfig, cause error) error {
-	if t.step == "" {
-		return &explainedError{meaning: "Nothing was saved: the engine tested the new settings first, and got no access token.", cause: cause}
-	}
-	id := t.mustWork.ClientID
-	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: the engine tested client %s first, and got no access token.", id), cause: cause}
-	failure, ok := errors.AsType[*upstream.Error](cause)
-	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
-		e.inState = true
-		if t.step == "rollback" {
-			e.advice = fmt.Sprintf("Client %s is revoked: there is nothing to go back to.", id)
-		}
-	}
-	return e
 }
 
 // workflow is the routine of the rotation, for those who ask for it.

@@ -288,14 +288,6 @@ func (b *backend) logStep(t transition) {
 	b.log().Info("rotation of the credentials", append(line, "history", r.lastRecord().String())...)
 }
 
-// clientIDOf is empty for no credentials.
-func clientIDOf(pair *credentials) string {
-	if pair == nil {
-		return ""
-	}
-	return pair.ClientID
-}
-
 // rotationFields are what each path of the rotation answers with. What does not
 // apply is left out.
 var rotationFields = map[string]*framework.FieldSchema{
@@ -323,7 +315,6 @@ var rotationResponses = map[int][]framework.Response{http.StatusOK: {{Descriptio
 // rotationResponse shows where a rotation stands.
 func (s *snapshot) rotationResponse() *logical.Response {
 	r := &s.Rotation
-	rejected, _ := s.b.rejections.of(s.Current.ID)
 	resp := &logical.Response{Data: applicable(map[string]any{
 		"state":              r.state(),
 		"client_id":          s.Current.ClientID,
@@ -338,7 +329,7 @@ func (s *snapshot) rotationResponse() *logical.Response {
 		"revoke_old_after":   timestamp(s.revokeOldAfter()),
 		"compromised":        r.Compromised,
 		"fallback_active":    s.fallbackActive(),
-		"auth_failures":      int64(rejected),
+		"auth_failures":      int64(s.b.pairs.of(s.Current.ID).rejections),
 		"unrevoked":          r.unrevoked(),
 		"history":            r.history(),
 		"next_step":          s.nextStep(),

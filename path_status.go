@@ -247,7 +247,6 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 		return
 	}
 	s := snapshot{client: c, cached: cached, now: g.b.now()}
-	rejected, _ := g.b.rejections.of(s.Current.ID)
 	set(gaugeRotated, unix(s.Current.SetAt))
 	set(gaugeRotationDue, unix(s.dueAt()))
 	for _, state := range []string{stateIdle, stateStaged, statePromoted} {
@@ -255,7 +254,7 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	}
 	set(gaugePromoted, unix(s.Rotation.PromotedAt))
 	set(gaugeFallback, truth(s.fallbackActive()))
-	set(gaugeAuthFailures, float64(rejected))
+	set(gaugeAuthFailures, float64(g.b.pairs.of(s.Current.ID).rejections))
 	set(gaugeUnrevoked, float64(len(s.Rotation.Unrevoked)))
 }
 

@@ -31,6 +31,17 @@ const (
 	restartAgents  = "restart the Agents of apps that don't report a 401: they may hold a dead token until its ttl is over"
 )
 
+// The commands that more than one advice names. <mount> stands for the mount's path.
+const (
+	commandConfig   = "vault write <mount>config client_id=… client_secret=-"
+	commandStage    = "vault write <mount>rotate-root client_id=… client_secret=-"
+	commandPromote  = "vault write -f <mount>rotate-root/promote"
+	commandComplete = "vault write -f <mount>rotate-root/complete"
+	commandRollback = "vault write -f <mount>rotate-root/rollback"
+	commandDiscard  = "vault delete <mount>rotate-root"
+	commandCheck    = "vault write -f <mount>rotate-root/check"
+)
+
 // maxHistory is how many steps are remembered. Who took them is in Vault's audit log.
 const maxHistory = 10
 
@@ -138,4 +149,12 @@ func (r *rotation) fallback() *credentials {
 		return nil
 	}
 	return r.Previous
+}
+
+// clientIDOf is empty for no credentials.
+func clientIDOf(pair *credentials) string {
+	if pair == nil {
+		return ""
+	}
+	return pair.ClientID
 }

@@ -35,6 +35,12 @@ type transition struct {
 // on from it, or to a userError that says why there is none and what to do instead.
 type step func(c storedConfig, now time.Time) (transition, error)
 
+// refusedStep is a userError that doesn't fit the state of the rotation. Its text says why;
+// the next step in that state says what to do instead.
+type refusedStep string
+
+func (e refusedStep) Error() string { return string(e) }
+
 // stage returns the step that takes new credentials in.
 func stage(pair credentials) step {
 	return func(c storedConfig, now time.Time) (transition, error) {

@@ -25,7 +25,7 @@ var (
 // A server that does not know it says so, and goes on without it.
 func TestDeclaredPlugin(t *testing.T) {
 	t.Parallel()
-	declarations := declaration.FindAllStringSubmatch(page(t), -1)
+	declarations := declaration.FindAllStringSubmatch(pages(t), -1)
 	require.Len(t, declarations, 2)
 	sum, err := stack.SHA256(programs.Plugin)
 	require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestDeclaredPlugin(t *testing.T) {
 			settings := strings.NewReplacer(
 				`plugin_directory     = "/etc/openbao/plugins"`, "", // The stack names it.
 				"v0.1.0", programs.PluginVersion,
-				"registry.example.com", startRegistry(t, programs.Plugin),
+				"ghcr.io", startRegistry(t, programs.Plugin),
 			).Replace(declarations[i][1])
 			settings = checksum.ReplaceAllString(settings, `$1 "`+sum+`"`)
 

@@ -18,19 +18,24 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
-func page(t *testing.T) string {
+// pages is the text of the installation guide.
+func pages(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
-	require.NoError(t, err)
-	return string(text)
+	var all strings.Builder
+	for _, name := range []string{"docs/install.md", "docs/clusters.md", "examples/setup/README.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", name))
+		require.NoError(t, err)
+		all.Write(text)
+	}
+	return all.String()
 }
 
-// guide is the commands of docs/install.md, block by block, under their headings.
+// guide is the commands of the installation guide, block by block, under their headings.
 func guide(t *testing.T) map[string][]string {
 	t.Helper()
 	commands := map[string][]string{}
 	heading, inside := "", false
-	for line := range strings.Lines(page(t)) {
+	for line := range strings.Lines(pages(t)) {
 		switch {
 		case strings.HasPrefix(line, "```"):
 			if inside = line == "```sh\n"; inside {
@@ -38,8 +43,8 @@ func guide(t *testing.T) map[string][]string {
 			}
 		case inside:
 			commands[heading][len(commands[heading])-1] += line
-		case strings.HasPrefix(line, "## "):
-			heading = strings.TrimSpace(strings.TrimPrefix(line, "## "))
+		case strings.HasPrefix(line, "#"):
+			heading = strings.TrimSpace(strings.TrimLeft(line, "#"))
 		}
 	}
 	return commands

@@ -28,7 +28,7 @@ func TestTrouble(t *testing.T) {
 }
 
 func testRefused(t *testing.T, s *site) {
-	guide := page(t)
+	guide := pages(t)
 	// says expects a message that is in the guide too.
 	says := func(err error, message string) {
 		t.Helper()
@@ -72,7 +72,7 @@ func testDeregistered(t *testing.T, s *site) {
 	require.ErrorContains(t, err, message)
 	_, err = s.readToken()
 	assert.ErrorContains(t, err, message)
-	assert.Contains(t, page(t), message)
+	assert.Contains(t, pages(t), message)
 
 	require.NoError(t, s.vault.RegisterPlugin(t.Context(), filepath.Join(s.plugins, pluginName), programs.PluginVersion))
 	assert.Equal(t, token, s.accessToken())

@@ -25,9 +25,11 @@ help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
 		while read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 
+GO_BUILD = go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)"
+
 build: ## Build the plugin and the sandbox into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)" -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
-	CGO_ENABLED=0 go build -trimpath -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
+	CGO_ENABLED=0 $(GO_BUILD) -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
+	CGO_ENABLED=0 $(GO_BUILD) -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
 
 test: test-unit figures test-e2e ## Run all tests
 

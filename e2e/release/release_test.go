@@ -51,7 +51,7 @@ func TestReleaseArchives(t *testing.T) {
 			assert.Equal(t, string(content), archive[name], a.name)
 		}
 		assert.Contains(t, archive["THIRD_PARTY_LICENSES"], "==== Go "+runtime.Version()+": LICENSE\n", a.name)
-		assert.Equal(t, a.program == sandbox, len(modules(t, archive[a.binary])) == 0, "the sandbox is of Go's own packages only")
+		assert.NotEmpty(t, modules(t, archive[a.binary]), a.name)
 		for _, module := range modules(t, archive[a.binary]) {
 			assert.Contains(t, archive["THIRD_PARTY_LICENSES"], "==== "+strings.Replace(module, "@", " ", 1)+": ", a.name)
 		}

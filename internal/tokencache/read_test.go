@@ -4,6 +4,7 @@ package tokencache
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,10 +57,10 @@ func TestMinTTLReaderJoinsARequestThatEndedInVain(t *testing.T) {
 		}
 		// late runs once at a look at the clock, between two steps of the flight.
 		var late func()
-		looks := 0
+		var looks atomic.Int64
 		c := New(Options{
 			Clock: func() Instant {
-				if looks--; looks == 0 {
+				if looks.Add(-1) == 0 {
 					late()
 				}
 				now := time.Now()
@@ -87,7 +88,7 @@ func TestMinTTLReaderJoinsARequestThatEndedInVain(t *testing.T) {
 			time.Sleep(time.Second) // The reader waits for the flight by then.
 			require.EqualValues(t, 2, c.Snapshot().Waiting)
 		}
-		looks = 2 // The first is that of admit.
+		looks.Store(2) // The first is that of admit.
 		close(asked)
 		if r := <-got; assert.NotNil(t, r.Token) {
 			assert.Equal(t, "new", r.Token.Value)

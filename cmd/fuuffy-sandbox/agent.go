@@ -22,25 +22,26 @@ import (
 const (
 	// enginePath is the token path of an engine that is mounted at fuuffy/.
 	enginePath = "/v1/fuuffy/token"
-	// maxReport bounds what an app sends, in bytes.
+	// maxReport limits an app's report, in bytes.
 	maxReport = 64 << 10
-	// retryInterval is how soon the token file is tried again after a failure.
+	// retryInterval is how long the agent waits after a failed read before it reads again.
 	retryInterval = time.Second
 )
 
-// agent stands in for a Vault with the secrets engine and for a Vault Agent, as an app sees them: a token in a file,
-// and HTTP to report one that was rejected. The engine is the real one, on storage in memory.
+// agent stands in for Vault and Vault Agent, as an app sees them: it keeps a token in a file, and accepts reports of
+// rejected tokens over HTTP. It runs the real secrets engine with storage in memory.
 type agent struct {
 	engine  logical.Backend
 	storage logical.Storage
-	files   folder
+	files   directory
 	server  *http.Server
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
-// startAgent returns an agent whose engine gets its tokens from the sandbox. Its token and its socket are there then.
-func startAgent(server *fuuffytest.Server, files folder, id, secret string) (*agent, error) {
+// startAgent returns an agent whose engine gets tokens from the sandbox. The token file and the socket exist when it
+// returns.
+func startAgent(server *fuuffytest.Server, files directory, id, secret string) (*agent, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	a := &agent{storage: &logical.InmemStorage{}, files: files, stop: stop}
 	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 10 * time.Second}
@@ -73,7 +74,7 @@ func startAgent(server *fuuffytest.Server, files folder, id, secret string) (*ag
 	return a, nil
 }
 
-// close ends the agent and removes its token and its socket.
+// close stops the agent and removes its token and its socket.
 func (a *agent) close() error {
 	a.stop()
 	err := a.server.Close()
@@ -82,7 +83,7 @@ func (a *agent) close() error {
 	return errors.Join(err, a.files.remove(tokenFile), a.files.remove(socketFile))
 }
 
-// handle has the engine answer one request. The error is for the app, with the status that Vault would answer with.
+// handle sends one request to the engine. The error is for the app, and has the status that Vault would return.
 func (a *agent) handle(ctx context.Context, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	req := &logical.Request{Operation: operation, Path: path, MountPoint: "fuuffy/", Storage: a.storage, Data: data}
 	resp, err := a.engine.HandleRequest(ctx, req)
@@ -92,7 +93,7 @@ func (a *agent) handle(ctx context.Context, operation logical.Operation, path st
 	return resp, nil
 }
 
-// writeToken writes the token to its file, and returns after what time to do so again.
+// writeToken reads the token, writes it to its file, and returns how long to wait before the next read.
 func (a *agent) writeToken(ctx context.Context) (again time.Duration, err error) {
 	resp, err := a.handle(ctx, logical.ReadOperation, "token", nil)
 	if err != nil {
@@ -102,8 +103,8 @@ func (a *agent) writeToken(ctx context.Context) (again time.Duration, err error)
 	return ttl + time.Second, a.files.writeFile(tokenFile, resp.Data["access_token"].(string), 0o600)
 }
 
-// keepToken keeps the file up to date until ctx is done. What can't be read is tried again, and the file keeps the
-// last token, as with Vault Agent.
+// keepToken keeps the file up to date until ctx is done. If a read fails, it retries, and the file keeps the last
+// token, as with Vault Agent.
 func (a *agent) keepToken(ctx context.Context, again time.Duration) {
 	for {
 		select {
@@ -115,7 +116,7 @@ func (a *agent) keepToken(ctx context.Context, again time.Duration) {
 	}
 }
 
-// listen opens the agent's socket. One that a killed sandbox left is replaced.
+// listen opens the agent's socket, in place of one that a killed sandbox left.
 func (a *agent) listen() (net.Listener, error) {
 	if err := a.files.remove(socketFile); err != nil {
 		return nil, err
@@ -123,8 +124,8 @@ func (a *agent) listen() (net.Listener, error) {
 	return net.Listen("unix", a.files.path(socketFile))
 }
 
-// ServeHTTP answers as Vault does, through an Agent with require_request_header. As the policy for apps, it allows to
-// read the token and to report one.
+// ServeHTTP responds as Vault does, through an Agent with require_request_header. Like the policy for apps, it allows
+// reading the token and reporting it, and nothing else.
 func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("X-Vault-Request") != "true" {
 		refuse(w, http.StatusPreconditionFailed, "missing 'X-Vault-Request' header")
@@ -163,7 +164,7 @@ func refuse(w http.ResponseWriter, status int, text string) {
 	send(w, status, map[string][]string{"errors": {text}})
 }
 
-// send writes JSON. An error of the write means that the app went away, and there is nobody to tell.
+// send writes JSON. It ignores a write error: the app is gone, so there is nobody to tell.
 func send(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -20,7 +20,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// With -agent an app finds what it finds with a Vault Agent: a token in a file, and a socket to report one.
+// With -agent, an app finds what Vault Agent offers: a token in a file, and a socket to report a rejected one.
 func TestRunWithAgent(t *testing.T) {
 	dir := t.TempDir()
 	output, stop := start(t, "-dir", dir, "-agent", "-token-lifetime", "10s")
@@ -91,11 +91,11 @@ func TestRunWithAgent(t *testing.T) {
 	}
 }
 
-// The file follows the engine: the token in it is replaced before it is no longer served.
+// The file follows the engine: the agent replaces the token before the engine stops serving it.
 func TestAgentKeepsTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tokens := 0
-		a := &agent{files: folder{dir: t.TempDir()}, engine: scriptedEngine{answer: func() (*logical.Response, error) {
+		a := &agent{files: directory{dir: t.TempDir()}, engine: scriptedEngine{answer: func() (*logical.Response, error) {
 			tokens++
 			if tokens == 2 {
 				return nil, errors.New("Fuuffy is down")
@@ -122,7 +122,7 @@ func TestAgentKeepsTheToken(t *testing.T) {
 	})
 }
 
-// scriptedEngine answers each request as a test wants it.
+// scriptedEngine responds to each request as the test says.
 type scriptedEngine struct {
 	logical.Backend
 	answer func() (*logical.Response, error)

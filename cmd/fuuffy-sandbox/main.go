@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command fuuffy-sandbox imitates the Fuuffy API on this machine, to try and to test the secrets engine, and apps,
-// without a Fuuffy account. docs/sandbox.md shows how.
+// Command fuuffy-sandbox imitates the Fuuffy API on this machine. Use it to try and test the secrets engine, or an
+// app, without a Fuuffy account. docs/sandbox.md shows how.
 package main
 
 import (
@@ -28,14 +28,14 @@ func main() {
 	}
 }
 
-// options are the flags.
+// options holds the flags.
 type options struct {
 	listen, admin, dir string
 	agent              bool
 	config             fuuffytest.Config
 }
 
-// run serves until ctx is done. It prints how to use the sandbox once all is ready, and not before.
+// run serves until ctx is done. It prints how to use the sandbox when everything is ready, and nothing before.
 func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	opts, err := parseFlags(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 		return err
 	}
 
-	files, err := openFolder(opts.dir)
+	files, err := openDirectory(opts.dir)
 	if err != nil {
 		return err
 	}
@@ -99,19 +99,19 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	}
 }
 
-// parseFlags prints the help to stdout where it is asked for, and then returns flag.ErrHelp.
+// parseFlags prints the help to stdout if args request it, and then returns flag.ErrHelp.
 func parseFlags(args []string, stdout io.Writer) (options, error) {
 	var opts options
 	flags := flag.NewFlagSet("fuuffy-sandbox", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // Errors are returned, and printed once.
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "loopback `address` (or any, with -name) of the Fuuffy API, HTTPS; port 0: any free one")
-	flags.StringVar(&opts.admin, "admin", "127.0.0.1:0", "loopback `address` (or any, with -name) of the admin API, plain HTTP; port 0: any free one")
-	flags.StringVar(&opts.dir, "dir", "", "`folder` for certificate, credentials and addresses; default a temporary one, removed at the end")
-	flags.BoolVar(&opts.agent, "agent", false, "also stand in for Vault and Vault Agent: keep a token in the folder, and take reports of rejected ones")
-	flags.StringVar(&opts.config.Name, "name", "", "host `name` for other machines, as in a compose file; allows addresses that are not loopback")
+	flags.SetOutput(io.Discard) // main prints the error that we return.
+	flags.StringVar(&opts.listen, "listen", "127.0.0.1:0", "loopback `address` of the Fuuffy API (HTTPS), or any address with -name. Port 0 picks a free port")
+	flags.StringVar(&opts.admin, "admin", "127.0.0.1:0", "loopback `address` of the admin API (plain HTTP), or any address with -name. Port 0 picks a free port")
+	flags.StringVar(&opts.dir, "dir", "", "`directory` for the certificate, credentials, and addresses (default a temporary one that the sandbox removes when it stops)")
+	flags.BoolVar(&opts.agent, "agent", false, "also stand in for Vault and Vault Agent: keep a token in the directory, and accept reports of rejected tokens")
+	flags.StringVar(&opts.config.Name, "name", "", "host `name` for other machines, as in a compose file. Allows addresses other than loopback")
 	flags.DurationVar(&opts.config.TokenLifetime, "token-lifetime", time.Hour, "`life` of a token, at least 1s")
-	flags.IntVar(&opts.config.PerMinute, "per-minute", 100, "`requests` a minute before 429; negative: no limit")
-	flags.IntVar(&opts.config.PerHour, "per-hour", 1000, "`requests` an hour before 429; negative: no limit")
+	flags.IntVar(&opts.config.PerMinute, "per-minute", 100, "`requests` a minute before 429. -1 means no limit")
+	flags.IntVar(&opts.config.PerHour, "per-hour", 1000, "`requests` an hour before 429. -1 means no limit")
 
 	err := flags.Parse(args)
 	switch {
@@ -133,32 +133,32 @@ func parseFlags(args []string, stdout io.Writer) (options, error) {
 }
 
 const help = `fuuffy-sandbox imitates the Fuuffy API on this machine: access tokens, orders, rate limits, and faults on demand.
-It serves HTTPS with a CA of its own, creates a first client, prints what to type next, and runs until it is
-interrupted (Ctrl-C or SIGTERM). All of it is made up: no request leaves this machine.
+It serves HTTPS with its own CA, creates a first client, prints what to type next, and runs until you stop it
+(Ctrl-C or SIGTERM). All data is made up. No request leaves this machine.
 
-It writes into the folder of -dir:
+It writes these files into the directory of -dir:
   ca.pem          the CA certificate to trust
-  client_id       credentials of the first client,
-  client_secret   readable by you only
-  addresses.env   shell variables with the addresses and the paths of the files above; written last, and removed
-                  at the end: while it is there, the sandbox is ready
-  token           with -agent: a token that is kept fresh, as by Vault Agent,
-  vault.sock      and the socket to report one that Fuuffy rejected; POST /v1/fuuffy/token on the
-                  address of the admin API does the same. The secrets engine behind it is the real one
+  client_id       the first client's ID, readable only by you
+  client_secret   its secret, readable only by you
+  addresses.env   shell variables with the addresses, and the paths of the other files. The sandbox is ready
+                  while this file exists
+  token           with -agent: a token that the sandbox keeps fresh, as Vault Agent does
+  vault.sock      with -agent: the socket where an app reports a token that Fuuffy rejected. The real secrets
+                  engine responds. POST /v1/fuuffy/token at the admin API's address does the same
 
 Flags:
 `
 
-// agentReady is for apps, with -agent.
+// agentReady tells app developers what -agent offers.
 const agentReady = `
-An app reads its token from the file $FUUFFY_TOKEN_FILE, and reports one that Fuuffy rejected as through Vault Agent:
+An app reads its token from the file $FUUFFY_TOKEN_FILE. If Fuuffy rejects the token, report it as you would to Vault Agent:
   curl --unix-socket "$FUUFFY_AGENT_SOCKET" -H "X-Vault-Request: true" http://agent/v1/fuuffy/token -d '{"rejected_token": "sk-..."}'
 `
 
-// ready has the places of the base URL, the path of addresses.env, agentReady and the admin usage.
-const ready = `The Fuuffy sandbox is ready at %[1]s. Press Ctrl-C to end it.
+// ready is a format for the base URL, the path of addresses.env, agentReady, and the admin usage.
+const ready = `The Fuuffy sandbox is ready at %[1]s. Press Ctrl-C to stop it.
 
-In another shell, get its addresses:
+In another shell, load its addresses:
   . %[2]s
 %[3]s
 Configure the secrets engine, mounted at fuuffy/, and read a token:
@@ -166,7 +166,7 @@ Configure the secrets engine, mounted at fuuffy/, and read a token:
     client_id=@"$FUUFFY_CLIENT_ID_FILE" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"
   vault read fuuffy/token
 
-Or ask Fuuffy yourself for a token, and use it:
+Or request a token from Fuuffy yourself, and use it:
   curl --cacert "$FUUFFY_CA_CERT" "$FUUFFY_BASE_URL/auth/token" -d grant_type=client_credentials \
     --data-urlencode client_id@"$FUUFFY_CLIENT_ID_FILE" --data-urlencode client_secret@"$FUUFFY_CLIENT_SECRET_FILE"
   curl --cacert "$FUUFFY_CA_CERT" "$FUUFFY_BASE_URL/orders" -H "Authorization: Bearer sk-..."

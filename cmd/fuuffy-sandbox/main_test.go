@@ -21,7 +21,7 @@ import (
 	"testing"
 )
 
-// start runs the command until stop is called, and returns when it has printed that it is ready.
+// start runs the command until the test calls stop. It returns when the command has printed that it is ready.
 func start(t *testing.T, args ...string) (output string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -47,7 +47,7 @@ func start(t *testing.T, args ...string) (output string, stop func() error) {
 	}
 }
 
-// addresses reads addresses.env; there are no quotes within the values of these tests.
+// addresses reads addresses.env. No value in these tests contains a quote.
 func addresses(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	values := map[string]string{}
@@ -113,7 +113,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With -name other machines reach the sandbox, and its certificate is for that name.
+// With -name, other machines reach the sandbox, and its certificate has that name.
 func TestRunWithName(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := start(t, "-dir", dir, "-name", "fuuffy.test", "-agent")
@@ -154,9 +154,9 @@ func wantResponse(t *testing.T, client *http.Client, address string, form url.Va
 	}
 }
 
-func TestRunAgainInTheSameFolder(t *testing.T) {
+func TestRunAgainInTheSameDirectory(t *testing.T) {
 	dir := t.TempDir()
-	// What a killed sandbox left behind, and with too open a mode.
+	// A killed sandbox left these files, and their mode is too open.
 	for _, name := range []string{secretFile, addressesFile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("old"), 0o644); err != nil {
 			t.Fatal(err)
@@ -206,12 +206,12 @@ func TestRunRefuses(t *testing.T) {
 		"argument":           {[]string{"now"}, `parse flags: unexpected argument "now"`},
 		"short lifetime":     {[]string{"-token-lifetime", "1ms"}, "parse flags: -token-lifetime is 1ms: use at least 1s"},
 		"zero limit":         {[]string{"-per-hour", "0"}, "use -1 for no limit"},
-		"folder is a file":   {[]string{"-dir", file}, "create folder: "},
+		"dir is a file":      {[]string{"-dir", file}, "create directory: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // If it starts by mistake, it ends.
+			cancel() // If it starts by mistake, it stops.
 			var output strings.Builder
 			err := run(ctx, test.args, &output)
 			if err == nil || !strings.Contains(err.Error(), test.want) || output.Len() != 0 {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// maxAdminRequest is in bytes.
+// maxAdminRequest limits a request to the admin API, in bytes.
 const maxAdminRequest = 1 << 20
 
-// AdminHandler serves the admin API of a sandbox: what a person does in the Fuuffy dashboard, and what goes wrong in
-// the world. AdminUsage, which it also serves, describes it. It asks for no authentication: bind it to loopback only.
+// AdminHandler serves the admin API of a sandbox: what people do in the Fuuffy dashboard, and faults. It also serves
+// AdminUsage, which describes the API. It doesn't authenticate anyone, so bind it to loopback only.
 func AdminHandler(s *Sandbox) http.Handler {
 	a := admin{s}
 	mux := http.NewServeMux()
@@ -36,7 +36,7 @@ func AdminHandler(s *Sandbox) http.Handler {
 	return mux
 }
 
-// calls are those of the admin API, besides GET / for AdminUsage.
+// calls returns the admin API's calls, except GET / for AdminUsage.
 func (a admin) calls() map[string]func(*http.Request) (any, error) {
 	return map[string]func(*http.Request) (any, error){
 		"GET /stats":           a.stats,
@@ -52,7 +52,7 @@ func (a admin) calls() map[string]func(*http.Request) (any, error) {
 	}
 }
 
-// admin has a method for each call. Its errors are for the person who calls.
+// admin has a method for each call. The caller reads its errors.
 type admin struct {
 	sandbox *Sandbox
 }
@@ -60,19 +60,19 @@ type admin struct {
 var (
 	errNotFound = errors.New("not found")
 
-	clientExample   = `a client is {"client_id": "shop", "client_secret": "..."}; what is left out is generated`
+	clientExample   = `send {"client_id": "shop", "client_secret": "..."}; the sandbox generates what you leave out`
 	tokenExample    = `send {"token": "sk-..."}, or {"all": true} for all tokens`
-	faultExample    = `a fault is {"on": "orders", "kind": "status", "status": 503, "times": 3} or {"kind": "delay", "delay": "2s"}; GET / explains all kinds`
+	faultExample    = `send {"on": "orders", "kind": "status", "status": 503, "times": 3} or {"kind": "delay", "delay": "2s"}; GET / explains all kinds`
 	lifetimeExample = `send {"lifetime": "30s"}, at least 1s`
 )
 
-// credentials are what POST /clients takes and answers; the answer has status 201.
+// credentials are the body of POST /clients, and of its response, which has status 201.
 type credentials struct {
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
 }
 
-// faultDocument is a Fault in JSON; the empty object stands for none.
+// faultDocument is a Fault in JSON. The empty object means that there is none.
 type faultDocument struct {
 	Kind     string            `json:"kind,omitempty"`
 	On       string            `json:"on,omitempty"`
@@ -89,7 +89,7 @@ type lifetimeDocument struct {
 	Lifetime duration `json:"lifetime"`
 }
 
-// duration is written like "2s" in JSON.
+// duration is a string such as "2s" in JSON.
 type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
@@ -139,7 +139,7 @@ func (a admin) revokeToken(r *http.Request) (any, error) {
 	case given.All && !a.sandbox.RevokeTokens():
 		return nil, fmt.Errorf("revoke all tokens: %w: none is alive", errNotFound)
 	case !given.All && !a.sandbox.RevokeToken(given.Token):
-		return nil, fmt.Errorf("revoke token: %w: it was never issued, has expired or was revoked before", errNotFound)
+		return nil, fmt.Errorf("revoke token: %w: it is unknown, expired, or already revoked", errNotFound)
 	}
 	return map[string]bool{"revoked": true}, nil
 }
@@ -175,7 +175,7 @@ func (a admin) setTokenLifetime(r *http.Request) (any, error) {
 	if err := decode(r, &given); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, lifetimeExample)
 	}
-	// Fuuffy tells the lifetime in whole seconds.
+	// Fuuffy returns the lifetime in whole seconds.
 	if time.Duration(given.Lifetime) < time.Second {
 		return nil, fmt.Errorf("lifetime is %s: %s", time.Duration(given.Lifetime), lifetimeExample)
 	}
@@ -192,7 +192,7 @@ func (a admin) unknown(r *http.Request) (any, error) {
 	return nil, fmt.Errorf("%s %s: %w: GET / lists all calls", r.Method, r.URL.Path, errNotFound)
 }
 
-// decode reads one JSON object and refuses unknown fields, so that a typing error isn't taken for a default.
+// decode reads one JSON object. It refuses unknown fields, so that a typo doesn't silently select a default.
 func decode(r *http.Request, into any) error {
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
@@ -200,7 +200,7 @@ func decode(r *http.Request, into any) error {
 		return fmt.Errorf("read JSON body: %w", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return errors.New("read JSON body: there is more after the object")
+		return errors.New("read JSON body: unexpected data after the object")
 	}
 	return nil
 }
@@ -219,31 +219,31 @@ func respond(w http.ResponseWriter, result any, err error) {
 	answer{status: status, body: append(encode(result), '\n')}.send(w)
 }
 
-// AdminUsage describes the admin API by commands to copy.
+// AdminUsage describes the admin API with commands to copy.
 const AdminUsage = `The admin API does what the Fuuffy dashboard does, and makes requests fail on demand.
 
-  See what the sandbox was asked so far, and which clients it has:
+  See the requests so far, and the clients:
     curl "$FUUFFY_ADMIN_URL/stats"
     curl "$FUUFFY_ADMIN_URL/clients"
 
-  Create a client. Without a body, or with parts left out, credentials are generated; an id that exists gets the new secret:
+  Create a client. The sandbox generates what you leave out. An existing id gets the new secret:
     curl -X POST "$FUUFFY_ADMIN_URL/clients"
     curl -X POST "$FUUFFY_ADMIN_URL/clients" -d '{"client_id": "shop-2", "client_secret": "only-for-the-sandbox"}'
 
-  Revoke a client; its tokens die with it:
+  Revoke a client. Its tokens die too:
     curl -X DELETE "$FUUFFY_ADMIN_URL/clients/shop-2"
 
   Kill one token, or all:
     curl -X POST "$FUUFFY_ADMIN_URL/tokens/revoke" -d '{"token": "sk-..."}'
     curl -X POST "$FUUFFY_ADMIN_URL/tokens/revoke" -d '{"all": true}'
 
-  Set the life of the tokens issued from now on:
+  Set the life of tokens issued from now on:
     curl -X PUT "$FUUFFY_ADMIN_URL/token-lifetime" -d '{"lifetime": "30s"}'
 
-  Take back what a test did: no fault, counters at zero, the whole rate limit. Clients and tokens stay:
+  Reset between tests: no fault, counters at zero, the full rate limit. Clients and tokens stay:
     curl -X POST "$FUUFFY_ADMIN_URL/reset"
 
-  Make requests fail; see what is set and how many times it still hits; make them work again:
+  Make requests fail, see the current fault and how often it still hits, and clear it:
     curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"on": "orders", "kind": "status", "status": 429, "times": 1}'
     curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"kind": "status", "status": 503, "times": 3}'
     curl -X PUT "$FUUFFY_ADMIN_URL/fault" -d '{"kind": "status", "status": 401, "body":
@@ -251,20 +251,20 @@ const AdminUsage = `The admin API does what the Fuuffy dashboard does, and makes
     curl "$FUUFFY_ADMIN_URL/fault"
     curl -X DELETE "$FUUFFY_ADMIN_URL/fault"
 
-  Kinds of fault, with the fields they take. All take "on" ("orders", or "token" for token requests, the default),
-  "client_id" (only requests of this client), "after" (let so many requests pass first), "times" (left out: until
-  DELETE /fault) and "header" ({"Retry-After": "5"}; an empty value removes a header):
-    delay      "delay": "2s"     answer normally, but only then
+  The kinds of fault, and their fields. All accept "on" ("orders", or "token" (the default) for token requests),
+  "client_id" (only this client's requests), "after" (how many requests pass first), "times" (without it: until
+  DELETE /fault), and "header" ({"Retry-After": "5"}; an empty value removes a header):
+    delay      "delay": "2s"     answer normally, after this time
     hang                         never answer
-    status     "status", "body"  this status with Fuuffy's error for it, or with this body
+    status     "status", "body"  this status, with Fuuffy's error for it or with this body
     body       "body"            200 with this body
     garbage                      200 with an HTML page
     empty                        200 without a body
-    truncated                    half of the JSON, as if it were all
+    truncated                    half of the JSON, as if it were the whole
     redirect                     307 to another host, or to the Location in "header"
     cut                          close the connection in the middle of the body
     refuse                       close the connection without a response
-    drip       "delay": "100ms"  one byte of the body every so often
+    drip       "delay": "100ms"  one byte of the body after each delay
     expired_certificate          a certificate that expired yesterday   (these two hit every connection,
     wrong_host_certificate       a certificate for another name          orders as well as token requests)
 `

@@ -70,7 +70,7 @@ func TestAdminRevokeToken(t *testing.T) {
 	wantAdmin(t, adminCall(s, "POST", "/tokens/revoke", `{"token":"`+token+`"}`), 200, `{"revoked":true}`)
 	wantStatus(t, c.orders(token), http.StatusUnauthorized)
 	w := adminCall(s, "POST", "/tokens/revoke", `{"token":"`+token+`"}`)
-	wantAdmin(t, w, 404, `{"error":"revoke token: not found: it was never issued, has expired or was revoked before"}`)
+	wantAdmin(t, w, 404, `{"error":"revoke token: not found: it is unknown, expired, or already revoked"}`)
 }
 
 func TestAdminRevokesAllTokens(t *testing.T) {
@@ -84,7 +84,7 @@ func TestAdminRevokesAllTokens(t *testing.T) {
 	wantStatus(t, c.orders(c.token()), http.StatusOK)
 }
 
-// A fault picks the endpoint, the client and the n-th request.
+// A fault can select the endpoint, the client, and the n-th request.
 func TestAdminFaultOnOrders(t *testing.T) {
 	s, c := newInProcess(t, Config{})
 	s.CreateClient("other", "x")
@@ -126,7 +126,7 @@ func TestAdminReset(t *testing.T) {
 	}
 }
 
-// docs/sandbox.md has each call, each field and each kind of fault, and no other.
+// docs/sandbox.md lists each call, field, and kind of fault, and no others.
 func TestAdminReference(t *testing.T) {
 	page, err := os.ReadFile("../../docs/sandbox.md")
 	if err != nil {
@@ -214,22 +214,22 @@ func TestAdminRefusesBadInput(t *testing.T) {
 		"unknown path":      {"GET", "/nothing", "", 404, "GET /nothing: not found: GET / lists all calls"},
 		"wrong method":      {"POST", "/stats", "", 404, "POST /stats: not found: GET / lists all calls"},
 		"unknown kind":      {"PUT", "/fault", `{"kind":"explode"}`, 400, `unknown kind "explode": use one of ` + strings.Join(faultKinds, ", ")},
-		"unknown field":     {"PUT", "/fault", `{"kind":"hang","tmies":1}`, 400, `unknown field "tmies": a fault is {"on"`},
-		"bad JSON":          {"PUT", "/fault", `{"kind":`, 400, "read JSON body: unexpected EOF: a fault is"},
+		"unknown field":     {"PUT", "/fault", `{"kind":"hang","tmies":1}`, 400, `unknown field "tmies": send {"on"`},
+		"bad JSON":          {"PUT", "/fault", `{"kind":`, 400, `read JSON body: unexpected EOF: send {"on"`},
 		"unknown on":        {"PUT", "/fault", `{"kind":"hang","on":"admin"}`, 400, `unknown on "admin": use token or orders`},
 		"on, handshake":     {"PUT", "/fault", `{"kind":"expired_certificate","on":"orders"}`, 400, "expired_certificate hits all connections"},
 		"client, handshake": {"PUT", "/fault", `{"kind":"wrong_host_certificate","client_id":"shop"}`, 400, "wrong_host_certificate hits all connections"},
 		"negative after":    {"PUT", "/fault", `{"kind":"hang","after":-1}`, 400, "after is -1"},
 		"no token":          {"POST", "/tokens/revoke", `{}`, 400, `send {"token": "sk-..."}`},
 		"token and all":     {"POST", "/tokens/revoke", `{"token":"sk-1","all":true}`, 400, `send {"token": "sk-..."}`},
-		"no JSON":           {"PUT", "/fault", "", 400, "read JSON body: EOF: a fault is"},
-		"more JSON":         {"PUT", "/fault", `{"kind":"hang"} {}`, 400, "there is more after the object"},
-		"bad duration":      {"PUT", "/fault", `{"kind":"delay","delay":"2"}`, 400, `missing unit in duration "2": a fault is`},
+		"no JSON":           {"PUT", "/fault", "", 400, `read JSON body: EOF: send {"on"`},
+		"more JSON":         {"PUT", "/fault", `{"kind":"hang"} {}`, 400, "unexpected data after the object"},
+		"bad duration":      {"PUT", "/fault", `{"kind":"delay","delay":"2"}`, 400, `missing unit in duration "2": send {"on"`},
 		"fault, bad value":  {"PUT", "/fault", `{"kind":"status","status":99}`, 400, "status is 99: use an HTTP status"},
 		"lifetime, field":   {"PUT", "/token-lifetime", `{"life":"1s"}`, 400, `unknown field "life": send {"lifetime": "30s"}`},
 		"short lifetime":    {"PUT", "/token-lifetime", `{"lifetime":"1ms"}`, 400, `lifetime is 1ms: send {"lifetime": "30s"}, at least 1s`},
-		"client, field":     {"POST", "/clients", `{"id":"a"}`, 400, `unknown field "id": a client is {"client_id"`},
-		"client, bad JSON":  {"POST", "/clients", `{`, 400, "read JSON body: unexpected EOF: a client is"},
+		"client, field":     {"POST", "/clients", `{"id":"a"}`, 400, `unknown field "id": send {"client_id"`},
+		"client, bad JSON":  {"POST", "/clients", `{`, 400, `read JSON body: unexpected EOF: send {"client_id"`},
 		"token, field":      {"POST", "/tokens/revoke", `{"tokens":""}`, 400, `unknown field "tokens": send {"token": "sk-..."}`},
 		"too large":         {"PUT", "/fault", `{"body":"` + strings.Repeat("x", maxAdminRequest) + `"}`, 400, "request body too large"},
 	} {

@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// answer is a response before it is sent, so that a fault can spoil it on the way.
+// answer is a response that the sandbox hasn't sent yet, so that a fault can still spoil it.
 type answer struct {
 	status int
 	body   []byte
 }
 
-// apiError is Fuuffy's error object. Its pages show several dialects: code may be a word or digits (CodeReason is then
-// the word), Details a string or a list, and what is wrong with a field may be in Details, ErrorTrace or Field.
+// apiError is Fuuffy's error object. Fuuffy's documentation shows several dialects. Code is a word, or digits with the
+// word in CodeReason. Details is a string or a list. Details, ErrorTrace, or Field may say which field is wrong.
 type apiError struct {
 	Code       string            `json:"code"`
 	CodeReason string            `json:"code_reason,omitempty"`
@@ -27,7 +27,7 @@ type apiError struct {
 	ErrorTrace map[string]string `json:"error_trace,omitempty"`
 }
 
-// fieldError is an entry of Details where that is a list.
+// fieldError is an entry of Details, if Details is a list.
 type fieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
@@ -46,7 +46,7 @@ var (
 	}
 )
 
-// standardErrors has an error for each status that Fuuffy documents, in the dialects that its pages show.
+// standardErrors has an error for each status that Fuuffy documents, in the dialects of its documentation.
 var standardErrors = map[int]apiError{
 	http.StatusBadRequest: {
 		Code:       "400000",
@@ -74,7 +74,7 @@ var standardErrors = map[int]apiError{
 	http.StatusServiceUnavailable:  {Code: "service_unavailable", Message: "The service is under maintenance"},
 }
 
-// standardError returns the documented error for a status, or one named after the status where there is none.
+// standardError returns the documented error for a status, or else one named after the status.
 func standardError(status int) apiError {
 	if e, ok := standardErrors[status]; ok {
 		return e
@@ -87,7 +87,7 @@ func refuse(status int, e apiError) answer {
 	return answer{status: status, body: encode(map[string]apiError{"error": e})}
 }
 
-// missingField is the dialect with which Fuuffy names one bad field.
+// missingField uses the dialect in which Fuuffy names one bad field.
 func missingField(name string) answer {
 	return invalidRequest(name, "The '"+name+"' field is required")
 }
@@ -96,12 +96,12 @@ func invalidRequest(field, message string) answer {
 	return refuse(http.StatusBadRequest, apiError{Code: "invalid_request", Message: message, Field: field})
 }
 
-// succeed wraps data as Fuuffy wraps every success.
+// succeed wraps data in the envelope of Fuuffy's successful responses.
 func succeed(data any) answer {
 	return answer{status: http.StatusOK, body: encode(map[string]any{"data": data})}
 }
 
-// encode panics where JSON can't represent v, which no value made in this package can cause.
+// encode panics if JSON can't represent v. No value from this package causes that.
 func encode(v any) []byte {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -110,7 +110,7 @@ func encode(v any) []byte {
 	return body
 }
 
-// start sends the head of the answer, and declares the length of its whole body.
+// start sends the status and the header, with the length of the whole body.
 func (a answer) start(w http.ResponseWriter) {
 	header := w.Header()
 	if header.Get("Content-Type") == "" {
@@ -122,7 +122,7 @@ func (a answer) start(w http.ResponseWriter) {
 	w.WriteHeader(a.status)
 }
 
-// send sends all of the answer. An error of the write means that the client went away, and there is nobody to tell.
+// send sends the whole answer. It ignores a write error: the client is gone, so there is nobody to tell.
 func (a answer) send(w http.ResponseWriter) {
 	a.start(w)
 	if hasBody(a.status) {
@@ -130,7 +130,7 @@ func (a answer) send(w http.ResponseWriter) {
 	}
 }
 
-// hasBody says whether a response of this status may have a body (RFC 9110 §6.4.1).
+// hasBody reports whether a response with this status may have a body (RFC 9110 §6.4.1).
 func hasBody(status int) bool {
 	return status != http.StatusNoContent && status != http.StatusNotModified
 }

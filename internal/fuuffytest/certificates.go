@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// certificates are those of one server, signed by a CA that is made for it and of which the key is thrown away.
+// certificates holds a server's certificates. A CA that exists only for this server signed them; nobody keeps its key.
 type certificates struct {
 	caPEM     string
 	valid     tls.Certificate
@@ -24,9 +24,8 @@ type certificates struct {
 	wrongHost tls.Certificate
 }
 
-// newCertificates makes certificates for localhost, 127.0.0.1, the address that the server listens on, and its name,
-// if it has one. They are
-// dated by the real clock, whatever the sandbox's Now says, because that is the one TLS clients check them with.
+// newCertificates creates certificates for localhost, 127.0.0.1, the address that the server listens on, and its name,
+// if it has one. It dates them by the real clock, not by the sandbox's Now, because TLS clients use the real clock.
 func newCertificates(address net.IP, name string) (*certificates, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -90,7 +89,7 @@ func signLeaf(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (tls.Cert
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// choose returns the certificate that a handshake gets under a fault.
+// choose returns the certificate that the server presents under a fault.
 func (c *certificates) choose(f Fault) *tls.Certificate {
 	switch f.Kind {
 	case FaultExpiredCertificate:

@@ -12,23 +12,23 @@ import (
 	"time"
 )
 
-// The kinds of fault. All hit token requests or those for orders, after Hold and the rate limits, except those of the
-// certificate: these hit the TLS handshakes of all requests, because a server can't know then what will be asked of it.
+// The kinds of fault. They hit token requests or requests for orders, after Hold and the rate limits. Only the
+// certificate faults hit the TLS handshakes of all requests: a server can't know at that time what the request will be.
 const (
 	FaultDelay     = "delay"     // Waits Delay, then answers normally.
-	FaultHang      = "hang"      // Never answers; ends when the client goes away or the server closes.
+	FaultHang      = "hang"      // Never answers; ends when the client disconnects or the server closes.
 	FaultStatus    = "status"    // Answers Status with the documented error for it, or with Body verbatim.
 	FaultBody      = "body"      // Answers 200 with Body verbatim.
 	FaultGarbage   = "garbage"   // Answers 200 with an HTML page, as a gateway in front of the API might.
 	FaultEmpty     = "empty"     // Answers 200 without a body.
-	FaultTruncated = "truncated" // Sends half of the normal JSON as if it were all.
+	FaultTruncated = "truncated" // Sends half of the normal JSON as if it were the whole.
 	FaultRedirect  = "redirect"  // Answers 307 to the Location in Header, or else to another host.
 	FaultCut       = "cut"       // Announces the normal body and closes the connection in the middle of it.
 	FaultRefuse    = "refuse"    // Closes the connection without a byte of response.
 	FaultDrip      = "drip"      // Sends the normal body one byte every Delay.
 
-	FaultExpiredCertificate   = "expired_certificate"    // Shows a certificate that expired yesterday.
-	FaultWrongHostCertificate = "wrong_host_certificate" // Shows a certificate for another name.
+	FaultExpiredCertificate   = "expired_certificate"    // Presents a certificate that expired yesterday.
+	FaultWrongHostCertificate = "wrong_host_certificate" // Presents a certificate for another name.
 )
 
 var faultKinds = []string{
@@ -39,7 +39,7 @@ var faultKinds = []string{
 const (
 	garbagePage      = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head><body>It works!</body></html>\n"
 	redirectLocation = "https://" + otherHost + "/"
-	otherHost        = "elsewhere.invalid" // RFC 2606 §2: a name that never resolves.
+	otherHost        = "elsewhere.invalid" // RFC 2606 §2: this name never resolves.
 )
 
 // Where a fault hits.
@@ -49,12 +49,12 @@ const (
 	onHandshake = "handshake"
 )
 
-// Fault is what goes wrong.
+// Fault says what goes wrong, and for which requests.
 type Fault struct {
 	Kind     string            // One of the constants.
 	On       string            // OnToken or OnOrders; empty: OnToken.
-	ClientID string            // Whose requests it hits; empty: everybody's.
-	After    int               // How many requests it lets pass first.
+	ClientID string            // The client whose requests it hits; empty: all clients.
+	After    int               // How many requests pass first.
 	Times    int               // How many requests it hits; 0: all until ClearFault.
 	Status   int               // With FaultStatus: 200 to 599.
 	Body     string            // With FaultStatus (empty: the documented error) and FaultBody.
@@ -62,7 +62,7 @@ type Fault struct {
 	Delay    time.Duration     // With FaultDelay and FaultDrip.
 }
 
-// validate says what is wrong with a fault, and what to do about it.
+// validate returns an error that says what is wrong with a fault, and how to fix it.
 func (f Fault) validate() error {
 	timed := f.Kind == FaultDelay || f.Kind == FaultDrip
 	switch {
@@ -90,7 +90,7 @@ func (f Fault) validate() error {
 	return nil
 }
 
-// hits returns where it hits.
+// hits returns what the fault hits: OnToken, OnOrders, or onHandshake.
 func (f Fault) hits() string {
 	if f.Kind == FaultExpiredCertificate || f.Kind == FaultWrongHostCertificate {
 		return onHandshake
@@ -98,8 +98,8 @@ func (f Fault) hits() string {
 	return cmp.Or(f.On, OnToken)
 }
 
-// SetFault makes requests go wrong; it replaces the fault that was set. It panics at a fault that makes
-// no sense, because a test with such a fault would test nothing.
+// SetFault makes requests fail. It replaces the current fault, and panics if the new one is invalid: a test with such
+// a fault would test nothing.
 func (s *Sandbox) SetFault(f Fault) {
 	if err := f.validate(); err != nil {
 		panic(fmt.Errorf("set fault: %w", err))
@@ -109,21 +109,21 @@ func (s *Sandbox) SetFault(f Fault) {
 	s.fault = f
 }
 
-// ClearFault makes requests work again.
+// ClearFault makes requests succeed again.
 func (s *Sandbox) ClearFault() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = Fault{}
 }
 
-// Fault returns the fault that is set, with the Times that are left of it; the zero Fault if there is none.
+// Fault returns the current fault with the rest of After and Times, or the zero Fault if there is none.
 func (s *Sandbox) Fault() Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fault
 }
 
-// takeFault returns the fault that hits this handshake or this request of a client, and counts it.
+// takeFault returns the fault that hits this handshake or this client's request, and counts the hit.
 func (s *Sandbox) takeFault(on, clientID string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,8 +146,8 @@ func (s *Sandbox) takeFault(on, clientID string) Fault {
 	return f
 }
 
-// serve answers a request as the fault wants it; the zero Fault answers normally. The normal answer is made
-// where it is sent, so a token is issued only then. Aborting the handler is how net/http closes a connection.
+// serve answers a request as the fault says. The zero Fault answers normally. Only the faults that send the normal
+// answer call normal, so other faults issue no token. To close a connection in net/http, abort the handler.
 func (f Fault) serve(w http.ResponseWriter, r *http.Request, normal func() answer) {
 	f.setHeader(w.Header())
 	switch f.Kind {
@@ -218,7 +218,7 @@ func drip(ctx context.Context, w http.ResponseWriter, a answer, every time.Durat
 	}
 }
 
-// pause ends the request unanswered if the client goes away or the server closes.
+// pause aborts the request if the client disconnects or the server closes.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -229,7 +229,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// flush sends what was written so far. It fails only where the client went away, and then so does what comes after.
+// flush sends what the handler wrote so far. It fails only if the client is gone, and then later writes fail too.
 func flush(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).Flush()
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// faultTests say what a client sees of each fault that ends by itself. It must be the same over HTTPS and in-process.
+// faultTests lists what a client sees of each fault that ends without help: the same over HTTPS and in-process.
 var faultTests = map[string]struct {
 	fault  Fault
 	check  func(*testing.T, reply)
@@ -97,7 +97,7 @@ func TestFaultsOverHTTPS(t *testing.T) {
 	for name, test := range faultTests {
 		t.Run(name, func(t *testing.T) {
 			s, c := newHTTPS(t, Config{})
-			c.token() // A connection that is kept would hide a bad certificate.
+			c.token() // A reused connection would hide a bad certificate.
 			testFault(t, s.Sandbox, c, test.fault, test.check, 1+test.issued)
 		})
 	}
@@ -114,7 +114,7 @@ func TestFaultsInProcess(t *testing.T) {
 	}
 }
 
-// testFault checks that the fault hits one token request and then is gone.
+// testFault checks that the fault hits one token request, and no other.
 func testFault(t *testing.T, s *Sandbox, c caller, f Fault, check func(*testing.T, reply), issued int) {
 	f.Times = 1
 	s.SetFault(f)
@@ -152,7 +152,7 @@ func TestStatusFaultSpeaksAllDialects(t *testing.T) {
 func TestFaultTimes(t *testing.T) {
 	s, c := newInProcess(t, Config{})
 	s.SetFault(Fault{Kind: FaultStatus, Status: 500, Times: 2})
-	wantStatus(t, c.orders("sk-dead"), http.StatusUnauthorized) // Orders are not hit.
+	wantStatus(t, c.orders("sk-dead"), http.StatusUnauthorized) // The fault doesn't hit orders.
 	wantStatus(t, c.requestToken(), 500)
 	if got := s.Fault().Times; got != 1 {
 		t.Errorf("got %d times left, want 1", got)

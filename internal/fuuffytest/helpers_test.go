@@ -26,7 +26,7 @@ type caller struct {
 	baseURL string
 }
 
-// newInProcess returns a sandbox with one client, and a caller that needs no sockets.
+// newInProcess returns a sandbox with one client, and a caller without sockets.
 func newInProcess(t testing.TB, cfg Config) (*Sandbox, caller) {
 	s := New(cfg)
 	s.CreateClient(testID, testSecret)
@@ -55,7 +55,7 @@ func tokenForm(id, secret string) url.Values {
 	return url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}}
 }
 
-// reply is a response that was read to its end, or as far as it went: err is that of the request or of the body.
+// reply is a response, read to its end or to its first error. err is the error of the request or of the body.
 type reply struct {
 	status int
 	header http.Header
@@ -88,7 +88,7 @@ func (c caller) request(method, path, contentType, body string) *http.Request {
 	return req
 }
 
-// requestToken asks for a token with the right credentials.
+// requestToken requests a token with the right credentials.
 func (c caller) requestToken() reply {
 	c.t.Helper()
 	return c.postForm(tokenForm(testID, testSecret))
@@ -99,7 +99,7 @@ func (c caller) postForm(form url.Values) reply {
 	return c.post("application/x-www-form-urlencoded", form.Encode())
 }
 
-// token asks for a token and expects one.
+// token requests a token, and fails the test without one.
 func (c caller) token() string {
 	c.t.Helper()
 	return accessToken(c.t, c.requestToken())

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Hold makes the token requests that come from now on wait, received and counted but unanswered, until release is
-// called. What becomes of them is decided after the release. Calling release again does nothing.
+// Hold makes token requests wait from now on. The sandbox receives and counts them, but answers only after you call
+// release, and decides their outcome then. Calling release again does nothing.
 func (s *Sandbox) Hold() (release func()) {
 	gate := make(chan struct{})
 	s.mu.Lock()
@@ -19,7 +19,7 @@ func (s *Sandbox) Hold() (release func()) {
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		// A later Hold has a gate of its own, which stays shut.
+		// A later Hold has its own gate, which stays closed.
 		if s.gate == gate {
 			s.gate = nil
 		}
@@ -27,7 +27,7 @@ func (s *Sandbox) Hold() (release func()) {
 	})
 }
 
-// WaitHeld waits until at least n token requests are held, or the context is done.
+// WaitHeld waits until Hold keeps at least n token requests waiting, or the context is done.
 func (s *Sandbox) WaitHeld(ctx context.Context, n int) error {
 	for {
 		s.mu.Lock()
@@ -44,7 +44,7 @@ func (s *Sandbox) WaitHeld(ctx context.Context, n int) error {
 	}
 }
 
-// waitReleased waits while Hold is on. It ends the request unanswered if the client goes away or the server closes.
+// waitReleased waits while Hold is on. If the client disconnects or the server closes, it aborts the request.
 func (s *Sandbox) waitReleased(ctx context.Context) {
 	gate := s.enterHold()
 	if gate == nil {

@@ -26,9 +26,9 @@ func TestHold(t *testing.T) {
 		if got := s.Stats(); got.TokenRequests != 3 || got.Held != 3 || got.TokensIssued+got.TokenRejections != 0 {
 			t.Errorf("got stats %+v, want 3 requests received and none answered", got)
 		}
-		wantStatus(t, c.orders("sk-dead"), http.StatusUnauthorized) // Orders are not held.
+		wantStatus(t, c.orders("sk-dead"), http.StatusUnauthorized) // Hold doesn't affect orders.
 
-		s.RevokeClient(testID) // What becomes of the requests is decided after the release.
+		s.RevokeClient(testID) // The sandbox decides the outcome after the release.
 		release()
 		release()
 		waiting.Wait()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// window allows limit requests in each length of time. A window opens with the first request after the last one ended,
-// because X-RateLimit-Reset names one moment at which the whole allowance is back.
+// window allows limit requests in each length of time. It starts with the first request after the previous window
+// ended, because X-RateLimit-Reset names one moment when the full limit is available again.
 type window struct {
 	limit  int
 	length time.Duration
@@ -21,7 +21,7 @@ type window struct {
 
 func (w *window) remaining() int { return w.limit - w.used }
 
-// newLimits returns the windows of cfg; an unlimited one is left out.
+// newLimits returns the windows of cfg, without unlimited ones.
 func newLimits(cfg Config) []*window {
 	var limits []*window
 	for _, w := range []*window{
@@ -35,9 +35,9 @@ func newLimits(cfg Config) []*window {
 	return limits
 }
 
-// takeRequest takes one request off all limits, unless one of them is used up, and says whether it did. A refused
-// request takes nothing: else a client that keeps asking would never get in again. The headers describe the limit
-// that will stop the client first, and of two that stop it now the one that does so for longer.
+// takeRequest subtracts one request from all limits, unless one of them is used up, and reports whether it did. A
+// refused request subtracts nothing: otherwise a client that keeps retrying would never succeed again. The headers
+// describe the limit that will stop the client first. If both stop it now, they describe the one that lasts longer.
 func takeRequest(limits []*window, now time.Time, header http.Header) bool {
 	if len(limits) == 0 {
 		return true
@@ -57,7 +57,7 @@ func takeRequest(limits []*window, now time.Time, header http.Header) bool {
 	tightest := slices.MinFunc(limits, func(a, b *window) int {
 		return cmp.Or(cmp.Compare(a.remaining(), b.remaining()), b.reset.Compare(a.reset))
 	})
-	// Whole seconds are rounded up, so that a client that waits as told is let in.
+	// Round up to whole seconds, so that a client that waits as told succeeds.
 	reset := tightest.reset.Add(time.Second - 1).Unix()
 	header.Set("X-RateLimit-Limit", strconv.Itoa(tightest.limit))
 	header.Set("X-RateLimit-Remaining", strconv.Itoa(tightest.remaining()))

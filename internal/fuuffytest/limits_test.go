@@ -58,7 +58,7 @@ func TestRateLimitPerHour(t *testing.T) {
 		wantLimit(t, c.requestToken(), "2", "1", start.Add(time.Minute))
 		wantStatus(t, c.requestToken(), http.StatusOK)
 		time.Sleep(time.Minute)
-		// Both windows allow one more; then the hour stops the client.
+		// Both windows allow one more request. Then the hourly limit stops the client.
 		wantLimit(t, c.requestToken(), "3", "0", start.Add(time.Hour))
 		r := c.requestToken()
 		wantStatus(t, r, http.StatusTooManyRequests)

@@ -30,13 +30,13 @@ var shipments = []shipment{
 	{"FF-100233", "label_created", "FedEx", "794658120043", recipient{"Aiko Tanaka", "Osaka", "JP"}, 3.8},
 }
 
-// serveOrders answers a request for orders, by way of a fault where one is set.
+// serveOrders answers a request for orders, or lets a fault answer it.
 func (s *Sandbox) serveOrders(w http.ResponseWriter, r *http.Request) {
 	normal := func() answer { return s.answerOrders(r) }
 	s.takeFault(OnOrders, s.clientOf(bearer(r))).serve(w, r, normal)
 }
 
-// bearer returns the token that a request brings, empty if there is none.
+// bearer returns the token in a request, or the empty string.
 func bearer(r *http.Request) string {
 	scheme, accessToken, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -45,14 +45,14 @@ func bearer(r *http.Request) string {
 	return accessToken
 }
 
-// clientOf returns whose token it is, empty if it is nobody's.
+// clientOf returns the ID of the token's client, or the empty string if no client has it.
 func (s *Sandbox) clientOf(accessToken string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens[accessToken].clientID
 }
 
-// answerOrders answers /orders and /order to whoever brings a live token.
+// answerOrders answers /orders and /order if the request has a live token.
 func (s *Sandbox) answerOrders(r *http.Request) answer {
 	if !s.authorized(r) {
 		return refuse(http.StatusUnauthorized, errInvalidToken)
@@ -71,7 +71,7 @@ func (s *Sandbox) answerOrders(r *http.Request) answer {
 	return succeed(map[string]shipment{"order": shipments[i]})
 }
 
-// authorized says whether the request brings a live token, and counts those that don't.
+// authorized reports whether the request has a live token, and counts the requests that don't.
 func (s *Sandbox) authorized(r *http.Request) bool {
 	accessToken := bearer(r)
 	s.mu.Lock()

@@ -15,17 +15,17 @@ import (
 	"strconv"
 )
 
-// RoundTripper returns a transport to the sandbox without sockets, for any host. What a client sees is what it would
-// see over HTTPS: a cut connection is io.ErrUnexpectedEOF when the body is read, a refused one io.EOF, a bad
-// certificate *tls.CertificateVerificationError. As with any transport, the response body has to be read or closed;
-// in a synctest bubble, a forgotten one shows as a deadlock.
+// RoundTripper returns a transport to the sandbox without sockets, for any host. A client sees the same as over HTTPS:
+// io.ErrUnexpectedEOF from the body of a cut connection, io.EOF for a refused one, and
+// *tls.CertificateVerificationError for a bad certificate. As with any transport, read or close the response body. If
+// you forget one in a synctest bubble, the bubble deadlocks.
 func (s *Sandbox) RoundTripper() http.RoundTripper {
 	return roundTripper{s, func() Fault { return s.takeFault(onHandshake, "") }}
 }
 
 type roundTripper struct {
 	handler   http.Handler
-	handshake func() Fault // what goes wrong before the handler is reached
+	handshake func() Fault // takes the fault that hits before the handler runs
 }
 
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -52,7 +52,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 			Request: req,
 		},
 	}
-	// A cancelled request must not wait for a handler, nor a handler for a client that went away.
+	// Neither side may wait for the other after the request is canceled or the client is gone.
 	context.AfterFunc(ctx, func() { _ = writer.CloseWithError(context.Cause(ctx)) })
 	failed := make(chan error, 1)
 	go func() {
@@ -72,7 +72,7 @@ func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// readRequestBody reads and closes the body, as a transport must even where it fails.
+// readRequestBody reads and closes the body. A transport must do both even if it fails.
 func readRequestBody(req *http.Request) ([]byte, error) {
 	if req.Body == nil {
 		return nil, nil
@@ -81,7 +81,7 @@ func readRequestBody(req *http.Request) ([]byte, error) {
 	return body, errors.Join(err, req.Body.Close())
 }
 
-// serverRequest is the request as a server would get it.
+// serverRequest returns the request as a server would receive it.
 func serverRequest(ctx context.Context, req *http.Request, body []byte) *http.Request {
 	r := req.Clone(ctx)
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -97,7 +97,7 @@ func serverRequest(ctx context.Context, req *http.Request, body []byte) *http.Re
 	return r
 }
 
-// certificateError is the error with which crypto/tls refuses the certificate of the fault.
+// certificateError returns the error that crypto/tls reports for the certificate of the fault.
 func certificateError(f Fault, host string) error {
 	leaf := &x509.Certificate{DNSNames: []string{otherHost}}
 	switch f.Kind {
@@ -115,17 +115,17 @@ func certificateError(f Fault, host string) error {
 	return nil
 }
 
-// exchange is the http.ResponseWriter of one request in-process.
+// exchange is the http.ResponseWriter of one in-process request.
 type exchange struct {
 	header   http.Header
 	body     *io.PipeWriter
-	template http.Response       // what is known of the response before the handler runs
-	started  bool                // used by the handler's goroutine only
-	response chan *http.Response // gets the response when its header is sent
+	template http.Response       // the part of the response that is known before the handler runs
+	started  bool                // only the handler's goroutine uses it
+	response chan *http.Response // receives the response when the handler sends its header
 }
 
-// run serves the request. It returns an error where the connection would have closed before any response; a
-// connection that closes later is an error of the body.
+// run serves the request. It returns an error if the connection would have closed before any response. If it would
+// have closed later, reading the body fails.
 func (x *exchange) run(handler http.Handler, r *http.Request) (err error) {
 	defer func() {
 		switch v := recover(); {
@@ -140,7 +140,7 @@ func (x *exchange) run(handler http.Handler, r *http.Request) (err error) {
 		}
 	}()
 	handler.ServeHTTP(x, r)
-	x.WriteHeader(http.StatusOK) // Does nothing if the handler wrote a header.
+	x.WriteHeader(http.StatusOK) // Does nothing if the handler already wrote a header.
 	return nil
 }
 
@@ -165,12 +165,12 @@ func (x *exchange) WriteHeader(status int) {
 func (x *exchange) Write(p []byte) (int, error) {
 	x.WriteHeader(http.StatusOK)
 	if len(p) == 0 {
-		return 0, nil // A pipe would wait for a reader even then.
+		return 0, nil // A pipe would wait for a reader even for an empty write.
 	}
 	return x.body.Write(p)
 }
 
-// Flush sends the header; the body isn't buffered.
+// Flush sends the header. Nothing buffers the body.
 func (x *exchange) Flush() { x.WriteHeader(http.StatusOK) }
 
 // responseBody tells the handler when the client closes the body.

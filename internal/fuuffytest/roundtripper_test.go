@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 )
 
-// closeRecorder is a request body that knows whether it was closed.
+// closeRecorder is a request body that records whether the transport closed it.
 type closeRecorder struct {
 	io.Reader
 	closed bool
@@ -101,7 +101,7 @@ func TestCancelledContextEndsTheBody(t *testing.T) {
 
 func TestClosingTheBodyEndsTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// A handler that didn't end would be a deadlock. The test's own context would end it with the test.
+		// If the handler didn't end, the test would deadlock. The test's own context would end it with the test.
 		ctx := context.WithoutCancel(t.Context())
 		transport := roundTripper{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			flush(w)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package fuuffytest imitates the Fuuffy API, so that the engine can be tested and shown without a Fuuffy account.
+// Package fuuffytest imitates the Fuuffy API. Use it to test and demonstrate the engine without a Fuuffy account.
 //
-// A Sandbox is the API's behaviour: tokens, orders, rate limits, and faults on demand. It can be used in three ways:
-// as an http.Handler, behind real HTTPS (NewServer, Start), and in-process without sockets (Sandbox.RoundTripper),
-// which also works in the virtual time of testing/synctest.
+// A Sandbox behaves like the API: tokens, orders, rate limits, and faults on demand. Use it as an http.Handler, behind
+// real HTTPS (NewServer, Start), or in-process without sockets (Sandbox.RoundTripper). The last one also works in the
+// virtual time of testing/synctest.
 package fuuffytest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Fuuffy's documented limits and token life, which a zero Config stands for.
+// Fuuffy's documented limits and token life. A zero Config selects them.
 const (
 	defaultTokenLifetime = time.Hour
 	defaultPerMinute     = 100
@@ -27,37 +27,37 @@ const (
 	orderPath  = "/v1/order"
 )
 
-// methods has the one method that each endpoint takes.
+// methods has the only method that each endpoint accepts.
 var methods = map[string]string{
 	tokenPath:  http.MethodPost,
 	ordersPath: http.MethodGet,
 	orderPath:  http.MethodGet,
 }
 
-// Config says how a Sandbox behaves. The zero value is Fuuffy as documented.
+// Config sets how a Sandbox behaves. The zero value is Fuuffy as documented.
 type Config struct {
 	TokenLifetime time.Duration    // 0: one hour
 	PerMinute     int              // requests a minute; 0: 100, negative: no limit
 	PerHour       int              // requests an hour; 0: 1000, negative: no limit
 	Now           func() time.Time // nil: time.Now
-	Name          string           // with Start: the host name for other machines; empty: there are none
+	Name          string           // with Start: the host name for other machines; empty: only this machine connects
 }
 
-// Stats counts what the sandbox has seen since it was made.
+// Stats counts what the sandbox has seen since New or the last Reset.
 type Stats struct {
-	TokenRequests   int    `json:"token_requests"`   // All that reached the token endpoint, whatever came of them.
-	TokensIssued    int    `json:"tokens_issued"`    // Including those of which a fault then spoiled the answer.
-	TokenRejections int    `json:"token_rejections"` // Token requests refused for their form or their credentials.
+	TokenRequests   int    `json:"token_requests"`   // All requests to the token endpoint, whatever their outcome.
+	TokensIssued    int    `json:"tokens_issued"`    // Including tokens whose response a fault then spoiled.
+	TokenRejections int    `json:"token_rejections"` // Token requests with a bad form or bad credentials.
 	OrderRequests   int    `json:"order_requests"`   // Requests for /orders and /order.
-	OrderRejections int    `json:"order_rejections"` // Those of them that brought no live token.
-	RateLimited     int    `json:"rate_limited"`     // Requests of any kind answered with 429 by the rate limit.
-	FaultsHit       int    `json:"faults_hit"`       // Requests or handshakes that met a fault.
-	Held            int    `json:"held"`             // Token requests that wait for the release of Hold right now.
+	OrderRejections int    `json:"order_rejections"` // Those of them without a live token.
+	RateLimited     int    `json:"rate_limited"`     // Requests of any kind that exceeded the rate limit.
+	FaultsHit       int    `json:"faults_hit"`       // Requests or handshakes that a fault hit.
+	Held            int    `json:"held"`             // Token requests that Hold keeps waiting right now.
 	LastUserAgent   string `json:"last_user_agent"`  // Of the last token request.
 }
 
-// Sandbox behaves like the Fuuffy API. It is an http.Handler and safe for concurrent use.
-// It logs nothing, so it can't leak secrets or tokens that way.
+// Sandbox behaves like the Fuuffy API. It is an http.Handler and safe for concurrent use. It logs nothing, so it can't
+// leak secrets or tokens to a log.
 type Sandbox struct {
 	now    func() time.Time
 	config Config
@@ -69,7 +69,7 @@ type Sandbox struct {
 	tokens      map[string]token // by access token
 	stats       Stats
 	fault       Fault         // zero: none
-	gate        chan struct{} // closed by the release of Hold; nil: token requests pass
+	gate        chan struct{} // the release of Hold closes it; nil: token requests pass
 	heldChanged chan struct{} // closed and replaced whenever stats.Held changes
 }
 
@@ -89,8 +89,8 @@ func New(cfg Config) *Sandbox {
 	return s
 }
 
-// Reset takes back what a test did: no fault, counters at zero, the whole rate limit, the token life of the
-// configuration. Clients and tokens stay as they are, and so does Hold.
+// Reset undoes what a test did: it clears the fault, sets the counters to zero, and restores the full rate limit and
+// the configured token life. Clients, tokens, and Hold stay as they are.
 func (s *Sandbox) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,15 +100,15 @@ func (s *Sandbox) Reset() {
 	s.stats = Stats{Held: s.stats.Held}
 }
 
-// Stats returns the counters as they stand.
+// Stats returns the current counters.
 func (s *Sandbox) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stats
 }
 
-// ServeHTTP answers POST /v1/auth/token, GET /v1/orders and GET /v1/order?id=. Everything else gets an error
-// in Fuuffy's envelope. Every request counts against the rate limits, as Fuuffy's do.
+// ServeHTTP answers POST /v1/auth/token, GET /v1/orders, and GET /v1/order?id=. Everything else gets an error in
+// Fuuffy's envelope. As at Fuuffy, every request counts against the rate limits.
 func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	allowed := s.arrive(w.Header(), r)
 	method, known := methods[r.URL.Path]
@@ -127,8 +127,8 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// arrive counts a request and takes it off the rate limits, of which it writes the headers. It says whether
-// the request is within them.
+// arrive counts a request, subtracts it from the rate limits, and writes their headers. It reports whether the limits
+// allow the request.
 func (s *Sandbox) arrive(header http.Header, r *http.Request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

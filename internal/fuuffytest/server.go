@@ -16,21 +16,21 @@ import (
 	"time"
 )
 
-// closeTimeout is how long Close lets requests end by themselves before it closes their connections.
+// closeTimeout is how long Close waits for requests to finish before it closes their connections.
 const closeTimeout = time.Second
 
-// Server is a Sandbox behind real HTTPS on a loopback port, with a CA of its own.
+// Server is a Sandbox behind real HTTPS, with its own CA.
 type Server struct {
 	*Sandbox
 	address      string // host and port
 	certificates *certificates
 	listener     net.Listener
 	server       *http.Server
-	cancel       context.CancelFunc // ends the handlers that wait
-	done         chan struct{}      // closed when the server has stopped accepting
+	cancel       context.CancelFunc // ends waiting handlers
+	done         chan struct{}      // closed when the server no longer accepts connections
 }
 
-// NewServer starts a server that ends with the test.
+// NewServer starts a server on a loopback port, and stops it when the test ends.
 func NewServer(t testing.TB, cfg Config) *Server {
 	t.Helper()
 	s, err := Start(cfg, "127.0.0.1:0")
@@ -41,8 +41,8 @@ func NewServer(t testing.TB, cfg Config) *Server {
 	return s
 }
 
-// Start starts a server on an address that Config.Listen takes. Every connection serves one request: so a fault
-// of the certificate hits the very next request, and never depends on which connections a client kept.
+// Start starts a server on an address that Config.Listen accepts. Every connection serves one request. So a certificate
+// fault hits the very next request, whatever connections a client would keep.
 func Start(cfg Config, addr string) (*Server, error) {
 	listener, err := cfg.Listen(addr)
 	if err != nil {
@@ -63,13 +63,13 @@ func Start(cfg Config, addr string) (*Server, error) {
 		done:         make(chan struct{}),
 	}
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // In HTTP/2 there is no closing a connection under one request.
+	protocols.SetHTTP1(true) // In HTTP/2, requests share a connection, so a fault can't close it for one of them.
 	s.server = &http.Server{
 		Handler:           s.Sandbox,
 		Protocols:         protocols,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          log.New(io.Discard, "", 0), // Handshakes that fail are what some faults are for.
+		ErrorLog:          log.New(io.Discard, "", 0), // Some faults make handshakes fail on purpose.
 		TLSConfig: &tls.Config{
 			MinVersion:             tls.VersionTLS12,
 			SessionTicketsDisabled: true, // A resumed session would show no certificate.
@@ -86,10 +86,10 @@ func Start(cfg Config, addr string) (*Server, error) {
 	return s, nil
 }
 
-// BaseURL returns what goes into the engine's base_url: https://127.0.0.1:PORT/v1.
+// BaseURL returns the value for the engine's base_url: https://127.0.0.1:PORT/v1.
 func (s *Server) BaseURL() string { return "https://" + s.address + "/v1" }
 
-// LocalURL is BaseURL for a client on this machine, where the name may lead nowhere.
+// LocalURL is BaseURL for a client on this machine, which may not be able to resolve the name.
 func (s *Server) LocalURL() string {
 	address := *s.listener.Addr().(*net.TCPAddr)
 	if address.IP.IsUnspecified() {
@@ -98,10 +98,10 @@ func (s *Server) LocalURL() string {
 	return "https://" + address.String() + "/v1"
 }
 
-// CACert returns the certificate, in PEM, of the CA that signs for the server.
+// CACert returns the PEM certificate of the CA that signed the server's certificate.
 func (s *Server) CACert() string { return s.certificates.caPEM }
 
-// Close ends the server and all its requests, hanging ones as well. It may be called more than once.
+// Close stops the server and ends all its requests, including hanging ones. You can call it more than once.
 func (s *Server) Close() {
 	s.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -112,7 +112,7 @@ func (s *Server) Close() {
 	<-s.done
 }
 
-// Listen listens on a TCP address: one that other machines can reach only if there is a name for them.
+// Listen listens on a TCP address. Only with a Name does it accept an address that other machines can reach.
 func (c Config) Listen(addr string) (net.Listener, error) {
 	if c.Name == "" {
 		return ListenLoopback(addr)
@@ -124,7 +124,7 @@ func (c Config) Listen(addr string) (net.Listener, error) {
 	return listener, nil
 }
 
-// Address is how clients reach a listener.
+// Address returns the host and port at which clients reach a listener.
 func (c Config) Address(l net.Listener) string {
 	if c.Name == "" {
 		return l.Addr().String()
@@ -132,15 +132,15 @@ func (c Config) Address(l net.Listener) string {
 	return net.JoinHostPort(c.Name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 }
 
-// ListenLoopback listens on a TCP address of this machine that no other machine can reach, and refuses all others:
-// the sandbox gives credentials to whoever asks.
+// ListenLoopback listens on a loopback TCP address, and refuses all others, because the sandbox gives credentials to
+// anyone who connects.
 func ListenLoopback(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("parse address %q: %w", addr, err)
 	}
 	if ip, _ := netip.ParseAddr(host); host != "localhost" && !ip.IsLoopback() {
-		return nil, fmt.Errorf("listen on %q: not a loopback address: use 127.0.0.1:PORT (port 0: any free one), or -name to let other machines in", addr)
+		return nil, fmt.Errorf("listen on %q: not a loopback address: use 127.0.0.1:PORT (port 0 picks a free one), or -name to let other machines connect", addr)
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {

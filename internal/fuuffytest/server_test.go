@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// eventually waits for what other goroutines do in real time.
+// eventually waits until other goroutines have made something true, in real time.
 func eventually(t *testing.T, happened func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// maxTokenRequest is in bytes, and far above any real token request.
+// maxTokenRequest limits a token request, in bytes. Real requests are far smaller.
 const maxTokenRequest = 64 << 10
 
-// client keeps only a hash of its secret: hashes have one length, so comparing them takes constant time.
+// client keeps only a hash of its secret. All hashes have the same length, so comparing them takes constant time.
 type client struct {
 	secretHash [sha256.Size]byte
 	revoked    bool
@@ -31,7 +31,7 @@ type token struct {
 	expires  time.Time
 }
 
-// Client is what the sandbox tells about a client.
+// Client is what the sandbox shows of a client.
 type Client struct {
 	ID      string `json:"client_id"`
 	Revoked bool   `json:"revoked"`
@@ -49,14 +49,14 @@ func randomHex(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// CreateClient adds a client, as the Fuuffy dashboard does. One of the same id is replaced; its tokens live on.
+// CreateClient adds a client, as the Fuuffy dashboard does. It replaces a client with the same ID, whose tokens live on.
 func (s *Sandbox) CreateClient(id, secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clients[id] = &client{secretHash: sha256.Sum256([]byte(secret))}
 }
 
-// Clients returns all clients, revoked ones as well, in the order of their ids.
+// Clients returns all clients, including revoked ones, in the order of their IDs.
 func (s *Sandbox) Clients() []Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,8 +67,8 @@ func (s *Sandbox) Clients() []Client {
 	return list
 }
 
-// RevokeClient revokes a client, as the Fuuffy dashboard does, and kills its tokens. It reports false where there is
-// no such client; to revoke one again is no error.
+// RevokeClient revokes a client, as the Fuuffy dashboard does, and kills its tokens. It returns false if there is no
+// such client. You can revoke a client twice.
 func (s *Sandbox) RevokeClient(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *Sandbox) RevokeClient(id string) bool {
 	return true
 }
 
-// RevokeToken kills one token. It reports false where the token wasn't alive.
+// RevokeToken kills one token. It returns false if the token wasn't alive.
 func (s *Sandbox) RevokeToken(accessToken string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +90,7 @@ func (s *Sandbox) RevokeToken(accessToken string) bool {
 	return alive
 }
 
-// RevokeTokens kills all tokens. It reports false where none was alive.
+// RevokeTokens kills all tokens. It returns false if none was alive.
 func (s *Sandbox) RevokeTokens() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *Sandbox) RevokeTokens() bool {
 	return alive
 }
 
-// TokenAlive says whether orders would accept the token.
+// TokenAlive reports whether a request for orders could use the token.
 func (s *Sandbox) TokenAlive(accessToken string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,16 +114,16 @@ func (s *Sandbox) alive(accessToken string) bool {
 	return ok && s.now().Before(t.expires)
 }
 
-// SetTokenLifetime sets the life of the tokens issued from now on; expires_in has the whole seconds of it.
+// SetTokenLifetime sets the life of tokens issued from now on. expires_in has its whole seconds.
 func (s *Sandbox) SetTokenLifetime(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lifetime = d
 }
 
-// serveToken receives a token request, waits while Hold is on, and answers, by way of a fault where one is set.
+// serveToken receives a token request, waits while Hold is on, and answers, or lets a fault answer.
 func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
-	// The body is read before any wait: only then does net/http notice a client that goes away.
+	// Read the body before any wait: only then does net/http notice that a client disconnects.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTokenRequest))
 	if err != nil {
 		invalidRequest("", "The request body could not be read").send(w)
@@ -131,11 +131,11 @@ func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	s.waitReleased(r.Context())
 	normal := func() answer { return s.answerToken(r.Header.Get("Content-Type"), body) }
-	form, _ := url.ParseQuery(string(body)) // Whose it is, if that can be told.
+	form, _ := url.ParseQuery(string(body)) // Only for the client's ID. answerToken reports errors.
 	s.takeFault(OnToken, form.Get("client_id")).serve(w, r, normal)
 }
 
-// answerToken issues a token or refuses to.
+// answerToken issues a token, or refuses the request.
 func (s *Sandbox) answerToken(contentType string, body []byte) answer {
 	form, refusal := parseTokenRequest(contentType, body)
 	s.mu.Lock()
@@ -159,7 +159,7 @@ func (s *Sandbox) answerToken(contentType string, body []byte) answer {
 	}{accessToken, "Bearer", int64(s.lifetime / time.Second)})
 }
 
-// parseTokenRequest returns the form fields, or a refusal where they aren't those of the client credentials grant.
+// parseTokenRequest returns the form fields, or a refusal if they aren't those of the client credentials grant.
 func parseTokenRequest(contentType string, body []byte) (url.Values, *answer) {
 	mediaType, _, err := mime.ParseMediaType(contentType)
 	if err != nil || mediaType != "application/x-www-form-urlencoded" {
@@ -184,7 +184,7 @@ func parseTokenRequest(contentType string, body []byte) (url.Values, *answer) {
 	return form, nil
 }
 
-// authenticates compares the secret also where the client is unknown or revoked, so that the time taken tells nothing.
+// authenticates compares the secret even if the client is unknown or revoked, so that its timing reveals nothing.
 func (s *Sandbox) authenticates(id, secret string) bool {
 	c := cmp.Or(s.clients[id], &client{revoked: true})
 	got := sha256.Sum256([]byte(secret))

@@ -96,7 +96,7 @@ func TestReminder(t *testing.T) {
 	printed, wrong, err = r.run(nil, "not-reminded", "reminded")
 	assert.Error(t, err, "of one mount nothing is known")
 	assert.Contains(t, wrong, "permission denied")
-	assert.Contains(t, printed, "not-reminded/: Vault doesn't say how the rotation stands.\nreminded/, days left:", "the others are looked at all the same")
+	assert.Contains(t, printed, "not-reminded/: Vault doesn't return the state of the rotation.\nreminded/, days left:", "the others are looked at all the same")
 }
 
 // The timer starts the service of its name, and that the script, under its name.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command app prints the orders of a Fuuffy account. It shows what an app does with
-// the token that Vault Agent keeps for it (../agent/proxy.hcl): take it from the
-// file for each request, and if Fuuffy answers 401, report it and retry once.
+// Command app prints the orders of a Fuuffy account. It shows how an app uses the token
+// that Vault Agent keeps in a file (../agent/proxy.hcl): it reads the file for each
+// request. If Fuuffy answers 401, it reports the token and retries once.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 )
 
 func main() {
-	every := flag.Duration("every", 0, "print them again and again, after such a `time`")
+	every := flag.Duration("every", 0, "repeat after this `time`, such as 1m")
 	flag.Parse()
 	a, err := newApp()
 	if err != nil {
@@ -38,7 +38,7 @@ func main() {
 		case *every == 0:
 			fail(err)
 		default:
-			// An app that runs for long does not end because one request failed.
+			// A long-running app doesn't exit because one request failed.
 			fmt.Fprintln(os.Stderr, "app:", err)
 		}
 		if *every == 0 {
@@ -56,18 +56,18 @@ func fail(err error) {
 // app calls Fuuffy, one request at a time.
 type app struct {
 	fuuffy, agent *http.Client
-	// baseURL is Fuuffy's, tokenFile is what Vault Agent writes, and tokenURL is the
-	// engine's token path behind the Agent's socket.
+	// baseURL is Fuuffy's address. Vault Agent writes tokenFile. tokenURL is the engine's
+	// token path behind the Agent's socket.
 	baseURL, tokenFile, tokenURL string
-	// replacement is what came in place of a rejected token of the file. The Agent
-	// writes it there too, but only when it comes back after ttl.
+	// rejected is the token in the file, if Fuuffy rejected it. The app uses replacement
+	// instead, until the Agent writes a new token to the file after ttl.
 	rejected, replacement string
 }
 
 // newApp takes its settings from the environment.
 func newApp() (*app, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if file := os.Getenv("FUUFFY_CA_CERT"); file != "" { // For a sandbox or a gateway of your own.
+	if file := os.Getenv("FUUFFY_CA_CERT"); file != "" { // For the sandbox, or for your own gateway.
 		certificates, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -88,8 +88,8 @@ func newApp() (*app, error) {
 	}, nil
 }
 
-// get returns what Fuuffy has at the path. After a 401 it tries once more, with
-// another token.
+// get returns Fuuffy's response for the path. After a 401, it retries once with another
+// token.
 func (a *app) get(path string) (string, error) {
 	token, err := a.token()
 	if err != nil {
@@ -108,7 +108,7 @@ func (a *app) get(path string) (string, error) {
 	return string(body), err
 }
 
-// token reads the file each time: it is small, in memory, and always current.
+// token reads the file each time. The file is small, in memory, and always current.
 func (a *app) token() (string, error) {
 	content, err := os.ReadFile(a.tokenFile)
 	token := strings.TrimSpace(string(content))
@@ -121,10 +121,10 @@ func (a *app) token() (string, error) {
 	return token, err
 }
 
-// report tells the engine which token was rejected, and returns another.
+// report tells the engine which token Fuuffy rejected, and returns another.
 func (a *app) report(rejected string) (string, error) {
-	question, _ := json.Marshal(map[string]string{"rejected_token": rejected}) // Strings can't fail.
-	status, body, err := do(a.agent, "POST", a.tokenURL, "X-Vault-Request", "true", question)
+	payload, _ := json.Marshal(map[string]string{"rejected_token": rejected}) // Strings can't fail.
+	status, body, err := do(a.agent, "POST", a.tokenURL, "X-Vault-Request", "true", payload)
 	if err != nil {
 		return "", err
 	}
@@ -143,8 +143,8 @@ func (a *app) report(rejected string) (string, error) {
 	return a.replacement, nil
 }
 
-func do(client *http.Client, method, url, header, value string, question []byte) (int, []byte, error) {
-	request, err := http.NewRequest(method, url, bytes.NewReader(question))
+func do(client *http.Client, method, url, header, value string, payload []byte) (int, []byte, error) {
+	request, err := http.NewRequest(method, url, bytes.NewReader(payload))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -5,15 +5,16 @@
 /**
  * Prints the orders of a Fuuffy account, as the app in main.go does.
  *
- * It needs Node 20 or newer, and nothing besides. Its types are in comments, where
- * TypeScript checks them as strictly as in a .ts file (tsc --checkJs --strict): Node 20
- * runs no .ts file without a build, and this very file is what the tests run.
- *
  * Vault Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401,
- * the app reports the token through the Agent's socket and retries once with the answer.
+ * the app reports the token through the Agent's socket, and retries once with the token
+ * from the response.
  *
  *     node orders.mjs               print the orders
- *     node orders.mjs -every 60     print them again and again, after that many seconds
+ *     node orders.mjs -every 60     repeat every 60 seconds
+ *
+ * It needs only Node 20 or newer. The types are in comments, so that Node runs this file
+ * without a build. TypeScript checks them as strictly as in a .ts file
+ * (tsc --checkJs --strict).
  */
 
 import { readFile } from "node:fs/promises";
@@ -26,11 +27,11 @@ import { parseArgs } from "node:util";
 
 /** Calls Fuuffy, one request at a time. */
 class App {
-  /** The last token of the file that Fuuffy rejected. @type {string | undefined} */
+  /** The token in the file, if Fuuffy rejected it. @type {string | undefined} */
   #rejected;
   /**
-   * What came in place of #rejected. The Agent writes it to the file too, but only when
-   * it comes back after ttl.
+   * The app uses this token instead of #rejected, until the Agent writes a new one to the
+   * file after ttl.
    * @type {string | undefined}
    */
   #replacement;
@@ -43,7 +44,7 @@ class App {
   }
 
   /**
-   * Takes the settings from the environment.
+   * Reads the settings from the environment.
    * @param {NodeJS.ProcessEnv} env
    */
   static async fromEnvironment(env) {
@@ -52,20 +53,20 @@ class App {
       tokenFile: env.FUUFFY_TOKEN_FILE || "/run/fuuffy/token",
       socket: env.FUUFFY_AGENT_SOCKET || "/run/fuuffy/vault.sock",
       mount: env.FUUFFY_MOUNT || "fuuffy",
-      // For a sandbox or a gateway of your own.
+      // For the sandbox, or for your own gateway.
       ca: env.FUUFFY_CA_CERT ? await readFile(env.FUUFFY_CA_CERT, "utf8") : undefined,
     });
   }
 
   /**
-   * Returns what Fuuffy has at the path. After a 401 it tries once more, with another token.
+   * Returns Fuuffy's response for the path. After a 401, it retries once with another token.
    * @param {string} path
    */
   async get(path) {
     const token = await this.#token();
-    let answer = await this.#ask(path, token);
+    let answer = await this.#request(path, token);
     if (answer.status === 401) {
-      answer = await this.#ask(path, await this.#report(token));
+      answer = await this.#request(path, await this.#report(token));
     }
     if (answer.status !== 200) {
       throw new Error(`get ${path}: Fuuffy answered ${answer.status}: ${answer.body}`);
@@ -73,10 +74,10 @@ class App {
     return answer.body;
   }
 
-  /** Reads the file each time: it is small, in memory, and always current. */
+  /** Reads the file each time. The file is small, in memory, and always current. */
   async #token() {
     const token = (await readFile(this.settings.tokenFile, "utf8")).trim();
-    if (!/^[A-Za-z0-9._~+/-]+=*$/.test(token)) { // What a header may have, RFC 6750.
+    if (!/^[A-Za-z0-9._~+/-]+=*$/.test(token)) { // The characters that RFC 6750 allows.
       throw new Error(`there is no token in ${this.settings.tokenFile}`);
     }
     return this.#replacement !== undefined && token === this.#rejected ? this.#replacement : token;
@@ -86,7 +87,7 @@ class App {
    * @param {string} path
    * @param {string} token
    */
-  #ask(path, token) {
+  #request(path, token) {
     return exchange(https.request(this.settings.baseURL + path, {
       ca: this.settings.ca,
       headers: { Authorization: `Bearer ${token}` },
@@ -120,12 +121,12 @@ class App {
 }
 
 /**
- * Sends a request and reads all of the answer.
+ * Sends a request and reads the whole response.
  * @param {http.ClientRequest} request
- * @param {string} [question]
+ * @param {string} [payload]
  * @returns {Promise<Answer>}
  */
-function exchange(request, question) {
+function exchange(request, payload) {
   return new Promise((resolve, reject) => {
     request.on("error", reject);
     request.on("response", (response) => {
@@ -135,12 +136,12 @@ function exchange(request, question) {
       response.on("error", reject);
       response.on("end", () => resolve({ status: response.statusCode, body }));
     });
-    request.end(question);
+    request.end(payload);
   });
 }
 
 async function main() {
-  // parseArgs knows -every as --every only.
+  // parseArgs accepts only --every.
   const args = process.argv.slice(2).map((arg) => (arg === "-every" ? "--every" : arg));
   const { every } = parseArgs({ args, options: { every: { type: "string" } } }).values;
   /** @type {App | undefined} */
@@ -150,7 +151,7 @@ async function main() {
       app ??= await App.fromEnvironment(process.env);
       console.log(await app.get("/orders"));
     } catch (error) {
-      // An app that runs for long does not end because one request failed.
+      // A long-running app doesn't exit because one request failed.
       console.error("orders.mjs:", error instanceof Error ? error.message : error);
       if (every === undefined) {
         process.exitCode = 1;

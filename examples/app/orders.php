@@ -4,20 +4,22 @@
 //
 // Prints the orders of a Fuuffy account, as the app in main.go does.
 //
-// It needs PHP 8.1 or newer with its openssl extension, and nothing besides. Vault
-// Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401, the app
-// reports the token through the Agent's socket and retries once with the answer.
+// Vault Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401, the
+// app reports the token through the Agent's socket, and retries once with the token from
+// the response.
 //
 //     php orders.php               print the orders
-//     php orders.php -every 60     print them again and again, after that many seconds
+//     php orders.php -every 60     repeat every 60 seconds
+//
+// It needs only PHP 8.1 or newer with the openssl extension.
 
 declare(strict_types=1);
 
 // App calls Fuuffy, one request at a time.
 final class App
 {
-    // What came in place of a rejected token of the file. The Agent writes it there
-    // too, but only when it comes back after ttl.
+    // The token in the file, if Fuuffy rejected it. The app uses the replacement instead,
+    // until the Agent writes a new token to the file after ttl.
     private ?string $rejected = null;
     private ?string $replacement = null;
 
@@ -41,18 +43,18 @@ final class App
             getenv('FUUFFY_TOKEN_FILE') ?: '/run/fuuffy/token',
             getenv('FUUFFY_AGENT_SOCKET') ?: '/run/fuuffy/vault.sock',
             getenv('FUUFFY_MOUNT') ?: 'fuuffy',
-            getenv('FUUFFY_CA_CERT') ?: null, // For a sandbox or a gateway of your own.
+            getenv('FUUFFY_CA_CERT') ?: null, // For the sandbox, or for your own gateway.
         );
     }
 
-    // get returns what Fuuffy has at the path. After a 401 it tries once more, with
+    // get returns Fuuffy's response for the path. After a 401, it retries once with
     // another token.
     public function get(string $path): string
     {
         $token = $this->token();
-        [$status, $body] = $this->ask($path, $token);
+        [$status, $body] = $this->request($path, $token);
         if ($status === 401) {
-            [$status, $body] = $this->ask($path, $this->report($token));
+            [$status, $body] = $this->request($path, $this->report($token));
         }
         if ($status !== 200) {
             throw new RuntimeException("get $path: Fuuffy answered $status: $body");
@@ -60,24 +62,24 @@ final class App
         return $body;
     }
 
-    // token reads the file each time: it is small, in memory, and always current.
+    // token reads the file each time. The file is small, in memory, and always current.
     private function token(): string
     {
         $token = trim((string) @file_get_contents($this->tokenFile));
-        if (!preg_match('~^[A-Za-z0-9._\~+/-]+=*$~D', $token)) { // What a header may have, RFC 6750.
+        if (!preg_match('~^[A-Za-z0-9._\~+/-]+=*$~D', $token)) { // The characters that RFC 6750 allows.
             throw new RuntimeException("there is no token in $this->tokenFile");
         }
         return $token === $this->rejected ? $this->replacement : $token;
     }
 
-    private function ask(string $path, #[SensitiveParameter] string $token): array
+    private function request(string $path, #[SensitiveParameter] string $token): array
     {
         $context = stream_context_create([
             'http' => [
                 'header' => "Authorization: Bearer $token",
                 'timeout' => 30,
-                'ignore_errors' => true, // An answer that is not 200 is an answer.
-                'follow_location' => 0, // The token is for nobody else.
+                'ignore_errors' => true, // Return error responses too.
+                'follow_location' => 0, // Don't send the token to another host.
             ],
             'ssl' => $this->caFile === null ? [] : ['cafile' => $this->caFile],
         ]);
@@ -89,18 +91,19 @@ final class App
         return [self::status(stream_get_meta_data($stream)['wrapper_data'][0]), $body];
     }
 
-    // report tells the engine which token Fuuffy rejected, and returns another. PHP has
-    // no HTTP for Unix sockets; with HTTP/1.0 the answer is all that comes until the end.
+    // report tells the engine which token Fuuffy rejected, and returns another. PHP can't
+    // send HTTP over Unix sockets, so this writes the request itself. With HTTP/1.0, the
+    // response ends when the connection closes.
     private function report(#[SensitiveParameter] string $rejected): string
     {
-        $question = json_encode(['rejected_token' => $rejected]);
+        $payload = json_encode(['rejected_token' => $rejected]);
         $agent = @stream_socket_client("unix://$this->socket", timeout: 5);
         if ($agent === false) {
             throw new RuntimeException('replace the token that Fuuffy rejected: ' . self::lastError());
         }
         stream_set_timeout($agent, 60);
         fwrite($agent, "POST /v1/$this->mount/token HTTP/1.0\r\nHost: agent\r\nX-Vault-Request: true\r\n" .
-            'Content-Length: ' . strlen($question) . "\r\n\r\n" . $question);
+            'Content-Length: ' . strlen($payload) . "\r\n\r\n" . $payload);
         [$head, $body] = explode("\r\n\r\n", (string) stream_get_contents($agent), 2) + ['', ''];
         $answer = json_decode($body, true);
         if (self::status($head) !== 200 || !is_string($answer['data']['access_token'] ?? null)) {
@@ -131,7 +134,7 @@ do {
         $app ??= App::fromEnvironment();
         echo $app->get('/orders'), "\n";
     } catch (Throwable $error) {
-        // An app that runs for long does not end because one request failed.
+        // A long-running app doesn't exit because one request failed.
         fwrite(STDERR, 'orders.php: ' . $error->getMessage() . "\n");
         if ($every === null) {
             exit(1);

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: MPL-2.0
 """Prints the orders of a Fuuffy account, as the app in main.go does.
 
-It needs Python 3.9 or newer, and nothing besides. Vault Agent (../agent/proxy.hcl)
-keeps the token in a file. If Fuuffy answers 401, the app reports the token through
-the Agent's socket and retries once with the answer.
+Vault Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401, the app
+reports the token through the Agent's socket, and retries once with the token from the
+response.
 
     orders.py               print the orders
-    orders.py -every 60     print them again and again, after that many seconds
+    orders.py -every 60     repeat every 60 seconds
+
+It needs only Python 3.9 or newer.
 """
 
 import argparse
@@ -40,42 +42,42 @@ class App:
 
     def __init__(self, env):
         self.base_url = urllib.parse.urlsplit(env.get("FUUFFY_BASE_URL", "https://api-gateway.fuuffy.com/v1"))
-        # FUUFFY_CA_CERT is for a sandbox or a gateway of your own.
+        # FUUFFY_CA_CERT is for the sandbox, or for your own gateway.
         self.tls = ssl.create_default_context(cafile=env.get("FUUFFY_CA_CERT") or None)
         self.token_file = env.get("FUUFFY_TOKEN_FILE", "/run/fuuffy/token")
         self.socket = env.get("FUUFFY_AGENT_SOCKET", "/run/fuuffy/vault.sock")
         self.mount = env.get("FUUFFY_MOUNT", "fuuffy")
-        # replacement is what came in place of a rejected token of the file. The Agent
-        # writes it there too, but only when it comes back after ttl.
+        # rejected is the token in the file, if Fuuffy rejected it. The app uses replacement
+        # instead, until the Agent writes a new token to the file after ttl.
         self.rejected = self.replacement = None
 
     def get(self, path):
-        """Returns what Fuuffy has at the path. After a 401 it tries once more, with another token."""
+        """Returns Fuuffy's response for the path. After a 401, it retries once with another token."""
         token = self.token()
-        status, body = self.ask(path, token)
+        status, body = self.request(path, token)
         if status == 401:
-            status, body = self.ask(path, self.report(token))
+            status, body = self.request(path, self.report(token))
         if status != 200:
             raise RuntimeError(f"get {path}: Fuuffy answered {status}: {body}")
         return body
 
     def token(self):
-        """Reads the file each time: it is small, in memory, and always current."""
+        """Reads the file each time. The file is small, in memory, and always current."""
         with open(self.token_file, encoding="ascii", errors="replace") as file:
             token = file.read().strip()
-        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):  # What a header may have, RFC 6750.
+        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token):  # The characters that RFC 6750 allows.
             raise RuntimeError(f"there is no token in {self.token_file}")
         return self.replacement if token == self.rejected else token
 
-    def ask(self, path, token):
+    def request(self, path, token):
         fuuffy = http.client.HTTPSConnection(self.base_url.netloc, timeout=30, context=self.tls)
         return do(fuuffy, "GET", self.base_url.path + path, {"Authorization": "Bearer " + token})
 
     def report(self, rejected):
         """Tells the engine which token Fuuffy rejected, and returns another."""
         agent = AgentConnection(self.socket, timeout=60)
-        question = json.dumps({"rejected_token": rejected})
-        status, body = do(agent, "POST", f"/v1/{self.mount}/token", {"X-Vault-Request": "true"}, question)
+        payload = json.dumps({"rejected_token": rejected})
+        status, body = do(agent, "POST", f"/v1/{self.mount}/token", {"X-Vault-Request": "true"}, payload)
         if status != 200:
             raise RuntimeError(f"replace the token that Fuuffy rejected: Vault answered {status}: {body}")
         if rejected != self.replacement:
@@ -84,9 +86,9 @@ class App:
         return self.replacement
 
 
-def do(connection, method, path, headers, question=None):
+def do(connection, method, path, headers, payload=None):
     try:
-        connection.request(method, path, question, headers)
+        connection.request(method, path, payload, headers)
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")
     finally:
@@ -95,7 +97,7 @@ def do(connection, method, path, headers, question=None):
 
 def main():
     flags = argparse.ArgumentParser(description="Prints the orders of a Fuuffy account.")
-    flags.add_argument("-every", type=float, metavar="SECONDS", help="print them again and again")
+    flags.add_argument("-every", type=float, metavar="SECONDS", help="repeat after this many seconds")
     every = flags.parse_args().every
     app = None
     while True:
@@ -103,7 +105,7 @@ def main():
             app = app or App(os.environ)
             print(app.get("/orders"), flush=True)
         except Exception as error:
-            # An app that runs for long does not end because one request failed.
+            # A long-running app doesn't exit because one request failed.
             print("orders.py:", error, file=sys.stderr)
             if every is None:
                 sys.exit(1)

@@ -1,23 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Prints the orders of a Fuuffy account, as the app in main.go does. It needs curl,
-# and vault to talk to the Agent (../agent/proxy.hcl).
+# Prints the orders of a Fuuffy account, as the app in main.go does. It needs curl, and
+# vault to report a token to the Agent (../agent/proxy.hcl).
 set -eu
 
 base_url=${FUUFFY_BASE_URL:-https://api-gateway.fuuffy.com/v1}
 token_file=${FUUFFY_TOKEN_FILE:-/run/fuuffy/token}
 socket=${FUUFFY_AGENT_SOCKET:-/run/fuuffy/vault.sock}
 mount=${FUUFFY_MOUNT:-fuuffy}
-if [ -n "${FUUFFY_CA_CERT:-}" ]; then # For a sandbox or a gateway of your own.
+if [ -n "${FUUFFY_CA_CERT:-}" ]; then # For the sandbox, or for your own gateway.
     export CURL_CA_BUNDLE="$FUUFFY_CA_CERT"
 fi
 
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 
-# get prints the status and leaves the answer in $body. The token goes through a
-# pipe: everybody on the machine can read a command line.
+# get prints the status and writes the response to $body. The token goes through a pipe,
+# because everyone on the machine can read a command line.
 get() {
     printf 'header = "Authorization: Bearer %s"\n' "$2" |
         curl --silent --show-error --max-time 30 --config - --output "$body" --write-out '%{http_code}' "$base_url$1"
@@ -25,14 +25,14 @@ get() {
 
 token=$(cat "$token_file")
 case $token in
-'' | *[!A-Za-z0-9._~+/=-]*) # What a header may have, RFC 6750.
+'' | *[!A-Za-z0-9._~+/=-]*) # The characters that RFC 6750 allows.
     echo "orders.sh: there is no token in $token_file" >&2
     exit 1
     ;;
 esac
 status=$(get /orders "$token")
 if [ "$status" = 401 ]; then
-    # Report the token, and retry once with the answer.
+    # Report the token, and retry once with the token from the response.
     token=$(printf %s "$token" |
         VAULT_ADDR="unix://$socket" vault write -field=access_token "$mount/token" rejected_token=-)
     status=$(get /orders "$token")

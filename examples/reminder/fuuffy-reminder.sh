@@ -3,15 +3,15 @@
 #
 # Usage: fuuffy-reminder.sh [mount…]
 #
-# Prints what to type for each mount where something is to be done: credentials that are
-# due within rotation_reminder, a rotation that is not completed. Prints nothing if there
-# is nothing to do, and fails if Vault doesn't say. For cron, which mails what a job prints,
-# or for fuuffy-reminder.timer. If FUUFFY_REMINDER_URL_FILE names a file with an address,
-# it also posts {"text": "…"} there, as chat systems take it.
+# Prints what to type for each mount that needs you: its credentials are due within
+# rotation_reminder, or a rotation isn't complete. Prints nothing if there is nothing to do,
+# and fails if Vault doesn't say. Run it from cron, which mails what a job prints, or with
+# fuuffy-reminder.timer. If FUUFFY_REMINDER_URL_FILE names a file with an address, the
+# script also posts {"text": "…"} there, which most chat systems accept.
 #
-# VAULT_ADDR and VAULT_TOKEN are as for vault itself; ../policies/monitor.hcl has what the
-# token must be allowed to do. Without VAULT_TOKEN it logs in with AppRole, with the files
-# role_id and secret_id in /etc/fuuffy-monitor.
+# Set VAULT_ADDR and VAULT_TOKEN as for vault. The token needs ../policies/monitor.hcl.
+# Without VAULT_TOKEN, the script logs in with AppRole, with the files role_id and secret_id
+# in /etc/fuuffy-monitor.
 set -eu
 unset VAULT_FORMAT
 [ $# -gt 0 ] || set -- fuuffy
@@ -30,7 +30,7 @@ remind() {
     status=0
     for mount in "$@"; do
         if ! step=$(rotation "$mount" next_step) || ! days=$(rotation "$mount" days_left); then
-            echo "$mount/: Vault doesn't say how the rotation stands."
+            echo "$mount/: Vault doesn't return the state of the rotation."
             status=1
             continue
         fi
@@ -42,7 +42,7 @@ remind() {
     return $status
 }
 
-# post has neither the text nor the address, which may be a secret, on a command line.
+# post keeps the text and the address off the command line: the address may be a secret.
 post() {
     url=$(cat "$FUUFFY_REMINDER_URL_FILE")
     text=$(printf '%s\n' "$1" | sed 's/[\\"]/\\&/g; s/$/\\n/' | tr -d '\n')

@@ -22,7 +22,7 @@ public class FuuffyToken {
         this.vault = vault;
     }
 
-    /** The token, from memory until Vault has a newer one. If Vault is down, until it expires. */
+    /** Returns the token from memory, and reads a newer one after ttl. If Vault is down, keeps it until it expires. */
     public synchronized String get() {
         Instant now = Instant.now();
         if (token != null && now.isBefore(readAgainAt)) {
@@ -39,7 +39,7 @@ public class FuuffyToken {
         return token;
     }
 
-    /** The token to use instead of one that got a 401. Many threads may report the same one. */
+    /** Reports a token that got a 401, and returns the token to use instead. Many threads may report the same one. */
     public synchronized String replace(String rejected) {
         if (token == null || token.equals(rejected)) {
             keep(vault.write(PATH, Map.of("rejected_token", rejected)).getRequiredData());

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 #
 # Registers the plugin, mounts the engine, configures it, and writes the policies. Neither
-# the client secret nor a token gets into the state or a plan.
+# the state nor a plan contains the client secret or a token.
 
 terraform {
   required_version = ">= 1.10"
@@ -20,7 +20,7 @@ resource "vault_plugin" "fuuffy" {
   command = "vault-plugin-secrets-fuuffy-${var.plugin_version}"
   sha256  = var.sha256
 
-  # Another version is registered before the mount chooses it.
+  # Register a new version before the mount selects it.
   lifecycle {
     create_before_destroy = true
   }
@@ -33,15 +33,15 @@ resource "vault_mount" "fuuffy" {
   seal_wrap      = true
 }
 
-# The files are for the mount fuuffy.
+# The policy files name the mount fuuffy. Replace it with var.mount.
 resource "vault_policy" "fuuffy" {
   for_each = fileset(var.policies, "*.hcl")
   name     = "${var.mount}-${trimsuffix(each.key, ".hcl")}"
   policy   = replace(file("${var.policies}/${each.key}"), "/\"(sys/mounts/)?fuuffy([/\"])/", "\"$${1}${var.mount}$${2}")
 }
 
-# While a change of these is planned, Terraform doesn't know them, so it writes the
-# configuration when it applies the plan. Otherwise it would write it in each plan.
+# If you change a setting, Terraform doesn't know this output until it applies the plan. So
+# it writes the new setting with the apply, not already with the plan.
 resource "terraform_data" "settings" {
   input = {
     mount = var.mount
@@ -65,8 +65,8 @@ ephemeral "vault_generic_secret" "status" {
   path     = "${terraform_data.settings.output.mount}/status"
 }
 
-# Terraform opens an ephemeral resource that depends on something new only if something
-# uses it. This does.
+# If an ephemeral resource depends on something that doesn't exist yet, Terraform opens it
+# only if something uses it. This resource does.
 resource "terraform_data" "configured" {
   triggers_replace = [vault_mount.fuuffy.accessor, terraform_data.settings.output]
   lifecycle {

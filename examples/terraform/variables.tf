@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: MPL-2.0
 
 variable "client_id" {
-  description = "The client in the Fuuffy dashboard. After a rotation, the new one."
+  description = "The client ID from the Fuuffy dashboard. After a rotation, the new one."
   type        = string
 }
 
 variable "client_secret" {
-  description = "Its secret. Terraform keeps it nowhere."
+  description = "The client's secret. Terraform doesn't store it."
   type        = string
   sensitive   = true
   ephemeral   = true
 }
 
 variable "sha256" {
-  description = "The checksum of the plugin: sha256sum bin/vault-plugin-secrets-fuuffy"
+  description = "The checksum of the plugin, from sha256sum bin/vault-plugin-secrets-fuuffy"
   type        = string
 }
 
 variable "plugin_version" {
-  description = "Its version. The file in the plugin directory of each Vault server ends with it."
+  description = "The version of the plugin. The name of the file in the plugin directory of each Vault server ends with it."
   type        = string
   default     = "v0.1.0"
 }
 
 variable "mount" {
-  description = "Where the engine is mounted."
+  description = "The path of the mount."
   type        = string
   default     = "fuuffy"
 }
@@ -36,13 +36,13 @@ variable "environment" {
 }
 
 variable "base_url" {
-  description = "Another address than the environment's own. Empty for that one."
+  description = "An address that replaces the environment's. Empty to use the environment's."
   type        = string
   default     = ""
 }
 
 variable "ca_cert" {
-  description = "A PEM bundle to trust instead of the system's authorities. Empty for those."
+  description = "A PEM bundle of authorities to trust instead of the system's. Empty to trust the system's."
   type        = string
   default     = ""
 }
@@ -54,17 +54,17 @@ variable "settings" {
 
   validation {
     condition     = !contains(keys(var.settings), "client_secret")
-    error_message = "Give the secret as client_secret: Terraform keeps settings in its state."
+    error_message = "Set the variable client_secret instead: Terraform stores settings in its state."
   }
 }
 
 variable "policies" {
-  description = "The folder with the policies. Vault gets them as fuuffy-app, and so on, after the mount."
+  description = "The directory of the policies. Their names in Vault begin with the mount, such as fuuffy-app."
   type        = string
   default     = "../policies"
 
   validation {
     condition     = length(fileset(var.policies, "*.hcl")) > 0
-    error_message = "There are no policies in this folder."
+    error_message = "This directory has no policies."
   }
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
 #
-# A module that reads the access token for one run. It lives for five minutes or more, and
-# Terraform keeps it nowhere. Use it where Terraform takes ephemeral values: in the
-# configuration of a provider, in a provisioner, in a write-only argument.
+# This module reads an access token for one run. The token lives for at least five minutes,
+# and Terraform doesn't store it. Use it where Terraform accepts ephemeral values: in a
+# provider's configuration, in a provisioner, or in a write-only argument.
 #
 #     module "fuuffy" {
 #       source = "./token"
@@ -23,7 +23,7 @@ terraform {
 }
 
 variable "mount" {
-  description = "Where the engine is mounted."
+  description = "The path of the mount."
   type        = string
   default     = "fuuffy"
 }

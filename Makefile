@@ -33,18 +33,27 @@ build: ## Build the plugin and the sandbox into bin/
 
 test: test-unit figures test-e2e ## Run all tests
 
+# Many goroutines don't make these find more, and the race detector makes them six times as
+# slow. `make figures` runs them.
+SIMULATIONS := TestDay|TestFleet|TestEachAdviceIsAccepted
+
 # The race detector needs cgo and a C compiler. Compiling cgo's own runtime
-# with it tells whether they are there.
+# with it tells whether they are there. Most tests that run in parallel wait for a timeout.
 test-unit: ## Run the tests of the engine and the sandbox, with the race detector
 	@race=-race; go build -race runtime/cgo >/dev/null 2>&1 || { race=; \
 		echo "There is no working C compiler, so the tests run WITHOUT the race detector."; }; \
-	set -x; go test $$race -shuffle=on ./... && go test -C tools/release ./...
+	set -x; go test $$race -shuffle=on -parallel 16 -skip '^($(SIMULATIONS))$$' ./... && go test -C tools/release ./...
 
-# The tests whose outcome is a figure, not just a pass.
-FIGURES := ^(TestDay|TestFleet|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave)$$
+figures: ## Run the simulations, and print the figures that the tests of the engine measure
+	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave)$$' .)
 
-figures: ## Print the figures that the tests of the engine measure
-	@go test -count=1 -v -run '$(FIGURES)' . | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
+# print_figures runs go test -v and prints what it says of failures and figures, not of
+# what passed.
+define print_figures
+mkdir -p "$(CURDIR)/bin"; rm -f "$(CURDIR)/bin/test.status"; \
+{ $(1); echo $$? >"$(CURDIR)/bin/test.status"; } | sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; \
+exit "$$(cat "$(CURDIR)/bin/test.status" || echo 1)"
+endef
 
 # What the end-to-end tests need: the programs under test, and Vault. Those of
 # monitoring need Prometheus too.
@@ -56,12 +65,9 @@ FIND_VAULT      = VAULT_BIN=$$(scripts/program.sh vault) || exit 1; export VAULT
 FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 	PROMTOOL_BIN=$$(scripts/program.sh promtool) || exit 1; export PROMETHEUS_BIN PROMTOOL_BIN
 
-# The filter takes out what only says that a test passed, and leaves the figures.
+# Most packages wait for real time to pass, so four of them run at once.
 test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
-	@rm -f "$(CURDIR)/bin/e2e.status"; $(FIND_VAULT); $(FIND_PROMETHEUS); \
-	cd e2e && { go test -count=1 -v -timeout 10m ./...; echo $$? >"$(CURDIR)/bin/e2e.status"; } | \
-		sed -e '/^ *=== /d' -e '/^ *--- PASS/d' -e '/^PASS$$/d'; \
-	exit "$$(cat "$(CURDIR)/bin/e2e.status" || echo 1)"
+	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 4 -timeout 10m ./...)
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100

@@ -130,16 +130,16 @@ func (s *snapshot) conditions() []condition {
 	served := s.served()
 	add(failure != nil && !served, healthFailing, "apps get no token: %s", failure)
 	add(failure != nil && served, healthDegraded, "Fuuffy grants no newer token, and apps get the cached one: %s", failure)
-	add(s.fallbackActive(), healthDegraded, "Fuuffy rejects the new credentials of client %s, and apps get tokens of the previous client. Do not revoke that one now.", s.Current.ClientID)
-	add(s.cached.Suspect && t != nil, healthDegraded, "an app reported that Fuuffy refused the cached token, and Fuuffy gave no other yet")
+	add(s.fallbackActive(), healthDegraded, "Fuuffy rejects the new credentials of client %s, and apps get tokens of the previous client. Don't revoke the previous client now.", s.Current.ClientID)
+	add(s.cached.Suspect && t != nil, healthDegraded, "an app reported that Fuuffy rejected the cached token, and Fuuffy hasn't granted another yet")
 	add(r.Compromised, healthDegraded, "client %s is compromised and not yet proved to be dead; "+restartAgents, clientIDOf(r.Previous))
-	add(r.state() == statePromoted && s.now.Sub(r.PromotedAt) > stuckAfter, healthDegraded, "the rotation was promoted on %s and is not completed", r.PromotedAt.UTC().Format(time.RFC3339))
+	add(r.state() == statePromoted && s.now.Sub(r.PromotedAt) > stuckAfter, healthDegraded, "the rotation was promoted on %s but not completed", r.PromotedAt.UTC().Format(time.RFC3339))
 	add(s.overdue(s.now), healthDegraded, "%s", s.dueText(s.now))
 	add(s.dueSoon(s.now) && !s.overdue(s.now), healthOK, "%s", s.dueText(s.now))
 	for _, u := range r.Unrevoked {
 		leaked := u.Why == whyCompromised
-		add(leaked && !r.Compromised, healthDegraded, "%s was given up as compromised, and is not known to be revoked", s.givenUp(u))
-		add(!leaked, healthOK, "%s was given up (%s), and is not known to be revoked", s.givenUp(u), u.Why)
+		add(leaked && !r.Compromised, healthDegraded, "%s is compromised, and may still work: nobody confirmed that it is revoked", s.givenUp(u))
+		add(!leaked, healthOK, "%s may still work (%s): nobody confirmed that it is revoked", s.givenUp(u), u.Why)
 	}
 	return found
 }
@@ -184,7 +184,7 @@ func (c *storedConfig) dueText(now time.Time) string {
 	due := c.dueAt().UTC().Format(time.RFC3339)
 	switch {
 	case c.overdue(now):
-		return fmt.Sprintf("the credentials of client %s are overdue for rotation since %s", c.Current.ClientID, due)
+		return fmt.Sprintf("the credentials of client %s have been overdue for rotation since %s", c.Current.ClientID, due)
 	case c.dueSoon(now):
 		return fmt.Sprintf("the credentials of client %s are due for rotation on %s", c.Current.ClientID, due)
 	}

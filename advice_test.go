@@ -111,7 +111,7 @@ func TestHealthAndNextStep(t *testing.T) {
 		"fallback": {
 			statePromoted,
 			func(m *mount) { m.sandbox.RevokeClient(newClientID); m.loseToken() },
-			"degraded", "vault write -f fuuffy/rotate-root/rollback", "Do not revoke that one now",
+			"degraded", "vault write -f fuuffy/rotate-root/rollback", "Don't revoke the previous client now",
 			func(m *mount) { m.write("rotate-root/rollback") },
 		},
 		"both revoked": {
@@ -131,13 +131,13 @@ func TestHealthAndNextStep(t *testing.T) {
 		"leak": {
 			"compromised",
 			func(*mount) {},
-			"degraded", "vault write -f fuuffy/rotate-root/complete. And restart the Agents", "compromised",
+			"degraded", "vault write -f fuuffy/rotate-root/complete. Also restart the Agents", "compromised",
 			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
 		},
 		"stuck": {
 			statePromoted,
 			func(*mount) { time.Sleep(8 * 24 * time.Hour) },
-			"degraded", "vault write -f fuuffy/rotate-root/complete", "is not completed",
+			"degraded", "vault write -f fuuffy/rotate-root/complete", "but not completed",
 			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
 		},
 		"overdue": {stateIdle, func(*mount) { time.Sleep(91 * 24 * time.Hour) }, "degraded", "Rotate now", "overdue for rotation", func(m *mount) {
@@ -194,14 +194,14 @@ func TestErrorsLeadOut(t *testing.T) {
 		assert.NotContains(t, text, "fuuffy/config", "which is refused now")
 
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "Client shop-1 is revoked: there is nothing to go back to")
+		assert.Contains(t, text, "Client shop-1 is revoked, so you can't roll back to it")
 		assert.Contains(t, text, "compromised=true")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, statePromoted)
 		m.sandbox.RevokeClient(newClientID)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
-		assert.Contains(t, text, "Do not revoke client shop-1, but put it back in force: vault write -f fuuffy/rotate-root/rollback")
+		assert.Contains(t, text, "Don't revoke client shop-1. Roll back: vault write -f fuuffy/rotate-root/rollback")
 		assert.NotContains(t, text, "mistyped")
 	})
 }
@@ -452,9 +452,9 @@ func TestConnectionAdvice(t *testing.T) {
 	}{
 		"expired":    {x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, "check the Vault server's clock"},
 		"other host": {x509.HostnameError{Certificate: &x509.Certificate{}, Host: "fuuffy.example"}, "The certificate is for another host"},
-		"no name":    {&net.DNSError{Err: "no such host"}, "can't resolve the name"},
-		"refused":    {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "got no connection"},
-		"cut":        {io.EOF, "Check what is between Vault and Fuuffy"},
+		"no name":    {&net.DNSError{Err: "no such host"}, "can't resolve the host name"},
+		"refused":    {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "can't connect"},
+		"cut":        {io.EOF, "Check the network between Vault and Fuuffy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -479,9 +479,9 @@ func TestAdviceAfterACheck(t *testing.T) {
 		currentDead, otherDead bool
 		want                   string
 	}{
-		"promoted, new dead":  {statePromoted, true, false, "Do not revoke client shop-1, but put it back in force: vault write -f fuuffy/rotate-root/rollback"},
+		"promoted, new dead":  {statePromoted, true, false, "Don't revoke client shop-1. Roll back: vault write -f fuuffy/rotate-root/rollback"},
 		"promoted, old dead":  {statePromoted, false, true, "Fuuffy rejects client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
-		"promoted, both dead": {statePromoted, true, true, "create others in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
+		"promoted, both dead": {statePromoted, true, true, "Create new ones in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
 		"staged dead":         {stateStaged, false, true, "Fuuffy rejects the staged client shop-2. Discard it: vault delete fuuffy/rotate-root"},
 		"staged, both dead":   {stateStaged, true, true, "Fuuffy rejects both clients"},
 		"leaked, new dead":    {stateCompromised, true, false, "revoke client shop-1 there, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
@@ -561,7 +561,7 @@ func TestRepeatedSteps(t *testing.T) {
 	m.write("rotate-root/complete")
 	again := m.write("rotate-root/complete")
 	assert.Equal(t, stateIdle, again.Data["state"])
-	assert.Contains(t, again.Warnings, "this step was taken before; nothing was changed")
+	assert.Contains(t, again.Warnings, "this step was already taken; nothing was changed")
 	assert.Equal(t, m.rotation(), again.Data)
 	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	assert.Contains(t, text, "nothing to roll back")

@@ -93,7 +93,7 @@ func unproved(t transition, based *storedConfig, cause error) error {
 	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
 		e.inState = true
 		if t.step == "rollback" {
-			e.advice = fmt.Sprintf("Client %s is revoked: there is nothing to go back to.", id)
+			e.advice = fmt.Sprintf("Client %s is revoked, so you can't roll back to it.", id)
 		}
 	}
 	return e

@@ -279,7 +279,7 @@ func (c *configChange) applyCredentials(stored *storedConfig, d *framework.Field
 		return nil
 	}
 	if idGiven && !secretGiven && current.ClientID != stored.Current.ClientID {
-		return userError("client_id changes without its client_secret: write both, they belong together")
+		return userError("client_id can't change without its client_secret: write both")
 	}
 	c.renewed = !current.same(&stored.Current)
 	return nil
@@ -334,7 +334,7 @@ func (c *configChange) applySettings(stored *storedConfig, d *framework.FieldDat
 			shortDuration(c.config.RotationReminder), shortDuration(c.config.RotationPeriod)))
 	}
 	if _, ok := d.GetOk("token_expiry_buffer"); ok && c.config.TokenExpiryBuffer < 5*time.Minute {
-		c.warn("token_expiry_buffer is below the five minutes that Fuuffy recommends: a token may expire while a request is under way")
+		c.warn("token_expiry_buffer is below the five minutes that Fuuffy recommends: a token may expire while a request is in progress")
 	}
 	return nil
 }

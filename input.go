@@ -40,7 +40,7 @@ func textField(d *framework.FieldData, field string) (value, warning string, err
 	raw := strings.TrimSuffix(strings.TrimSuffix(d.Get(field).(string), "\n"), "\r")
 	value = strings.TrimSpace(raw)
 	if value != raw {
-		warning = fmt.Sprintf("%s had white space around it, which was taken off; the write was saved without it", field)
+		warning = fmt.Sprintf("%s had white space around it; the engine removed it", field)
 	}
 	return value, warning, checkText(field, value)
 }
@@ -77,7 +77,7 @@ func checkBaseURL(address string) error {
 	port, portErr := strconv.ParseUint(u.Port(), 10, 16)
 	switch {
 	case u.Scheme != "https":
-		return userError("base_url must begin with https:// : Fuuffy serves nothing else, and the client secret must not travel in the clear")
+		return userError("base_url must begin with https:// : Fuuffy serves nothing else, and the client secret must not travel in clear text")
 	case u.User != nil:
 		return userError("base_url must not have a user name or password in it")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(address, "#"):
@@ -89,7 +89,7 @@ func checkBaseURL(address string) error {
 	case strings.HasSuffix(u.Host, ":"), u.Port() != "" && (portErr != nil || port == 0):
 		return userError("base_url has no valid port: leave it out or write one from 1 to 65535")
 	case strings.Contains(u.EscapedPath(), "%"), strings.Contains(u.Path+"/", "/../"), strings.Contains(u.Path+"/", "/./"), strings.Contains(u.Path, "//"):
-		return userError("base_url must have a plain path: no %, no empty, . or .. segment")
+		return userError("base_url must have a plain path: no % and no empty, . or .. segment")
 	}
 	return nil
 }
@@ -106,7 +106,7 @@ func readCACert(bundle string) (string, error) {
 		case block == nil:
 			return "", userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
 		case block.Type != "CERTIFICATE":
-			return "", userError("ca_cert must contain only CERTIFICATE blocks: remove everything else, private keys above all")
+			return "", userError("ca_cert must contain only CERTIFICATE blocks: remove everything else, especially private keys")
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
 			return "", userError("ca_cert contains a damaged certificate: copy the file again")

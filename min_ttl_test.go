@@ -107,7 +107,7 @@ func TestMinTTLRefused(t *testing.T) {
 			_, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", minTTL))
 			return text
 		}
-		const most = "min_ttl is too long: the access tokens of this mount allow 10m at most, half of their life"
+		const most = "min_ttl is too long. Ask for at most 10m, half of the life of this mount's tokens"
 		assert.Equal(t, most, read("11m"), "nobody knew their life before")
 		assert.Equal(t, 1, m.requests())
 		assert.Equal(t, most, read("601s"))

@@ -25,28 +25,28 @@ func (s *snapshot) nextStep() string {
 	case r.state() == stateStaged:
 		return s.nextStepStaged()
 	case s.currentRefused():
-		return fmt.Sprintf("Find out in the Fuuffy dashboard whether client %s is revoked, lacks permission or belongs to the other environment. "+
-			"Then write credentials that work: %s (with environment=testing for test credentials)", s.Current.ClientID, commandConfig)
+		return fmt.Sprintf("Check in the Fuuffy dashboard whether client %s is revoked, lacks permission, or belongs to the other environment. "+
+			"Then write working credentials: %s (add environment=testing for test credentials)", s.Current.ClientID, commandConfig)
 	case len(r.Unrevoked) > 0:
 		u := r.Unrevoked[0]
 		return fmt.Sprintf("Revoke %s in the Fuuffy dashboard, then: vault write <mount>rotate-root/revoked client_id=%s. To rotate: %s", s.givenUp(u), u.ClientID, create)
 	case s.dueSoon(s.now):
 		return "Rotate now: " + create
 	}
-	return fmt.Sprintf("Nothing until %s. To rotate before: %s. If the secret leaked, add compromised=true", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
+	return fmt.Sprintf("Nothing until %s. To rotate earlier: %s. If the secret leaked, add compromised=true", s.dueAt().Add(-s.RotationReminder).UTC().Format(time.RFC3339), create)
 }
 
 func (s *snapshot) nextStepStaged() string {
 	staged, current := s.Rotation.Staged.ClientID, s.Current.ClientID
 	switch currentDead, stagedDead := s.currentRefused(), s.refused(s.Rotation.Staged); {
 	case currentDead && stagedDead:
-		return fmt.Sprintf("Fuuffy rejects both clients, %s and %s. Discard the staged one: %s. Then write credentials that work: %s", current, staged, commandDiscard, commandConfig)
+		return fmt.Sprintf("Fuuffy rejects both clients, %s and %s. Discard the staged one: %s. Then write working credentials: %s", current, staged, commandDiscard, commandConfig)
 	case stagedDead:
 		return fmt.Sprintf("Fuuffy rejects the staged client %s. Discard it: %s", staged, commandDiscard)
 	case currentDead:
-		return fmt.Sprintf("Fuuffy rejects client %s. Put the staged client %s in force: %s", current, staged, commandPromote)
+		return fmt.Sprintf("Fuuffy rejects client %s. Promote the staged client %s: %s", current, staged, commandPromote)
 	}
-	return fmt.Sprintf("Put client %s in force: %s (or discard it: %s)", staged, commandPromote, commandDiscard)
+	return fmt.Sprintf("Promote client %s: %s (or discard it: %s)", staged, commandPromote, commandDiscard)
 }
 func (s *snapshot) nextStepPromoted() string {
 	r := &s.Rotation
@@ -57,17 +57,17 @@ func (s *snapshot) nextStepPromoted() string {
 	}
 	switch after := s.revokeOldAfter(); {
 	case s.currentRefused() && (r.Compromised || previousDead):
-		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s, and there are no others to use: create others in the Fuuffy dashboard, %sthen: %s compromised=true",
+		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s, and there are no others to fall back to. Create new ones in the Fuuffy dashboard, %sthen: %s compromised=true",
 			s.Current.ClientID, revoke, commandStage)
 	case s.currentRefused():
-		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s. Do not revoke %s, but put it back in force: %s. Then find out in the Fuuffy dashboard why the new credentials fail",
+		return fmt.Sprintf("Fuuffy rejects the new credentials of client %s. Don't revoke %s. Roll back: %s. Then find out in the Fuuffy dashboard why the new credentials fail",
 			s.Current.ClientID, previous, commandRollback)
 	case r.Compromised:
-		return "Now: " + finish + ". And " + restartAgents
+		return "Now: " + finish + ". Also " + restartAgents
 	case previousDead:
 		return finish
 	case s.now.Before(after):
-		return fmt.Sprintf("Wait until %s: apps may hold tokens of client %s. After that %s%s", after.UTC().Format(time.RFC3339), r.Previous.ClientID, finish, orRollback)
+		return fmt.Sprintf("Wait until %s: apps may hold tokens of client %s. After that, %s%s", after.UTC().Format(time.RFC3339), r.Previous.ClientID, finish, orRollback)
 	}
 	return "Now: " + finish + orRollback
 }
@@ -87,20 +87,20 @@ func (s *snapshot) revokeNow() string {
 // reachFuuffy is the next step while Fuuffy grants no tokens for another reason than the
 // credentials. No step that needs a token would succeed now.
 func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
-	wait := fmt.Sprintf("the engine retries from %s on", s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339))
-	retry := ". Meanwhile " + wait + ". To retry now: " + commandCheck
+	wait := fmt.Sprintf("the engine retries after %s", s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339))
+	retry := ". Meanwhile, " + wait + ". To retry now: " + commandCheck
 	advice := endpointAdvice(failure, s.changeEndpoint)
 	switch {
 	case failure.Failure == upstream.RateLimited:
-		return "Wait: " + wait + ". Meanwhile find out what uses up the limit: all requests of the Fuuffy account count"
+		return "Wait: " + wait + ". Meanwhile, find out what uses up the limit: every request of the Fuuffy account counts"
 	case advice != "":
 		return advice + retry
 	case failure.Failure == upstream.Unavailable && failure.Status != 0:
 		return "Wait: " + wait + ". To retry now: " + commandCheck
 	case failure.Failure == upstream.Rejected:
-		return "Show the error to Fuuffy's support: it is not about the credentials" + retry
+		return "Send the error to Fuuffy's support: it isn't about the credentials" + retry
 	}
-	return "Check what is between Vault and Fuuffy: firewalls, proxies, a gateway" + retry
+	return "Check the network between Vault and Fuuffy: firewalls, proxies, gateways" + retry
 }
 
 // changeEndpoint is how to change a setting that decides where the secret is sent. A
@@ -108,9 +108,9 @@ func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
 func (s *snapshot) changeEndpoint(setting string) string {
 	switch s.Rotation.state() {
 	case stateStaged:
-		return fmt.Sprintf("%s (a rotation allows no other endpoint), then: vault write <mount>config %s client_secret=-", commandDiscard, setting)
+		return fmt.Sprintf("%s (the endpoint can't change during a rotation), then: vault write <mount>config %s client_secret=-", commandDiscard, setting)
 	case statePromoted:
-		return fmt.Sprintf("a rotation allows no other endpoint, so if that can't wait, configure the mount anew: vault delete <mount>config force=true, then: %s %s", commandConfig, setting)
+		return fmt.Sprintf("the endpoint can't change during a rotation. If you can't wait for its end, configure the mount again: vault delete <mount>config force=true, then: %s %s", commandConfig, setting)
 	}
 	return fmt.Sprintf("vault write <mount>config %s client_secret=-", setting)
 }
@@ -119,23 +119,23 @@ func (s *snapshot) changeEndpoint(setting string) string {
 // what is on the way to it. change is how to change a setting; empty if it is none of those.
 func endpointAdvice(failure *upstream.Error, change func(setting string) string) string {
 	if failure.LeadsElsewhere() {
-		return "base_url doesn't lead to Fuuffy's API. It ends where /auth/token follows, as in https://gateway.example.com/v1. " +
-			"Correct it: " + change("base_url=https://…") + " (base_url= stands for Fuuffy's own address)"
+		return "base_url doesn't lead to Fuuffy's API. It must end before /auth/token, as in https://gateway.example.com/v1. " +
+			"Correct it: " + change("base_url=https://…") + " (an empty base_url= means Fuuffy's own address)"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](failure); ok {
-		return "The Vault server doesn't know the authority that signed this certificate. If it is meant to, name it: " + change("ca_cert=@ca.pem")
+		return "The Vault server doesn't trust the authority that signed this certificate. If it should, add the authority: " + change("ca_cert=@ca.pem")
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failure); ok && invalid.Reason == x509.Expired {
-		return "The certificate has expired or is not valid yet: check the Vault server's clock, and tell whoever runs the gateway or Fuuffy's support"
+		return "The certificate has expired or is not valid yet: check the Vault server's clock, then tell whoever runs the gateway, or Fuuffy's support"
 	}
 	if _, ok := errors.AsType[x509.HostnameError](failure); ok {
-		return "The certificate is for another host: check base_url, and proxies on the way"
+		return "The certificate is for another host: check base_url and proxies"
 	}
 	if _, ok := errors.AsType[*net.DNSError](failure); ok {
-		return "The Vault server can't resolve the name: check base_url, and the server's DNS"
+		return "The Vault server can't resolve the host name: check base_url and the server's DNS"
 	}
 	if _, ok := errors.AsType[*net.OpError](failure); ok {
-		return "The Vault server got no connection: check base_url, and firewalls and proxies on the way"
+		return "The Vault server can't connect: check base_url, firewalls, and proxies"
 	}
 	return ""
 }

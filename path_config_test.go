@@ -92,7 +92,7 @@ func TestConfigIsVerifiedBeforeItIsSaved(t *testing.T) {
 		"redirect":     {fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}, 400, "a redirect. The engine doesn't follow it"},
 		"unavailable":  {faultUnavailable, 502, "Fuuffy is down: it answered 503"},
 		"malformed":    {faultMalformed, 502, "text/html instead of JSON"},
-		"rate limited": {faultRateLimited, 429, "It asks to wait 10m0s"},
+		"rate limited": {faultRateLimited, 429, "It asks the engine to wait 10m0s"},
 		"hanging":      {fuuffytest.Fault{Kind: fuuffytest.FaultHang}, 504, "Fuuffy can't be reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,8 +133,8 @@ func TestConfigTrimsWhatAPasteBringsAlong(t *testing.T) {
 	m := newMount(t)
 	resp := m.do(logical.CreateOperation, "config", pairs("client_id", " "+testClientID+"\t", "client_secret", testSecret+"\r\n", "base_url", " https://gateway.example.com/v1/ "))
 	assert.Equal(t, []string{
-		"client_id had white space around it, which was taken off; the write was saved without it",
-		"base_url had white space around it, which was taken off; the write was saved without it",
+		"client_id had white space around it; the engine removed it",
+		"base_url had white space around it; the engine removed it",
 	}, resp.Warnings)
 	assert.Equal(t, testClientID, m.readConfig()["client_id"])
 	assert.Equal(t, "https://gateway.example.com/v1", m.readConfig()["base_url"])

@@ -116,15 +116,15 @@ func TestRotationSteps(t *testing.T) {
 	// The state after the action, or else part of the refusal.
 	table := map[string]map[string]string{
 		"stage":              {"idle": "staged", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
-		"stage current":      {"idle": "in force already", "staged": "in force already", "promoted": "was promoted and client shop-1 is not known to be dead", "compromised": "was promoted and client shop-1 is not known"},
-		"stage third":        {"idle": "staged", "staged": "client shop-2 is staged already", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
+		"stage current":      {"idle": "already in force", "staged": "already in force", "promoted": "was promoted, and client shop-1 is not known to be dead", "compromised": "was promoted, and client shop-1 is not known"},
+		"stage third":        {"idle": "staged", "staged": "client shop-2 is already staged", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "client shop-1 still works", "compromised": "client shop-1 still works"},
 		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"complete":           {"idle": "nothing to complete", "staged": "only staged", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
-		"force":              {"idle": "nothing to complete", "staged": "only staged", "promoted": "idle", "compromised": "idle"},
-		"rollback":           {"idle": "nothing to roll back", "staged": "only staged, and not in force", "promoted": "idle", "compromised": "client shop-1 is compromised and is not put back"},
-		"discard":            {"idle": "idle", "staged": "idle", "promoted": "in force already; nothing was changed", "compromised": "in force already; nothing was changed"},
+		"complete":           {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
+		"force":              {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "idle", "compromised": "idle"},
+		"rollback":           {"idle": "nothing to roll back", "staged": "staged but not promoted", "promoted": "idle", "compromised": "client shop-1 is compromised, so you can't roll back to it"},
+		"discard":            {"idle": "idle", "staged": "idle", "promoted": "already in force; nothing was changed", "compromised": "already in force; nothing was changed"},
 		"config secret":      {"idle": "idle", "staged": "a rotation is in progress (staged)", "promoted": "a rotation is in progress (promoted)", "compromised": "a rotation is in progress (promoted)"},
 		"config endpoint":    {"idle": "idle", "staged": "a rotation is in progress", "promoted": "client_secret", "compromised": "client_secret"},
 		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
@@ -278,7 +278,7 @@ func TestCompromised(t *testing.T) {
 		m.do(logical.DeleteOperation, "token", nil)
 		m.refused(logical.ReadOperation, "token", nil)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "shop-1 is compromised and is not put back")
+		assert.Contains(t, text, "shop-1 is compromised, so you can't roll back to it")
 
 		m.sandbox.CreateClient(newClientID, newSecret)
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
@@ -312,7 +312,7 @@ func TestBothClientsRevoked(t *testing.T) {
 			m.sandbox.RevokeClient(newClientID)
 			m.do(logical.DeleteOperation, "token", nil)
 			m.refused(logical.ReadOperation, "token", nil)
-			assert.Contains(t, m.rotation()["next_step"], "create others in the Fuuffy dashboard")
+			assert.Contains(t, m.rotation()["next_step"], "Create new ones in the Fuuffy dashboard")
 
 			m.sandbox.CreateClient("shop-3", "third-secret")
 			third := pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)

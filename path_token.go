@@ -160,7 +160,7 @@ func tokenResponse(r tokencache.Reading) *logical.Response {
 	case r.Stale:
 		resp.AddWarning(fmt.Sprintf("Fuuffy grants no new token, so the engine serves this one, which expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
 	case r.Suspect:
-		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy granted no other yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
+		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy hasn't granted another yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
 	case r.Failure != nil:
 		resp.AddWarning(fmt.Sprintf("Fuuffy grants no newer token. The engine serves this one until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
 	}

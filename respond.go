@@ -31,7 +31,7 @@ func (b *backend) respond(ctx context.Context, req *logical.Request, err error) 
 	case isRefused:
 		return logical.ErrorResponse("%s", atMount(req, refused.Error()+"\n"+b.nextStep(ctx, req))), nil
 	case isTooLong:
-		return logical.ErrorResponse("min_ttl is too long: the access tokens of this mount allow %s at most, half of their life", shortDuration(tooLong.Most.Truncate(time.Second))), nil
+		return logical.ErrorResponse("min_ttl is too long. Ask for at most %s, half of the life of this mount's tokens", shortDuration(tooLong.Most.Truncate(time.Second))), nil
 	case isUpstream:
 		return b.respondUpstream(ctx, req, failure, err)
 	case errors.Is(err, errNotConfigured):
@@ -66,13 +66,13 @@ func (b *backend) respondUpstream(ctx context.Context, req *logical.Request, fai
 	case failure.Failure == upstream.Rejected:
 		text := fmt.Sprintf("Fuuffy rejected the request for an access token: %s.", failure)
 		if isHeldOff && failure.RejectsCredentials() {
-			text += " The engine retries from " + heldOff.Next.UTC().Format(time.RFC3339) + " on."
+			text += " The engine retries after " + heldOff.Next.UTC().Format(time.RFC3339) + "."
 		}
 		return logical.ErrorResponse("%s", say(text)), nil
 	case failure.Failure == upstream.RateLimited:
 		text := fmt.Sprintf("Fuuffy's rate limit is used up: %s.", failure)
 		if !isHeldOff {
-			text += fmt.Sprintf(" It asks to wait %s.", max(failure.RetryAfter, time.Second))
+			text += fmt.Sprintf(" It asks the engine to wait %s.", max(failure.RetryAfter, time.Second))
 		}
 		return nil, logical.CodedError(http.StatusTooManyRequests, say(text))
 	case failure.Failure == upstream.Malformed:
@@ -120,7 +120,7 @@ func (b *backend) adviceOn(ctx context.Context, req *logical.Request, failure *u
 			"an account without permission, or revoked credentials. Compare them with the Fuuffy dashboard, and repeat this command with the right ones. " +
 			"If they are right, ask Fuuffy's support."
 	}
-	return "Repeat this command once Fuuffy answers."
+	return "Once Fuuffy responds again, repeat this command."
 }
 
 // stale tells readers of a token that is not served any more that it could be.
@@ -128,7 +128,7 @@ func (s *snapshot) stale() string {
 	if s.StaleIfError || s.cached.State != tokencache.InBuffer || s.cached.Failure.Failure == upstream.Rejected {
 		return ""
 	}
-	return fmt.Sprintf("The last token lives until %s; with stale_if_error=true it would be served: vault write <mount>config stale_if_error=true\n",
+	return fmt.Sprintf("The last token lives until %s. To serve it until then: vault write <mount>config stale_if_error=true\n",
 		s.cached.Token.ExpiresAt.UTC().Format(time.RFC3339))
 }
 

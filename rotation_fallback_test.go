@@ -182,7 +182,7 @@ func TestFallbackThatPausesIsNotGivenUp(t *testing.T) {
 				g.answer(testClientID, answer)
 				m.do(logical.DeleteOperation, "token", nil)
 				_, text := m.refusedToken()
-				assert.Contains(t, text, "Do not revoke client "+testClientID)
+				assert.Contains(t, text, "Don't revoke client "+testClientID)
 				g.pass(testClientID)
 				time.Sleep(2 * time.Minute)
 				m.write("rotate-root/rollback")

@@ -53,9 +53,9 @@ func stage(pair credentials) step {
 			return transition{}, finishFirst(c)
 		case stateStaged:
 			if pair.same(r.Staged) {
-				return tryAgain(c, r.Staged, "these credentials were staged before; the engine only tested them again"), nil
+				return tryAgain(c, r.Staged, "these credentials are already staged; the engine only tested them again"), nil
 			}
-			return transition{}, refusedStep(fmt.Sprintf("client %s is staged already; nothing was changed.", r.Staged.ClientID))
+			return transition{}, refusedStep(fmt.Sprintf("client %s is already staged; nothing was changed.", r.Staged.ClientID))
 		}
 		r.stagePair(pair, now)
 		return transition{step: "stage", next: c, mustWork: &pair}, nil
@@ -82,7 +82,7 @@ func emergency(pair credentials) step {
 		}
 		var warnings []string
 		if state == stateStaged && !pair.same(r.Staged) {
-			warnings = []string{fmt.Sprintf("the engine discarded client %s, which was staged before", r.Staged.ClientID)}
+			warnings = []string{fmt.Sprintf("the engine discarded client %s, which was staged", r.Staged.ClientID)}
 			r.giveUp(r.Staged.ClientID, "discarded", now)
 		}
 		r.stagePair(pair, now)
@@ -96,9 +96,9 @@ func emergency(pair credentials) step {
 // repetition.
 func stageCurrent(c storedConfig) (transition, error) {
 	if c.Rotation.state() != statePromoted {
-		return transition{}, userError("these credentials are in force already: create new ones in the Fuuffy dashboard first")
+		return transition{}, userError("these credentials are already in force: create new ones in the Fuuffy dashboard first")
 	}
-	return tryAgain(c, &c.Current, "these credentials were promoted before; the engine only tested them again"), nil
+	return tryAgain(c, &c.Current, "these credentials are already promoted; the engine only tested them again"), nil
 }
 
 // tryAgain is a step that was taken before.
@@ -107,7 +107,7 @@ func tryAgain(c storedConfig, pair *credentials, warning string) transition {
 }
 
 func finishFirst(c storedConfig) error {
-	return refusedStep(fmt.Sprintf("client %s was promoted and %s is not known to be dead yet; nothing was changed.", c.Current.ClientID, toRevoke(c.Rotation.Previous, &c.Current)))
+	return refusedStep(fmt.Sprintf("client %s was promoted, and %s is not known to be dead yet; nothing was changed.", c.Current.ClientID, toRevoke(c.Rotation.Previous, &c.Current)))
 }
 
 // stagePair keeps a pair for the promotion.
@@ -130,7 +130,7 @@ func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transiti
 	t.mustBeDead = forgotten
 	t.alive = fmt.Sprintf("client %s still works, so nothing was changed: revoke it in the Fuuffy dashboard, and repeat this command", forgotten.ClientID)
 	if !compromised {
-		t.alive += ". Or put it back in force: " + commandRollback
+		t.alive += ". Or roll back to it: " + commandRollback
 	}
 	return t
 }
@@ -141,7 +141,7 @@ func promote(c storedConfig, now time.Time) (transition, error) {
 	case stateIdle:
 		return transition{}, refusedStep("nothing is staged, so there is nothing to promote; nothing was changed.")
 	case statePromoted:
-		return transition{step: "promote", next: c, unchanged: true, warnings: []string{"the credentials were promoted before; nothing was changed"}}, nil
+		return transition{step: "promote", next: c, unchanged: true, warnings: []string{"the credentials are already promoted; nothing was changed"}}, nil
 	}
 	return promoteStaged(c, now), nil
 }
@@ -185,7 +185,7 @@ func complete(how completion) step {
 		case stateIdle:
 			return takenBefore(c, "complete", "completed", "no rotation is in progress: there is nothing to complete")
 		case stateStaged:
-			return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
+			return transition{}, refusedStep(fmt.Sprintf("client %s is staged but not promoted; nothing was changed.", r.Staged.ClientID))
 		}
 		old, compromised := *r.Previous, r.Compromised
 		force := "force=true"
@@ -194,7 +194,7 @@ func complete(how completion) step {
 		}
 		t := transition{step: "complete", mustWork: &c.Current, mustBeDead: &old}
 		t.alive = fmt.Sprintf("the old credentials still work, so nothing was changed: revoke %s in the Fuuffy dashboard, then: %s. "+
-			"If that can't be, forget them without this proof: vault write <mount>rotate-root/complete %s", toRevoke(&old, &c.Current), commandComplete, force)
+			"If you can't revoke it, forget the old credentials without proof: vault write <mount>rotate-root/complete %s", toRevoke(&old, &c.Current), commandComplete, force)
 		record := rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + old.ClientID}
 		switch {
 		case !how.force:
@@ -204,15 +204,15 @@ func complete(how completion) step {
 				"If you must force it, repeat this command with compromised_client_id=%s.", old.ClientID, old.ClientID))
 		default:
 			t.mustBeDead = nil
-			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true): if it is not revoked in the Fuuffy dashboard, its secret still works. "+
-				"Once it is revoked: vault write <mount>rotate-root/revoked client_id=%s", old.ClientID, old.ClientID))
+			t.warnings = append(t.warnings, fmt.Sprintf("client %s was not proved to be dead (force=true). Its secret works until you revoke it in the Fuuffy dashboard. "+
+				"Once you have: vault write <mount>rotate-root/revoked client_id=%s", old.ClientID, old.ClientID))
 			record.Detail = "forced; not proved to be revoked: " + old.ClientID
 			if !compromised {
 				t.dropped = r.giveUp(old.ClientID, "forced", now)
 			}
 		}
 		if now.Before(how.revokeOldAfter) {
-			t.warnings = append(t.warnings, fmt.Sprintf("apps may use tokens of client %s until %s: if it is revoked, they get a 401 until they read a new token", old.ClientID, how.revokeOldAfter.UTC().Format(time.RFC3339)))
+			t.warnings = append(t.warnings, fmt.Sprintf("apps may use tokens of client %s until %s: once it is revoked, they get a 401 until they read a new token", old.ClientID, how.revokeOldAfter.UTC().Format(time.RFC3339)))
 		}
 		if compromised {
 			t.warnings = append(t.warnings, restartAgents)
@@ -228,7 +228,7 @@ func complete(how completion) step {
 func takenBefore(c storedConfig, step, record, otherwise string) (transition, error) {
 	steps := slices.DeleteFunc(slices.Clone(c.Rotation.History), func(h rotationRecord) bool { return h.Step == tickedOff })
 	if n := len(steps); n > 0 && steps[n-1].Step == record {
-		return transition{step: step, next: c, unchanged: true, warnings: []string{"this step was taken before; nothing was changed"}}, nil
+		return transition{step: step, next: c, unchanged: true, warnings: []string{"this step was already taken; nothing was changed"}}, nil
 	}
 	return transition{}, userError(otherwise)
 }
@@ -240,10 +240,10 @@ func rollback(c storedConfig, now time.Time) (transition, error) {
 	case stateIdle:
 		return takenBefore(c, "rollback", "rolled back", "no rotation is in progress: there is nothing to roll back")
 	case stateStaged:
-		return transition{}, refusedStep(fmt.Sprintf("client %s is only staged, and not in force; nothing was changed.", r.Staged.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is staged but not promoted; nothing was changed.", r.Staged.ClientID))
 	}
 	if r.Compromised {
-		return transition{}, refusedStep(fmt.Sprintf("client %s is compromised and is not put back; nothing was changed.", r.Previous.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is compromised, so you can't roll back to it; nothing was changed.", r.Previous.ClientID))
 	}
 	abandoned := c.Current.ClientID
 	c.Current = *r.Previous
@@ -260,7 +260,7 @@ func discard(c storedConfig, now time.Time) (transition, error) {
 	case stateIdle:
 		return transition{step: "discard", next: c, unchanged: true, warnings: []string{"nothing was staged"}}, nil
 	case statePromoted:
-		return transition{}, refusedStep(fmt.Sprintf("client %s is in force already; nothing was changed.", c.Current.ClientID))
+		return transition{}, refusedStep(fmt.Sprintf("client %s is already in force; nothing was changed.", c.Current.ClientID))
 	}
 	r.note(rotationRecord{Step: "discarded", At: now, ClientID: r.Staged.ClientID})
 	dropped := r.giveUp(r.Staged.ClientID, "discarded", now)
@@ -275,7 +275,7 @@ func revoked(clientID string) step {
 			c.Rotation.note(rotationRecord{Step: tickedOff, At: now, ClientID: clientID, Detail: "revoked in the dashboard"})
 			return transition{step: "revoked", next: c}, nil
 		}
-		return transition{step: "revoked", next: c, unchanged: true, warnings: []string{"this client was not on the list of unrevoked clients; nothing was changed"}}, nil
+		return transition{step: "revoked", next: c, unchanged: true, warnings: []string{"this client is not on the list of unrevoked clients; nothing was changed"}}, nil
 	}
 }
 

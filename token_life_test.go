@@ -68,7 +68,7 @@ func TestHoldOff(t *testing.T) {
 					status, text = m.refused(logical.ReadOperation, "token", nil)
 					require.Equal(t, tt.later, status, text)
 				}
-				assert.Contains(t, text, "retries from 20")
+				assert.Contains(t, text, "retries after 20")
 				require.Equal(t, tt.attempts, m.requests(), "requests during the hold-off")
 				assert.Equal(t, 1, m.log.count("Fuuffy grants no token"), "logged once per change of state")
 

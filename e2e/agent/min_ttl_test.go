@@ -42,7 +42,7 @@ func TestMinTTL(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, string(printed) == held)
 	_, err = vault.Client.Logical().ReadWithDataWithContext(t.Context(), m.path+"/token", map[string][]string{"min_ttl": {"61s"}})
-	require.ErrorContains(t, err, "the access tokens of this mount allow 1m at most")
+	require.ErrorContains(t, err, "Ask for at most 1m, half of the life")
 
 	look := time.NewTicker(pollInterval)
 	defer look.Stop()

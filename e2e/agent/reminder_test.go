@@ -72,7 +72,7 @@ func TestReminder(t *testing.T) {
 	assert.Equal(t, "reminded/, days left: 10. Rotate now: create new credentials in the Fuuffy dashboard, then: vault write reminded/rotate-root client_id=… client_secret=-\n", r.says("reminded"))
 
 	m.call("write", "rotate-root", map[string]any{"client_id": "shop-2", "client_secret": "second-secret"})
-	assert.Contains(t, r.says("reminded"), "Put client shop-2 in force: vault write -f reminded/rotate-root/promote")
+	assert.Contains(t, r.says("reminded"), "Promote client shop-2: vault write -f reminded/rotate-root/promote")
 
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		var message struct{ Text string }

@@ -37,7 +37,7 @@ type HeldOffError struct {
 }
 
 func (e *HeldOffError) Error() string {
-	return fmt.Sprintf("%s; Fuuffy is asked again from %s on", e.Cause, e.Next.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s; the engine retries after %s", e.Cause, e.Next.UTC().Format(time.RFC3339))
 }
 
 func (e *HeldOffError) Unwrap() error { return e.Cause }

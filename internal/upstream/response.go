@@ -38,7 +38,7 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 	case status >= 100 && status < 200:
 		return Grant{}, &Error{
 			Failure: Malformed, Status: status,
-			Message: "the response changes the protocol or promises another response, and has no token",
+			Message: "the response is only informational or switches protocols, and has no token",
 		}
 	case status >= 200 && status < 300:
 		granted, problem := parseGrant(body, resp.Header.Get("Content-Type"), redact)

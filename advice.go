@@ -15,8 +15,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// snapshot is a configured mount at one moment. What is told of the mount is made of
-// one snapshot, so that it can't contradict itself.
+// snapshot is a configured mount at one moment. Every text about the mount comes from one
+// snapshot, so that they can't contradict each other.
 type snapshot struct {
 	*client
 	cached tokencache.Snapshot
@@ -36,26 +36,26 @@ func (b *backend) snapshot(ctx context.Context, storage logical.Storage) (*snaps
 	return s, nil
 }
 
-// refused tells whether Fuuffy refused a pair when the engine last used it.
+// refused tells whether Fuuffy rejected a pair when the engine last used it.
 func (s *snapshot) refused(pair *credentials) bool {
 	return pair != nil && s.b.pairs.of(pair.ID).refused
 }
 
-// currentRefused tells whether Fuuffy refuses the credentials in force.
+// currentRefused tells whether Fuuffy rejects the credentials in force.
 func (s *snapshot) currentRefused() bool {
 	failure := s.cached.Failure
 	return s.refused(&s.Current) || s.fallbackActive() || failure != nil && failure.RejectsCredentials()
 }
 
-// fallbackActive tells whether the cached token is of the old credentials although
-// the new ones are in force, because Fuuffy rejects those.
+// fallbackActive tells whether the cached token belongs to the old credentials because Fuuffy
+// rejects the new ones.
 func (s *snapshot) fallbackActive() bool {
 	return s.cached.Token != nil && s.Rotation.state() == statePromoted && s.cached.Token.FallbackFor == s.Current.ID
 }
 
-// revokeOldAfter is when the last app has replaced its token of the old credentials.
-// Apps use one for a rotation_period of the token at most. What leaked is revoked
-// immediately. It is zero while nothing is to be revoked.
+// revokeOldAfter is when the last app has replaced its token of the old credentials. Apps use
+// one for at most a rotation_period of the token. Leaked credentials don't wait. The time is
+// zero while there is nothing to revoke.
 func (s *snapshot) revokeOldAfter() time.Time {
 	r := &s.Rotation
 	switch {
@@ -87,8 +87,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// dueAt is when the credentials are to be rotated (Fuuffy's security page: every
-// 90 days).
+// dueAt is when the credentials are due for rotation. Fuuffy's security page says every 90
+// days.
 func (c *storedConfig) dueAt() time.Time { return c.Current.SetAt.Add(c.RotationPeriod) }
 
 func (c *storedConfig) overdue(now time.Time) bool { return !now.Before(c.dueAt()) }
@@ -109,7 +109,7 @@ const (
 	healthNotConfigured = "not configured"
 )
 
-// stuckAfter is how long a rotation may stay promoted before it is a warning.
+// stuckAfter is how long a rotation may stay promoted before the engine warns of it.
 const stuckAfter = 7 * 24 * time.Hour
 
 // condition is something about a mount that people should know.
@@ -118,7 +118,7 @@ type condition struct {
 	health, warning string
 }
 
-// conditions are all that is wrong or due, the worst first.
+// conditions returns everything that is wrong or due, the worst first.
 func (s *snapshot) conditions() []condition {
 	var found []condition
 	add := func(is bool, health, warning string, args ...any) {
@@ -144,13 +144,13 @@ func (s *snapshot) conditions() []condition {
 	return found
 }
 
-// givenUp names what an operator should revoke. A client in force may have got just a
-// new secret.
+// givenUp names what an operator should revoke: only the old secret if the client is in force
+// with a new one.
 func (s *snapshot) givenUp(u unrevokedClient) string {
 	return toRevoke(&credentials{ClientID: u.ClientID}, &s.Current)
 }
 
-// served tells whether readers get the cached token although Fuuffy gives no other.
+// served tells whether readers get the cached token while Fuuffy grants no other.
 func (s *snapshot) served() bool {
 	switch s.cached.State {
 	case tokencache.Fresh, tokencache.InWindow:

@@ -33,7 +33,7 @@ type backend struct {
 	metrics *metrics
 	// newTransport makes the connections to Fuuffy.
 	newTransport func(caCert string) (http.RoundTripper, error)
-	// clock and random are the machine's, but in tests.
+	// clock and random are the machine's, except in tests.
 	clock  func() tokencache.Instant
 	random func() float64
 
@@ -44,7 +44,7 @@ type backend struct {
 	reminded time.Time
 	// mountPoint is the mount's path, for the log.
 	mountPoint atomic.Value
-	// checked is when an operator last had the credentials tried, in Unix nanoseconds.
+	// checked is when an operator last tested the credentials, in Unix nanoseconds.
 	checked atomic.Int64
 }
 

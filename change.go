@@ -14,12 +14,12 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// change is a pure function from what is stored, nil for nothing, to a transition, or
-// to a userError that says why it can't be and what to do instead. It runs twice: to
-// know what to prove, and on what is stored once that is proved.
+// change is a pure function from the stored configuration, nil if there is none, to a
+// transition, or to a userError that says why the change is impossible and what to do instead.
+// It runs twice: first to find out what to prove, then on what is stored after the proof.
 type change func(stored *storedConfig, now time.Time) (transition, error)
 
-// apply proves what a change needs, stores it and puts it in force.
+// apply proves what a change needs, stores the change, and puts it in force.
 func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
 	based, err := loadConfig(ctx, req.Storage)
 	if err != nil {
@@ -61,8 +61,8 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	return t, nil
 }
 
-// prove asks Fuuffy what must be true before a change. No lock is held meanwhile. It
-// returns the token that it got, nil if nothing had to be proved.
+// prove verifies with Fuuffy what must be true before a change. It holds no lock. It returns
+// the token that Fuuffy granted, or nil if there was nothing to prove.
 func (b *backend) prove(ctx context.Context, req *logical.Request, t transition, based *storedConfig) (*tokencache.Token, error) {
 	if t.mustWork == nil {
 		return nil, nil
@@ -81,8 +81,8 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition,
 	return &proof, err
 }
 
-// unproved says what it means that Fuuffy gave no token to credentials that must work.
-// based is what is stored, nil for nothing.
+// unproved explains that Fuuffy granted no token to credentials that must work. based is the
+// stored configuration, nil if there is none.
 func unproved(t transition, based *storedConfig, cause error) error {
 	if t.step == "" {
 		return &explainedError{meaning: "Nothing was saved: the engine tested the new settings first, and got no access token.", cause: cause}
@@ -99,7 +99,7 @@ func unproved(t transition, based *storedConfig, cause error) error {
 	return e
 }
 
-// proveDead makes sure that Fuuffy does not know a pair of credentials any more.
+// proveDead makes sure that Fuuffy no longer accepts a pair of credentials.
 func (c *client) proveDead(ctx context.Context, t transition) error {
 	_, err := c.requestToken(ctx, t.mustBeDead)
 	if err == nil {
@@ -115,7 +115,8 @@ func (c *client) proveDead(ctx context.Context, t transition) error {
 	}
 }
 
-// store saves a change of what is stored now, which must be what it was proved for.
+// store applies a change to what is stored now, and saves it. It fails if somebody else wrote
+// since the proof.
 func (b *backend) store(ctx context.Context, storage logical.Storage, based *storedConfig, change change) (transition, *client, error) {
 	stored, err := reload(ctx, storage, based)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 // tokenFormat is the version of the stored entry.
 const tokenFormat = 1
 
-// client gets access tokens with one configuration: it asks Fuuffy, and loads and
-// saves the token. It is immutable, and it is the tokencache.Source of what is
-// configured: a token that another client brought is not published.
+// client requests, loads, and saves access tokens with one configuration. It is immutable, and
+// the tokencache.Source of that configuration: the cache doesn't publish a token from another
+// client.
 type client struct {
 	*storedConfig
 	b        *backend
@@ -97,8 +97,8 @@ func (c *client) Describe(t *tokencache.Cached) (description map[string]any, war
 	}, warning
 }
 
-// Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in
-// the middle of a rotation, the previous ones are tried.
+// Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in the
+// middle of a rotation, it tries the previous ones.
 func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokencache.Token, error) {
 	if !c.b.mayRequestTokens() {
 		return tokencache.Token{}, tokencache.ErrForward
@@ -146,8 +146,8 @@ func (c *client) fallBack(ctx context.Context, previous attempt, cached *tokenca
 	return t, nil
 }
 
-// bothFailed is a rejection that says how the fallback failed, and lasts as long as
-// the longer of the two.
+// bothFailed is a rejection that also says how the fallback failed. It asks for the longer
+// wait of the two.
 func bothFailed(rejection *upstream.Error, fallbackID string, failure *upstream.Error) error {
 	both := *rejection
 	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, failure)
@@ -201,8 +201,7 @@ type storedToken struct {
 	tokencache.Token
 }
 
-// Stored is part of tokencache.Source. A token that this version can't read counts as
-// none.
+// Stored is part of tokencache.Source. A token that this version can't read doesn't count.
 func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	entry, err := c.storage.Get(ctx, tokenKey)
 	if err != nil {

@@ -23,10 +23,10 @@ var baseURLs = map[string]string{
 
 const defaultEnvironment = "production"
 
-// credentials are one pair as the Fuuffy dashboard gives it out.
+// credentials are one pair from the Fuuffy dashboard.
 type credentials struct {
-	// ID is this engine's own name for the pair together with the endpoint it is
-	// sent to. Tokens carry it, so that one of another pair is recognized.
+	// ID is this engine's own name for the pair together with the endpoint it is sent to.
+	// Tokens carry it, so that the engine recognizes those of another pair.
 	ID           string    `json:"id"`
 	ClientID     string    `json:"client_id"`
 	ClientSecret string    `json:"client_secret"`
@@ -56,13 +56,13 @@ func (e endpoint) address() string {
 	return baseURLs[e.Environment]
 }
 
-// storedConfig is the one storage entry for all that an operator decides:
-// settings, credentials and, with them, the state of their rotation. Each change
-// of it is one write, so that a crash leaves either the old or the new.
+// storedConfig is the one storage entry for everything that an operator decides: settings,
+// credentials, and the state of their rotation. Every change is one write, so that a crash
+// leaves either the old or the new.
 type storedConfig struct {
 	Format int `json:"format"`
-	// WriteID names the write that made this entry. It never repeats, so a change
-	// that was prepared on another entry is recognized and refused.
+	// WriteID names the write that made this entry. It never repeats, so the engine can reject
+	// a change that was prepared for another entry.
 	WriteID  string      `json:"write_id"`
 	Current  credentials `json:"current"`
 	Endpoint endpoint    `json:"endpoint"`
@@ -101,7 +101,7 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", format, configFormat)
 	}
 	var c storedConfig
-	// The decoder's own words are left out: they could quote the entry.
+	// Leave out the decoder's own words: they could quote the entry.
 	if err := entry.DecodeJSON(&c); err != nil || c.Current.ClientID == "" {
 		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it again")
 	}
@@ -131,8 +131,8 @@ func loadConfigured(ctx context.Context, storage logical.Storage) (*storedConfig
 	return c, err
 }
 
-// reload returns what is stored now, or a userError if that is not what a change
-// was based on (nil for nothing).
+// reload returns what is stored now, or a userError if a change was based on something else
+// (nil if there was nothing).
 func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (*storedConfig, error) {
 	stored, err := loadConfig(ctx, storage)
 	if err != nil {
@@ -144,7 +144,7 @@ func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (
 	return stored, nil
 }
 
-// saveConfig writes the entry under a new name.
+// saveConfig writes the entry with a new WriteID.
 func saveConfig(ctx context.Context, storage logical.Storage, c *storedConfig) error {
 	c.Format = configFormat
 	c.WriteID = rand.Text()

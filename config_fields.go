@@ -140,7 +140,7 @@ func required(field *framework.FieldSchema) *framework.FieldSchema {
 	return &copied
 }
 
-// configChange is a configuration that a write asks for.
+// configChange is the configuration that a write would make.
 type configChange struct {
 	config storedConfig
 	// moved is set when the endpoint changes, renewed when the credentials do.
@@ -207,7 +207,7 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 	}
 	t.next = c.config
 	t.unchanged = stored != nil && reflect.DeepEqual(t.next, *stored)
-	// A write that brings the secret is meant to end a failure: test it, changed or not.
+	// A write with the secret is meant to fix a failure, so test it even if nothing changed.
 	_, secret := d.GetOk("client_secret")
 	tryAgain := w.failing && secret
 	switch verify := d.Get("verify_connection").(bool); {
@@ -220,7 +220,7 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 	return t, nil
 }
 
-// renew gives the credentials a new name, because they or their endpoint changed.
+// renew gives the credentials a new ID, because they or their endpoint changed.
 func (c *configChange) renew(stored *storedConfig, id string, now time.Time) error {
 	if state := c.config.Rotation.state(); state != stateIdle {
 		return refusedStep("a rotation is in progress (" + state + "), so credentials and endpoint can't change; nothing was saved.")

@@ -22,7 +22,7 @@ const operationPrefix = "fuuffy"
 // v. The Makefile sets it through the linker.
 var version = "v0.1.0-dev"
 
-// The paths that other files speak of. The first two are storage keys too.
+// The paths that other files refer to. The first two are storage keys too.
 const (
 	configKey  = "config"
 	tokenKey   = "token"
@@ -40,8 +40,8 @@ func (b *backend) log() hclog.Logger {
 // now is the wall clock.
 func (b *backend) now() time.Time { return b.clock().Wall }
 
-// mayRequestTokens tells whether this node may get tokens of its own. A performance
-// standby leaves that to the active node; a secondary has its own storage for them.
+// mayRequestTokens tells whether this node may request its own tokens. A performance standby
+// leaves that to the active node; a secondary has its own storage for them.
 func (b *backend) mayRequestTokens() bool {
 	return !b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
 }
@@ -68,8 +68,8 @@ func (b *backend) notifyToken(ctx context.Context, e tokenEvent, metadata ...str
 // eventTimeout bounds the sending of an event, for which nobody should wait.
 const eventTimeout = 5 * time.Second
 
-// notify sends an event to those who subscribed to it in Vault and may subscribe to
-// the path. It comes on top of the log: where there is no sender nothing is missed.
+// notify sends an event to those who subscribed to it in Vault and may subscribe to the path.
+// The log has the same facts, so nothing is lost where Vault sends no events.
 func (b *backend) notify(ctx context.Context, name, path string, metadata ...string) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()

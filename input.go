@@ -33,10 +33,10 @@ func (e userError) Error() string { return string(e) }
 // maxTextLength bounds, in bytes, each text that is not a PEM bundle.
 const maxTextLength = 4096
 
-// textField reads a text field, empty if the write does not name it. Surrounding white
-// space, which a paste or a file brings along, is taken off with a warning.
+// textField reads a text field, empty if the write doesn't name it. It removes surrounding
+// white space, which comes from a paste or a file, and warns.
 func textField(d *framework.FieldData, field string) (value, warning string, err error) {
-	// Enter and @file bring one newline along, which is nobody's mistake.
+	// Enter and @file add one newline. That is nobody's mistake.
 	raw := strings.TrimSuffix(strings.TrimSuffix(d.Get(field).(string), "\n"), "\r")
 	value = strings.TrimSpace(raw)
 	if value != raw {
@@ -45,8 +45,8 @@ func textField(d *framework.FieldData, field string) (value, warning string, err
 	return value, warning, checkText(field, value)
 }
 
-// checkText refuses what can't be seen in a text and is there by mistake. It does
-// not quote the value, which may be a secret.
+// checkText rejects white space and invisible characters, which are there by mistake. It
+// doesn't quote the value, which may be a secret.
 func checkText(field, value string) error {
 	if len(value) > maxTextLength {
 		return userError(fmt.Sprintf("%s is longer than %d bytes", field, maxTextLength))
@@ -64,8 +64,8 @@ func checkText(field, value string) error {
 	return nil
 }
 
-// checkBaseURL accepts an https address of a host, with a port and a path at most.
-// It does not quote the address, which may have a password in it.
+// checkBaseURL accepts an https address with a host, and optionally a port and a path. It
+// doesn't quote the address, which may contain a password.
 func checkBaseURL(address string) error {
 	if address == "" {
 		return nil
@@ -94,8 +94,8 @@ func checkBaseURL(address string) error {
 	return nil
 }
 
-// readCACert returns the certificates of a PEM bundle and nothing else of it: a private
-// key pasted along would be stored and shown.
+// readCACert returns the certificates of a PEM bundle. It rejects everything else: the engine
+// would store and show a private key that somebody pasted along.
 func readCACert(bundle string) (string, error) {
 	var certificates strings.Builder
 	rest := []byte(strings.TrimSpace(bundle))
@@ -119,10 +119,9 @@ func readCACert(bundle string) (string, error) {
 
 var writes = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation}
 
-// checkInput refuses fields that a path does not have, and values that are not of
-// their field's type. The framework would only warn of the first, and quote the second
-// in its error: a value may be a secret or huge, and Vault's audit log keeps error
-// texts in the clear.
+// checkInput rejects fields that a path doesn't have, and values that are not of their field's
+// type. The framework would only warn of the first, and quote the second in its error. A value
+// may be a secret or huge, and Vault's audit log keeps error texts in clear text.
 func (b *backend) checkInput(req *logical.Request) error {
 	if len(req.Data) == 0 {
 		return nil
@@ -151,8 +150,8 @@ func (b *backend) checkInput(req *logical.Request) error {
 // maxUnknown is how many unknown fields an error names: Vault's audit log keeps it.
 const maxUnknown = 5
 
-// refuseUnknown refuses fields that the path does not have: a mistyped option must
-// not pass as one that was left out.
+// refuseUnknown rejects fields that the path doesn't have. Otherwise a mistyped option would
+// pass as one that was left out.
 func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {
 	var unknown []string
 	for _, field := range slices.Sorted(maps.Keys(data)) {
@@ -177,8 +176,8 @@ var typeNames = map[framework.FieldType]string{
 	framework.TypeDurationSecond: "a duration like 5m, or a whole number of seconds",
 }
 
-// hasFraction tells whether a written duration has a part of a second, which the
-// framework would drop in silence.
+// hasFraction tells whether a written duration has a fraction of a second, which the framework
+// would drop silently.
 func hasFraction(raw any) bool {
 	switch raw := raw.(type) {
 	case float64:

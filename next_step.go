@@ -12,8 +12,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// nextStep says what to do now, with commands that work in this state. Status, the
-// steps of the rotation and errors all take their advice from here.
+// nextStep says what to do now, with commands that work in this state. Status, rotation steps,
+// and errors all take their advice from here.
 func (s *snapshot) nextStep() string {
 	r, failure := &s.Rotation, s.cached.Failure
 	create := "create new credentials in the Fuuffy dashboard, then: " + commandStage
@@ -84,7 +84,7 @@ func (s *snapshot) revokeNow() string {
 	return fmt.Sprintf("Revoke %s in the Fuuffy dashboard now. ", toRevoke(r.Previous, &s.Current))
 }
 
-// reachFuuffy is the next step while Fuuffy grants no tokens for another reason than the
+// reachFuuffy is the next step while Fuuffy grants no tokens for a reason other than the
 // credentials. No step that needs a token would succeed now.
 func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
 	wait := fmt.Sprintf("the engine retries after %s", s.now.Add(s.cached.HeldOffFor).UTC().Format(time.RFC3339))
@@ -103,8 +103,9 @@ func (s *snapshot) reachFuuffy(failure *upstream.Error) string {
 	return "Check the network between Vault and Fuuffy: firewalls, proxies, gateways" + retry
 }
 
-// changeEndpoint is how to change a setting that decides where the secret is sent. A
-// rotation holds it: its proofs count only for the endpoint that they came from.
+// changeEndpoint tells how to change a setting that decides where the engine sends the secret.
+// A rotation locks these settings, because its proofs count only for the endpoint that they
+// came from.
 func (s *snapshot) changeEndpoint(setting string) string {
 	switch s.Rotation.state() {
 	case stateStaged:
@@ -115,8 +116,8 @@ func (s *snapshot) changeEndpoint(setting string) string {
 	return fmt.Sprintf("vault write <mount>config %s client_secret=-", setting)
 }
 
-// endpointAdvice explains the failures that last until somebody changes the endpoint, or
-// what is on the way to it. change is how to change a setting; empty if it is none of those.
+// endpointAdvice explains the failures that last until somebody changes the endpoint or fixes
+// the network. change tells how to change a setting. The advice is empty for other failures.
 func endpointAdvice(failure *upstream.Error, change func(setting string) string) string {
 	if failure.LeadsElsewhere() {
 		return "base_url doesn't lead to Fuuffy's API. It must end before /auth/token, as in https://gateway.example.com/v1. " +
@@ -140,7 +141,7 @@ func endpointAdvice(failure *upstream.Error, change func(setting string) string)
 	return ""
 }
 
-// workflow is the routine of the rotation, for those who ask for it.
+// workflow is the rotation's routine, for path-help and for writes without credentials.
 const workflow = `
  1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
  2. vault write <mount>rotate-root client_id=… client_secret=-

@@ -14,8 +14,8 @@ import (
 )
 
 func (b *backend) pathConfig() *framework.Path {
-	// The storage is the primary's, and each write asks Fuuffy first: both belong on
-	// the node that can finish the job.
+	// A write requests a token and then changes the primary's storage, so it runs on the node
+	// that can do both.
 	write := &framework.PathOperation{
 		Callback: b.writeConfig,
 		Summary:  "Write the configuration, or change some of it.",
@@ -59,8 +59,8 @@ func (b *backend) pathConfig() *framework.Path {
 	}
 }
 
-// configExists does not read what is stored: Vault would hide from the user what is
-// wrong with it, which the operation itself says.
+// configExists doesn't decode the entry: Vault would hide the error from the user. The
+// operation itself reports it.
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 	entry, err := req.Storage.Get(ctx, configKey)
 	return entry != nil, err
@@ -111,7 +111,7 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	err := b.cache.DeleteAll(ctx, func(ctx context.Context) error {
 		stored, err := loadConfig(ctx, req.Storage)
-		// What can't be read can be deleted: that is the way out.
+		// An entry that can't be read can still be deleted. That's the way out.
 		if err == nil && stored != nil && stored.Rotation.state() != stateIdle && !d.Get("force").(bool) {
 			return userError("a rotation is in progress (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
 				"To end the rotation: vault read <mount>rotate-root. To delete it anyway: vault delete <mount>config force=true")

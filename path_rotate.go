@@ -17,7 +17,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// checkInterval is how often an operator may have the credentials tried.
+// checkInterval is how often operators can test the credentials.
 const checkInterval = 10 * time.Second
 
 func (b *backend) pathRotate() *framework.Path {
@@ -176,7 +176,7 @@ func (b *backend) revoked(ctx context.Context, req *logical.Request, d *framewor
 	return b.runStep(ctx, req, revoked(clientID))
 }
 
-// check tries all credentials that the mount has, and changes nothing.
+// check tests all credentials that the mount has, and changes nothing.
 func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	s, err := b.snapshot(ctx, req.Storage)
 	if err != nil {
@@ -233,7 +233,8 @@ func (b *backend) learn(ctx context.Context, s *snapshot, current, previous *att
 	return b.cache.Succeed(ctx, s.client, t)
 }
 
-// outcomeOf says what a check found of a pair of credentials, empty if there is no pair.
+// outcomeOf says what a check found out about a pair of credentials, empty if there is no
+// pair.
 func outcomeOf(a *attempt) string {
 	if a == nil {
 		return ""
@@ -248,7 +249,7 @@ func outcomeOf(a *attempt) string {
 	return "could not be found out: " + a.err.Error()
 }
 
-// runStep takes a step of the rotation, and answers with where it stands then.
+// runStep takes a step of the rotation, and returns where the rotation stands afterward.
 func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, warnings ...string) (*logical.Response, error) {
 	t, err := b.apply(ctx, req, func(stored *storedConfig, now time.Time) (transition, error) {
 		if stored == nil {
@@ -274,8 +275,8 @@ func (b *backend) runStep(ctx context.Context, req *logical.Request, step step, 
 	return resp, nil
 }
 
-// logStep names every client that a step is about: the last record of the history has
-// the one that was given up or revoked.
+// logStep names every client that a step is about. The last record of the history has the
+// client that was dropped or revoked.
 func (b *backend) logStep(t transition) {
 	r := &t.next.Rotation
 	line := []any{"step", t.step, "state", r.state(), "client_id", t.next.Current.ClientID}
@@ -288,8 +289,8 @@ func (b *backend) logStep(t transition) {
 	b.log().Info("rotation of the credentials", append(line, "history", r.lastRecord().String())...)
 }
 
-// rotationFields are what each path of the rotation answers with. What does not
-// apply is left out.
+// rotationFields are the response of every rotation path. A response leaves out what doesn't
+// apply.
 var rotationFields = map[string]*framework.FieldSchema{
 	"state":              {Type: framework.TypeString, Required: true, Description: "idle, staged or promoted."},
 	"client_id":          {Type: framework.TypeString, Required: true, Description: "The client in force."},

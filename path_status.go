@@ -177,7 +177,7 @@ func count(c prometheus.Counter) int64 {
 	return int64(value.GetCounter().GetValue())
 }
 
-// gauges shows the state of a mount as it is when it is asked for.
+// gauges collects the state of a mount at the time of a scrape.
 type gauges struct{ b *backend }
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {
@@ -213,8 +213,8 @@ func (g *gauges) Describe(descriptions chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is part of prometheus.Collector. It uses what is in memory: a scrape
-// asks neither storage nor Fuuffy.
+// Collect is part of prometheus.Collector. It uses what is in memory: a scrape touches neither
+// storage nor Fuuffy.
 func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set := func(d *prometheus.Desc, value float64, labels ...string) {
 		values <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)

@@ -93,8 +93,8 @@ func (b *backend) warmToken(data map[string]any) (*logical.Response, bool) {
 	return tokenResponse(r), true
 }
 
-// wholeSeconds is a duration as checkInput lets it pass. It has a short cut for how
-// durations are mostly written, as in 20m.
+// wholeSeconds parses a duration that checkInput would accept. It is fast for the usual
+// notation, such as 20m.
 func wholeSeconds(value any) (time.Duration, bool) {
 	if text, ok := value.(string); ok {
 		if d, err := time.ParseDuration(text); err == nil {

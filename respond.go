@@ -17,9 +17,9 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// respond turns every error into what Vault should make of it, in one place: a
-// user's mistake and a rejection are a 400, other failures of Fuuffy have statuses
-// of their own, and the rest is a fault of ours, a 500.
+// respond is the one place that turns errors into responses. The caller's mistakes and
+// Fuuffy's rejections are a 400. Fuuffy's other failures have their own statuses. Everything
+// else is our fault, a 500.
 func (b *backend) respond(ctx context.Context, req *logical.Request, err error) (*logical.Response, error) {
 	mistake, isMistake := errors.AsType[userError](err)
 	refused, isRefused := errors.AsType[refusedStep](err)
@@ -93,9 +93,9 @@ func (b *backend) nextStep(ctx context.Context, req *logical.Request) string {
 	return s.nextStep()
 }
 
-// adviceOn says what to do about a failure of Fuuffy. Readers and who took a step of the
-// rotation are told the next step of the mount. Who has just written credentials or an
-// endpoint is told to write them again, not where.
+// adviceOn says what to do about a failure of Fuuffy. Readers and rotation steps get the
+// mount's next step. Somebody who just wrote credentials or an endpoint should repeat that
+// command, so the advice doesn't name another.
 func (b *backend) adviceOn(ctx context.Context, req *logical.Request, failure *upstream.Error, explained *explainedError) string {
 	if explained.advice != "" && !explained.inState {
 		return explained.advice
@@ -123,7 +123,7 @@ func (b *backend) adviceOn(ctx context.Context, req *logical.Request, failure *u
 	return "Once Fuuffy responds again, repeat this command."
 }
 
-// stale tells readers of a token that is not served any more that it could be.
+// stale tells readers how to get the token that is inside its buffer.
 func (s *snapshot) stale() string {
 	if s.StaleIfError || s.cached.State != tokencache.InBuffer || s.cached.Failure.Failure == upstream.Rejected {
 		return ""
@@ -137,7 +137,7 @@ func atMount(req *logical.Request, text string) string {
 	return strings.ReplaceAll(text, "<mount>", cmp.Or(req.MountPoint, "fuuffy/"))
 }
 
-// finish puts the mount's path into what a response tells people.
+// finish puts the mount's path into the texts of a response.
 func finish(req *logical.Request, resp *logical.Response) {
 	if resp == nil {
 		return

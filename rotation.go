@@ -42,10 +42,10 @@ const (
 	commandCheck    = "vault write -f <mount>rotate-root/check"
 )
 
-// maxHistory is how many steps are remembered. Who took them is in Vault's audit log.
+// maxHistory is how many steps the engine remembers. Vault's audit log has who took them.
 const maxHistory = 10
 
-// rotation is the part of the stored configuration that a rotation is in.
+// rotation is the state of a rotation. It is part of the stored configuration.
 type rotation struct {
 	// Staged is proved to work and waits to be promoted.
 	Staged   *credentials `json:"staged,omitempty"`
@@ -53,12 +53,12 @@ type rotation struct {
 	// Previous was in force before the promotion and is kept until it is dead.
 	Previous   *credentials `json:"previous,omitempty"`
 	PromotedAt time.Time    `json:"promoted_at,omitzero"`
-	// Compromised is set when Previous may be in the wrong hands: it is not used
-	// any more, whatever happens.
+	// Compromised is set when Previous may be in the wrong hands. The engine never uses it
+	// again.
 	Compromised bool             `json:"compromised,omitempty"`
 	History     []rotationRecord `json:"history,omitempty"`
-	// Unrevoked are the clients that were given up without proof that they are dead,
-	// until an operator ticks them off.
+	// Unrevoked are the clients that were dropped without proof that they are dead, until an
+	// operator ticks them off.
 	Unrevoked []unrevokedClient `json:"unrevoked,omitempty"`
 }
 
@@ -69,7 +69,7 @@ type unrevokedClient struct {
 	Since    time.Time `json:"since"`
 }
 
-// maxUnrevoked is how many clients are remembered, the oldest of which is dropped.
+// maxUnrevoked bounds that list. One client more drops the oldest.
 const maxUnrevoked = 20
 
 // rotationRecord is one step that was taken.
@@ -98,7 +98,7 @@ func (r *rotation) state() string {
 	return stateIdle
 }
 
-// note appends to the history. It never shares the array of the entry it came from.
+// note appends to a copy of the history, because the loaded entry shares the array.
 func (r *rotation) note(record rotationRecord) {
 	history := append([]rotationRecord{}, r.History...)
 	history = append(history, record)
@@ -114,8 +114,8 @@ func (r *rotation) history() string {
 	return strings.Join(lines, "\n")
 }
 
-// giveUp remembers a client that is not known to be dead. It returns the one that this
-// drops from the list, if any. It never shares the array of the entry it came from.
+// giveUp remembers a client that is not known to be dead. It returns the client that falls off
+// the list, if any. It changes a copy, because the loaded entry shares the array.
 func (r *rotation) giveUp(clientID, why string, now time.Time) (dropped string) {
 	list := append([]unrevokedClient{}, r.Unrevoked...)
 	list = append(list, unrevokedClient{ClientID: clientID, Why: why, Since: now})
@@ -126,7 +126,7 @@ func (r *rotation) giveUp(clientID, why string, now time.Time) (dropped string) 
 	return dropped
 }
 
-// tickOff forgets a client that was given up, and tells whether it was listed.
+// tickOff takes a client off the list, and tells whether it was there.
 func (r *rotation) tickOff(clientID string) bool {
 	left := slices.DeleteFunc(slices.Clone(r.Unrevoked), func(u unrevokedClient) bool { return u.ClientID == clientID })
 	found := len(left) < len(r.Unrevoked)

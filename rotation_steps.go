@@ -31,8 +31,8 @@ type transition struct {
 	dropped string
 }
 
-// step is a pure function from a configuration to the step of the rotation that leads
-// on from it, or to a userError that says why there is none and what to do instead.
+// step is a pure function from a configuration to the transition of a rotation step, or to a
+// userError that says why the step is impossible and what to do instead.
 type step func(c storedConfig, now time.Time) (transition, error)
 
 // refusedStep is a userError that doesn't fit the state of the rotation. Its text says why;
@@ -62,8 +62,8 @@ func stage(pair credentials) step {
 	}
 }
 
-// emergency returns the step that puts new credentials in force and gives up the old
-// ones, which are compromised. It is possible in each state.
+// emergency returns the step that puts new credentials in force and drops the old ones, which
+// are compromised. It works in every state.
 func emergency(pair credentials) step {
 	return func(c storedConfig, now time.Time) (transition, error) {
 		r, state := &c.Rotation, c.Rotation.state()
@@ -92,8 +92,7 @@ func emergency(pair credentials) step {
 	}
 }
 
-// stageCurrent is a stage of the credentials in force. It makes sense only as a
-// repetition.
+// stageCurrent stages the credentials in force, which makes sense only as a retry.
 func stageCurrent(c storedConfig) (transition, error) {
 	if c.Rotation.state() != statePromoted {
 		return transition{}, userError("these credentials are already in force: create new ones in the Fuuffy dashboard first")
@@ -101,7 +100,7 @@ func stageCurrent(c storedConfig) (transition, error) {
 	return tryAgain(c, &c.Current, "these credentials are already promoted; the engine only tested them again"), nil
 }
 
-// tryAgain is a step that was taken before.
+// tryAgain repeats a step that was already taken: it only tests the credentials.
 func tryAgain(c storedConfig, pair *credentials, warning string) transition {
 	return transition{step: "stage", next: c, mustWork: pair, unchanged: true, warnings: []string{warning}}
 }
@@ -117,9 +116,8 @@ func (r *rotation) stagePair(pair credentials, now time.Time) {
 	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
 }
 
-// stageOverPromoted is the way out when the credentials that were promoted are
-// compromised or dead too. The ones before them must be dead: nobody would ask any
-// more whether they are.
+// stageOverPromoted is the way out when the credentials that were promoted are compromised or
+// dead too. The previous ones must be dead, because the engine forgets them here.
 func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transition {
 	forgotten, compromised := c.Rotation.Previous, c.Rotation.Compromised
 	c.Rotation.tickOff(forgotten.ClientID)
@@ -156,7 +154,7 @@ func promoteStaged(c storedConfig, now time.Time) transition {
 	return transition{step: "promote", next: c, mustWork: &current}
 }
 
-// promoteCompromised promotes what is staged, and gives up the old credentials.
+// promoteCompromised promotes what is staged, and drops the old credentials.
 func promoteCompromised(c storedConfig, now time.Time) transition {
 	t := promoteStaged(c, now)
 	t.killsTokens = whyCompromised
@@ -171,7 +169,8 @@ func promoteCompromised(c storedConfig, now time.Time) transition {
 type completion struct {
 	// force forgets the old credentials without proof that they are dead.
 	force bool
-	// compromisedClientID is typed out to force a rotation whose old client leaked.
+	// compromisedClientID is what the operator types to force a rotation whose old client
+	// leaked.
 	compromisedClientID string
 	// revokeOldAfter is when no app uses a token of the old client any more.
 	revokeOldAfter time.Time
@@ -224,7 +223,7 @@ func complete(how completion) step {
 	}
 }
 
-// takenBefore is a step that a pipeline repeats after it succeeded.
+// takenBefore lets a pipeline repeat a step that succeeded.
 func takenBefore(c storedConfig, step, record, otherwise string) (transition, error) {
 	steps := slices.DeleteFunc(slices.Clone(c.Rotation.History), func(h rotationRecord) bool { return h.Step == tickedOff })
 	if n := len(steps); n > 0 && steps[n-1].Step == record {
@@ -279,8 +278,8 @@ func revoked(clientID string) step {
 	}
 }
 
-// toRevoke names what an operator revokes in the dashboard. A client may have got
-// just a new secret.
+// toRevoke names what to revoke in the dashboard: only the old secret if the client got a new
+// one.
 func toRevoke(old, current *credentials) string {
 	if old.ClientID == current.ClientID {
 		return "the old secret of client " + old.ClientID

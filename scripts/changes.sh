@@ -3,8 +3,8 @@
 #
 # Usage: changes.sh v1.2.3
 #
-# Prints what CHANGELOG.md says of a version. For a candidate (v1.2.3-rc1) that is what it says of v1.2.3, or else of
-# what is unreleased.
+# Prints what CHANGELOG.md says about a version. For a candidate (v1.2.3-rc1), it prints the
+# section of v1.2.3, or else the unreleased one.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Runs the heart of the end-to-end tests in each Vault of tools/vault-*, built from
-# source, and in the server that VAULT_BIN names, if any. It prints a table of how it
-# went, and below each server what that lacks. `make compat` calls it.
+# Runs the core of the end-to-end tests in each Vault of tools/vault-*, built from source, and
+# in the server that VAULT_BIN names, if any. It prints a table of the results, and below each
+# server the features that it lacks. `make compat` calls it.
 set -eu
 cd "$(dirname "$0")/.."
 

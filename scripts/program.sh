@@ -37,7 +37,7 @@ new_enough() {
 		{ [ "$major" -eq "${minimum%.*}" ] && [ "$minor" -ge "${minimum#*.}" ]; }; }
 }
 
-# absolute prints a path so that it holds in other folders too.
+# absolute prints an absolute path.
 absolute() {
 	case $1 in
 	/*) echo "$1" ;;
@@ -76,16 +76,15 @@ now() { date +%s; }
 # minutes writes seconds as in 2m05s.
 minutes() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
 
-# clean_up runs on every way out that a shell can see.
+# clean_up runs on every exit that a shell can trap.
 clean_up() {
 	[ -z "$compiler" ] || kill "$compiler" 2>/dev/null || :
 	rm -f "$new"
 }
 
-# build compiles into a file of its own and moves it into place: two that run at once
-# both build, and neither sees half a program. It clears GOFLAGS
-# (by a harmless value, for an empty one would let "go env -w" have its way): other
-# flags would make Go compile everything once more.
+# build compiles into its own file and moves it into place, so that two runs in parallel never
+# see half a program. It overrides GOFLAGS, because other flags would make Go compile
+# everything again. An empty GOFLAGS would let "go env -w" apply.
 build() {
 	command -v go >/dev/null 2>&1 ||
 		fail "there is no go to build $program with. Install Go (https://go.dev/dl/)${alternative:+, or $alternative}."

@@ -20,8 +20,8 @@ type reading struct {
 const (
 	// maxEntity is longer than the name of any HTML entity.
 	maxEntity = 40
-	// maxBackslashes is how many four encodings on top of each other put before one
-	// character. A hostile answer may have thousands in a row.
+	// maxBackslashes is how many four encodings on top of each other put before one character.
+	// A hostile response may have thousands in a row.
 	maxBackslashes = 16
 )
 

@@ -72,8 +72,8 @@ func (e *Error) RejectsCredentials() bool {
 	return e.Failure == Rejected && slices.Contains(about, e.Status)
 }
 
-// LeadsElsewhere tells whether what answered is not Fuuffy's token endpoint: a redirect,
-// or an address that does not exist there.
+// LeadsElsewhere tells whether something other than Fuuffy's token endpoint responded: a
+// redirect, or an address that doesn't exist there.
 func (e *Error) LeadsElsewhere() bool {
 	return e.Failure == Rejected && (e.Status < http.StatusBadRequest || e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed)
 }

@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	// maxErrorText bounds, in characters, what is passed on of Fuuffy's own words.
+	// maxErrorText bounds, in characters, how much of Fuuffy's own words the engine shows.
 	maxErrorText = 400
-	// maxReadText bounds, in bytes, what is read of a text: a hostile answer must not
-	// keep the engine busy. A part of the secret that this leaves at the edge is either
-	// found or so short that it says nothing.
+	// maxReadText bounds, in bytes, how much of a text is read: a hostile response must not
+	// keep the engine busy. The cut may split a secret. What it leaves is either found or too
+	// short to matter.
 	maxReadText = 2 << 10
 	// longSecret is the length, in characters, from which not even a part of a secret
 	// may be shown. A part are shownAtMost+1 characters in a row.
 	longSecret  = 8
 	shownAtMost = 5
-	// redacted stands for what was taken out, and withheld for a text in which even
-	// that could be read as a part of the secret.
+	// redacted replaces the secret, and withheld replaces a text in which even the marker
+	// would spell a part of the secret.
 	redacted = "[redacted]"
 	withheld = "…"
 )
 
-// redactor makes texts from outside safe to show: it takes the secret out, in case
-// the text echoes it.
+// redactor makes texts from outside safe to show: it removes the secret, in case the text
+// echoes it.
 type redactor struct {
 	secret string
 	// starts has the offsets in secret of each byte.
@@ -71,9 +71,9 @@ type span struct{ from, to int }
 // run is a part of the text that reads as consecutive bytes of the secret.
 type run struct{ from, length int }
 
-// find returns the parts of the text that show too much of the secret, in order and
-// apart. It reads each character in every encoding at once: at each offset of the
-// text it knows the longest run that ends there before each offset of the secret.
+// find returns the parts of the text that show too much of the secret, in order and apart. It
+// reads each character in all encodings in parallel: at each offset of the text it knows the
+// longest run that ends there before each offset of the secret.
 func (r *redactor) find(text string) []span {
 	if r.enough == 0 {
 		return nil

@@ -23,7 +23,7 @@ import (
 // program is the test program of one package.
 type program struct{ folder, file string }
 
-// run runs the tests with a mutant in force, and tells whether one failed or hung.
+// run runs the tests with a mutant, and tells whether one failed or hung.
 func (p *program) run(number string, limit time.Duration, args []string) (noticed bool, output []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -71,7 +71,7 @@ func build(dir string, mutants []*mutant) (map[string]*program, []*mutant, error
 // position is where the compiler found something wrong.
 var position = regexp.MustCompile(`(?m)^(\S+\.go):(\d+):`)
 
-// blamed tells whether the compiler complains of a line of the mutant.
+// blamed tells whether the compiler complains about a line of the mutant.
 func (m *mutant) blamed(problems []byte) bool {
 	for _, found := range position.FindAllSubmatch(problems, -1) {
 		line, _ := strconv.Atoi(string(found[2]))
@@ -82,7 +82,7 @@ func (m *mutant) blamed(problems []byte) bool {
 	return false
 }
 
-// helper is added to each package. MUTANT names the one that is in force.
+// helper is added to each package. MUTANT names the active mutant.
 const helper = `package %s
 
 import mutantos "os"
@@ -99,7 +99,8 @@ func mutantEither[T any](number string, mutated, original T) T {
 }
 `
 
-// writeOverlay writes the files with the mutants in them, and what tells Go to use them.
+// writeOverlay writes the files with the mutants in them, and the overlay that makes Go use
+// them.
 func writeOverlay(dir string, mutants []*mutant) (string, error) {
 	replace := map[string]string{}
 	put := func(file string, content []byte) error {
@@ -137,7 +138,7 @@ func writeOverlay(dir string, mutants []*mutant) (string, error) {
 // flat is the name of a file among those of all directories.
 func flat(file string) string { return strings.ReplaceAll(file, "/", "-") }
 
-// weave puts the mutants of one file into its source.
+// weave inserts the mutants of one file into its source.
 func weave(changes []*mutant) []byte {
 	slices.SortFunc(changes, func(a, b *mutant) int { return cmp.Compare(a.begin, b.begin) })
 	source, done := changes[0].source, 0

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command mutants changes the engine in one place at a time and runs the tests. A change
-// that no test notices is a test that is missing, unless the change changes nothing.
+// Command mutants changes the engine in one place at a time and runs the tests. If no test
+// notices a change, a test is missing, unless the change makes no difference.
 //
-// All changes of a run are built into the test programs together, and MUTANT says which
-// one is in force. The checkout stays as it is: Go takes the changed files from an overlay.
+// It builds all changes of a run into the test programs together, and MUTANT selects one. The
+// checkout stays untouched: Go takes the changed files from an overlay.
 package main
 
 import (
@@ -27,7 +27,7 @@ var targets = []string{
 	"rotation.go", "rotation_steps.go", "path_rotate.go", "change.go", "client.go",
 }
 
-// equivalents names the mutants that change nothing, and why.
+// equivalents names the mutants that make no difference, and why.
 //
 //go:embed equivalents.txt
 var equivalents string
@@ -151,8 +151,8 @@ func readEquivalents(text string, mutants []*mutant) (map[string]bool, error) {
 	return known, nil
 }
 
-// tryAll runs the tests with each mutant in force, and returns those that no test
-// noticed, and how many could be built.
+// tryAll runs the tests with each mutant, and returns those that no test noticed, and how many
+// could be built.
 func tryAll(mutants []*mutant, limit time.Duration) (survivors []*mutant, built int, err error) {
 	dir, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
@@ -163,7 +163,7 @@ func tryAll(mutants []*mutant, limit time.Duration) (survivors []*mutant, built 
 	if err != nil {
 		return nil, 0, err
 	}
-	// What is wrong without a mutant would be noticed with each.
+	// Tests that fail without a mutant would notice every mutant.
 	for _, p := range programs {
 		if noticed, output := p.run("none", limit, nil); noticed {
 			return nil, 0, fmt.Errorf("the tests of %s fail without a mutant:\n%s", p.folder, output)
@@ -180,11 +180,11 @@ func tryAll(mutants []*mutant, limit time.Duration) (survivors []*mutant, built 
 	return survivors, len(mutants), nil
 }
 
-// slow are the tests of the engine that take seconds. They run last.
+// slow are the engine's tests that take seconds. They run last.
 const slow = "^(TestHistories|TestChaos|TestFleet|TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestFaultMatrix)$"
 
-// noticedBy returns whose tests fail with a mutant, the quick ones first; empty if
-// none do.
+// noticedBy returns which tests fail with a mutant, the quick ones first. It is empty if none
+// do.
 func (m *mutant) noticedBy(programs map[string]*program, number string, limit time.Duration) string {
 	own, root := programs[filepath.Dir(m.file)], programs["."]
 	for _, attempt := range []struct {

@@ -60,7 +60,7 @@ func (m *mutant) overlaps(o *mutant) bool {
 	return m.file == o.file && m.begin < o.end && o.begin < m.end
 }
 
-// guarded is the change together with the original, one of which is in force.
+// guarded is code that switches between the change and the original.
 func (m *mutant) guarded() string {
 	from := m.from()
 	switch m.kind {
@@ -164,7 +164,7 @@ func hasDefault(s *ast.SwitchStmt) bool {
 	return slices.ContainsFunc(s.Body.List, func(c ast.Stmt) bool { return c.(*ast.CaseClause).List == nil })
 }
 
-// statements leaves out one statement after the other, and a return where that compiles.
+// statements removes one statement after the other, and a return where that compiles.
 func (m *mutator) statements(list []ast.Stmt, open bool) {
 	for i, s := range list {
 		switch s := s.(type) {
@@ -188,7 +188,7 @@ func (m *mutator) statements(list []ast.Stmt, open bool) {
 	}
 }
 
-// returnNil loses the error that is returned.
+// returnNil drops the returned error.
 func (m *mutator) returnNil(s *ast.ReturnStmt) {
 	if len(s.Results) == 0 {
 		return

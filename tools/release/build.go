@@ -19,7 +19,7 @@ import (
 // artifact is a program for one platform.
 type artifact struct {
 	program string
-	// name is that of the files, without their endings.
+	// name is the name of the files, without their extensions.
 	name       string
 	binaryName string
 	binary     []byte
@@ -74,8 +74,8 @@ func (r *release) compile(program, goos, goarch string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// goCommand is go in the checkout, with nothing in its environment that would change
-// what it builds.
+// goCommand runs go in the checkout, with nothing in its environment that would change what it
+// builds.
 func (r *release) goCommand(arguments ...string) *exec.Cmd {
 	command := exec.Command("go", arguments...)
 	command.Dir = r.root

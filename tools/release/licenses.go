@@ -14,12 +14,12 @@ import (
 
 var (
 	licenseFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.](\w+))?$`)
-	// noLicense are files that add to a licence, or are not about code.
+	// noLicense are files that supplement a license, or are not about code.
 	noLicense = regexp.MustCompile(`(?i)^(notice|patents)|\.docs$`)
 )
 
-// The licences whose code may be part of the programs, by a sentence that each has. The MPL names the GPL, as one that it
-// goes with; the others must not be beside such a licence.
+// The licenses that code in the programs may have, by a sentence of each. The MPL mentions the
+// GPL as compatible; a file with one of the others must not mention it.
 var (
 	mpl        = regexp.MustCompile(`Mozilla Public License,? [Vv]ersion 2\.0`)
 	permissive = regexp.MustCompile(strings.Join([]string{
@@ -38,8 +38,8 @@ func allowed(license string) bool {
 		(mpl.MatchString(license) || permissive.MatchString(license) && !gnu.MatchString(license))
 }
 
-// thirdPartyLicenses returns the licences of Go and of the modules in the binary: most
-// of them ask that whoever passes the binary on passes them on too.
+// thirdPartyLicenses returns the licenses of Go and of the modules in the binary. Most of them
+// require that whoever distributes the binary distributes them too.
 func (r *release) thirdPartyLicenses(info *debug.BuildInfo) ([]byte, error) {
 	goroot, err := output(r.goCommand("env", "GOROOT"))
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command release builds what a release consists of, byte for byte the same wherever
-// it runs: see docs/releasing.md.
+// Command release builds the files of a release. They are the same, byte for byte, wherever it
+// runs: see docs/releasing.md.
 package main
 
 import (
@@ -23,10 +23,10 @@ const (
 	module = "github.com/fuuffy/" + plugin
 )
 
-// programs are what a release has for each platform.
+// programs are the programs that a release has for each platform.
 var programs = []string{plugin, "fuuffy-sandbox"}
 
-// vaultPlatforms are those for which there are releases of Vault.
+// vaultPlatforms are the platforms that Vault is released for.
 const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linux/arm64,windows/amd64"
 
 func main() {
@@ -76,17 +76,17 @@ func run(platforms []string, out string) error {
 	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), sums.text(), 0o644)
 }
 
-// release is what all platforms share.
+// release has what all platforms share.
 type release struct {
 	// root is the checkout.
 	root    string
 	version string
-	// time is the commit's: that of the files in the archives.
+	// time is the commit's time. The files in the archives carry it.
 	time time.Time
 }
 
-// fromTag takes the version from the tag at the commit that is checked out. What is
-// not in the commit can't be built again by others, so nothing else may be there.
+// fromTag takes the version from the tag of the commit that is checked out. Others can only
+// rebuild what is in the commit, so it rejects a checkout with anything else.
 func fromTag() (*release, error) {
 	root, err := git("rev-parse", "--show-toplevel")
 	if err != nil {

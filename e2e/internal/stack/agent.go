@@ -10,14 +10,14 @@ import (
 
 // Agent is a running `vault agent`.
 type Agent struct {
-	// LogFile has all that the Agent ever wrote, and the app that it runs.
+	// LogFile has everything that the Agent wrote, and the app that it runs.
 	LogFile string
 
 	process *process
 }
 
-// StartAgent starts a Vault Agent and returns at once: without a Vault to talk to
-// it would go on trying.
+// StartAgent starts a Vault Agent and returns immediately: without a Vault, the Agent would
+// retry forever.
 func (s *Stack) StartAgent(binary, config, logFile string) (*Agent, error) {
 	p, err := s.start(logFile, binary, "agent", "-config="+config)
 	if err != nil {
@@ -26,7 +26,7 @@ func (s *Stack) StartAgent(binary, config, logFile string) (*Agent, error) {
 	return &Agent{LogFile: logFile, process: p}, nil
 }
 
-// Running tells whether it has not ended of itself.
+// Running tells whether the Agent is still running.
 func (a *Agent) Running() bool { return a.process.running() }
 
 // AwaitLog waits until the Agent has logged text.
@@ -34,7 +34,7 @@ func (a *Agent) AwaitLog(ctx context.Context, text string) error {
 	return a.process.awaitLog(ctx, 0, text)
 }
 
-// Log returns what the Agent wrote so far.
+// Log returns what the Agent has written so far.
 func (a *Agent) Log() (string, error) {
 	log, err := os.ReadFile(a.LogFile)
 	return string(log), err

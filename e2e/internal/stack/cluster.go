@@ -10,20 +10,20 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Cluster is a number of Vault servers that share their data through Raft. One is
-// active, and the others forward to it.
+// Cluster is several Vault servers that share their data through Raft. One is active, and the
+// others forward to it.
 type Cluster struct {
 	Nodes []*Vault
 }
 
-// StartCluster starts so many Vaults that may run the plugins in the folder
-// pluginDir, and returns when all of them have a vote.
+// StartCluster starts a cluster whose nodes may run the plugins in pluginDir, and returns when
+// all of them have a vote.
 func (s *Stack) StartCluster(ctx context.Context, binary, pluginDir string, nodes int) (*Cluster, error) {
 	first, err := s.StartVault(ctx, binary, pluginDir)
 	if err != nil {
 		return nil, err
 	}
-	// A new node gets its vote when it was healthy for that long.
+	// A new node gets its vote once it has been healthy for this long.
 	_, err = first.Client.Logical().WriteWithContext(ctx, "sys/storage/raft/autopilot/configuration",
 		map[string]any{"server_stabilization_time": "1s"})
 	if err != nil {

@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// Lacks tells whether the server under test lacks what a test is about. The proof is the
-// error with which the server refused that very thing: one of the answers must be in it.
-// It is logged in a line that scripts/compat.sh shows, so that nothing is left out in
-// silence.
+// Lacks tells whether the server under test lacks the feature that a test is about. The proof
+// is the server's error when the test used the feature: it must contain one of the answers.
+// Lacks logs a line that scripts/compat.sh shows, so that no gap stays hidden.
 func Lacks(t testing.TB, what string, refusal error, answers ...string) bool {
 	t.Helper()
 	if refusal == nil {

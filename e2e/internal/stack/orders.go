@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Orders asks Fuuffy for the orders as an app does, and returns status and body. An
-// empty caCert (PEM) stands for the certificates that the system trusts.
+// Orders requests the orders from Fuuffy as an app does, and returns status and body. caCert
+// is PEM. If it is empty, the system's certificates apply.
 func Orders(ctx context.Context, baseURL, caCert, token string) (int, string, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	defer transport.CloseIdleConnections()

@@ -20,13 +20,13 @@ import (
 // Engine is the name of the engine in Vault's catalog, and the type of its mounts.
 const Engine = "fuuffy"
 
-// RegisterPlugin enters a version of the engine in Vault's catalog. Vault asks the
-// program for its version, and refuses if it is another one.
+// RegisterPlugin registers a version of the engine in Vault's catalog. Vault runs the program
+// to get its version, and rejects a different one.
 func (v *Vault) RegisterPlugin(ctx context.Context, file, version string) error {
 	return v.Register(ctx, Engine, file, version)
 }
 
-// Register enters a program of the plugin directory in Vault's catalog.
+// Register registers a program of the plugin directory in Vault's catalog.
 func (v *Vault) Register(ctx context.Context, name, file, version string) error {
 	sum, err := SHA256(file)
 	if err != nil {
@@ -55,8 +55,8 @@ func SHA256(file string) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// KillPlugin ends the plugin's processes with SIGKILL and returns when they are
-// gone. It is an error if there is none.
+// KillPlugin kills the plugin's processes and returns when they are gone. It fails if there
+// are none.
 func (v *Vault) KillPlugin(ctx context.Context) error {
 	plugins, err := children(v.process.pid())
 	if err != nil {
@@ -85,7 +85,7 @@ func (v *Vault) RunsPlugin() (bool, error) {
 	return len(plugins) > 0, err
 }
 
-// PluginMemory returns the bytes that the plugin's processes have resident.
+// PluginMemory returns the resident memory of the plugin's processes, in bytes.
 func (v *Vault) PluginMemory() (int64, error) {
 	plugins, err := children(v.process.pid())
 	if err != nil {
@@ -137,8 +137,8 @@ func children(pid int) ([]int, error) {
 	return found, nil
 }
 
-// processTable returns a line with its number and its parent's for each process. A
-// small Linux has no ps, and macOS has no /proc.
+// processTable returns a line for each process, with its number and its parent's. A small
+// Linux has no ps, and macOS has no /proc.
 func processTable() ([]string, error) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	if len(stats) == 0 {

@@ -15,16 +15,15 @@ import (
 	"time"
 )
 
-// stopGrace is how long a process may take to end when asked to.
+// stopGrace is how long a process has to end after SIGTERM.
 const stopGrace = 20 * time.Second
 
-// process is a program in a process group of its own: a Ctrl-C reaches it only
-// through us, in the order in which we end things, and what it started itself
-// (Vault: the plugin) can be ended with it.
+// process is a program in its own process group. So Ctrl-C reaches it only through us, in the
+// order in which we end things, and we can also end what it started (Vault starts the plugin).
 type process struct {
 	command *exec.Cmd
 	logFile string
-	// leash ends the group if this process dies without doing so.
+	// leash ends the group if this process dies first.
 	leash *exec.Cmd
 	held  io.WriteCloser
 	// ended is closed when the program has ended.
@@ -41,7 +40,7 @@ func startProcess(dir, logFile, program string, args ...string) (*process, error
 
 	command := exec.Command(program, args...)
 	command.Dir = dir
-	// A plugin that is killed leaves its socket: not outside of the folder.
+	// A killed plugin leaves its socket behind. Keep it inside the directory.
 	command.Env = append(os.Environ(), "TMPDIR="+dir)
 	command.Stdout = log
 	command.Stderr = log
@@ -51,7 +50,7 @@ func startProcess(dir, logFile, program string, args ...string) (*process, error
 	}
 	p := &process{command: command, logFile: logFile, ended: make(chan struct{})}
 	go func() {
-		// How it ended is in its log; whoever waits only asks whether.
+		// Callers only need to know that it ended. Its log says how.
 		_ = command.Wait()
 		close(p.ended)
 	}()
@@ -62,9 +61,9 @@ func startProcess(dir, logFile, program string, args ...string) (*process, error
 	return p, nil
 }
 
-// tie starts a shell that waits for the end of its input. It gets a line when the
-// process was ended in order. If it gets none, this program died (of SIGKILL, or
-// of a test's time-out): then the shell ends the group and removes the folder.
+// tie starts a shell that reads a line from a pipe. We write the line when we have ended the
+// process. If the pipe closes without it, this program died (SIGKILL, or a test timeout), so
+// the shell ends the group and removes the directory.
 func (p *process) tie(dir string) error {
 	const script = `read -r _ || { kill -s KILL -- "-$1"; rm -rf -- "$2"; }`
 	p.leash = exec.Command("sh", "-c", script, "leash", fmt.Sprint(p.pid()), dir)
@@ -91,10 +90,10 @@ func (p *process) running() bool {
 	}
 }
 
-// stop asks the program to end and kills what is left of its group.
+// stop sends SIGTERM, waits, and kills what is left of the group.
 func (p *process) stop() {
 	if p.running() {
-		// An error means that it ended this moment.
+		// An error means that it just ended.
 		_ = p.command.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:
@@ -104,13 +103,13 @@ func (p *process) stop() {
 	p.kill()
 }
 
-// kill ends the whole group with SIGKILL. It may be called again.
+// kill ends the whole group with SIGKILL. Calling it again does nothing.
 func (p *process) kill() {
 	if p.killed {
 		return
 	}
 	p.killed = true
-	// An error means that nobody of the group is left.
+	// An error means that the group is empty.
 	_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
 	<-p.ended
 	if p.held != nil {
@@ -119,8 +118,7 @@ func (p *process) kill() {
 	}
 }
 
-// awaitLog waits until the program has written text to its log, after the first
-// skip bytes of it.
+// awaitLog waits until the program's log contains text after its first skip bytes.
 func (p *process) awaitLog(ctx context.Context, skip int64, text string) error {
 	return Eventually(ctx, fmt.Sprintf("%q in %s", text, p.logFile), func() error {
 		running := p.running()
@@ -138,7 +136,7 @@ func (p *process) awaitLog(ctx context.Context, skip int64, text string) error {
 	})
 }
 
-// errEnded says that a program ended of itself, so that waiting for it is in vain.
+// errEnded says that a program ended, so there is no point in waiting for it.
 var errEnded = errors.New("the program has ended")
 
 // logTail returns the last lines of a log, for error messages.

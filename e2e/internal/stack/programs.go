@@ -17,7 +17,7 @@ type Programs struct {
 	Prometheus, Promtool string
 }
 
-// ProgramsToTest takes them from the environment, and clears that of what would
+// ProgramsToTest takes them from the environment, and then clears the variables that would
 // disturb the tests.
 func ProgramsToTest() (Programs, error) {
 	p := Programs{
@@ -42,8 +42,8 @@ func ProgramsToTest() (Programs, error) {
 	return p, nil
 }
 
-// NeedPrometheus returns an error unless there are Prometheus and promtool. Only the
-// tests of a package that calls it need them.
+// NeedPrometheus returns an error unless the environment names Prometheus and promtool. Only
+// packages that call it need them.
 func (p Programs) NeedPrometheus() error {
 	if p.Prometheus == "" {
 		return notSet("PROMETHEUS_BIN")
@@ -58,8 +58,8 @@ func notSet(name string) error {
 	return fmt.Errorf("%s is not set: run `make test-e2e`, which builds the programs and names them", name)
 }
 
-// RunTests is what a TestMain does: it runs the tests of a package, after setUp, with
-// the programs and a stack for all of them. It returns the status to exit with.
+// RunTests is the body of a TestMain: after setUp, it runs the tests of a package with the
+// programs and one stack for all of them. It returns the exit status.
 func RunTests(tests interface{ Run() int }, setUp func(Programs, *Stack) error) int {
 	status, err := runTests(tests, setUp)
 	if err != nil {

@@ -2,8 +2,8 @@
 
 package stack
 
-// Inherit makes the unseal key and the root token of another Vault those of v, as they
-// are once a snapshot of the other was restored there.
+// Inherit gives v the unseal key and the root token of another Vault. Call it after restoring
+// a snapshot of the other in v.
 func (v *Vault) Inherit(other *Vault) {
 	v.unsealKey = other.unsealKey
 	v.Client.SetToken(other.Client.Token())

@@ -16,8 +16,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// Sandbox is the command fuuffy-sandbox. It leaves ca.pem, client_id and
-// client_secret in the stack's folder.
+// Sandbox is a running fuuffy-sandbox. It writes ca.pem, client_id, and client_secret to the
+// stack's directory.
 type Sandbox struct {
 	// BaseURL is what goes into the engine's configuration.
 	BaseURL string
@@ -45,7 +45,7 @@ func (s *Stack) StartSandbox(ctx context.Context, binary string) (*Sandbox, erro
 	if err != nil {
 		return nil, fmt.Errorf("start the sandbox: %w\n%s", err, logTail(logFile, 10))
 	}
-	// Addresses have nothing in them that a shell would read otherwise.
+	// The addresses contain nothing that a shell would interpret.
 	sandbox := new(Sandbox)
 	for line := range strings.Lines(string(addresses)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -66,7 +66,7 @@ func (s *Sandbox) Stats(ctx context.Context) (fuuffytest.Stats, error) {
 	return stats, err
 }
 
-// RevokeToken makes the sandbox refuse a token from now on.
+// RevokeToken makes the sandbox reject a token from now on.
 func (s *Sandbox) RevokeToken(ctx context.Context, token string) error {
 	return s.call(ctx, http.MethodPost, "/tokens/revoke", map[string]string{"token": token}, new(any))
 }
@@ -86,7 +86,7 @@ func (s *Sandbox) RevokeClient(ctx context.Context, id string) error {
 	return s.call(ctx, http.MethodDelete, "/clients/"+id, nil, new(any))
 }
 
-// SetStatus makes Fuuffy answer token requests with a status; 0 ends that.
+// SetStatus makes Fuuffy respond to token requests with a status. 0 ends this.
 func (s *Sandbox) SetStatus(ctx context.Context, status int) error {
 	if status == 0 {
 		return s.call(ctx, http.MethodDelete, "/fault", nil, new(any))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package stack runs what the end-to-end tests and the demo need, for real: a
-// Vault server with the plugin, and the Fuuffy sandbox.
+// Package stack runs the real programs that the end-to-end tests and the demo need: a Vault
+// server with the plugin, and the Fuuffy sandbox.
 package stack
 
 import (
@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// Stack is a temporary folder and the processes that work in it.
+// Stack is a temporary directory and the processes that work in it.
 type Stack struct {
-	// Dir is the folder. Close removes it.
+	// Dir is the directory. Close removes it.
 	Dir string
-	// Advertise, if set, returns the address that the other nodes of a cluster are told
-	// in place of the one that a node listens on.
+	// Advertise, if set, returns the address that a node announces to the cluster instead of
+	// the one it listens on.
 	Advertise func(clusterAddress string) (string, error)
 
 	processes []*process
-	// vaults counts the servers that were prepared, for their names.
+	// vaults counts the servers, to number their names.
 	vaults int
 }
 
@@ -33,8 +33,8 @@ func New() (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for the stack: %w", err)
 	}
-	// Vault refuses a plugin folder that is reached through a link, as the
-	// temporary folder of macOS is.
+	// Vault rejects a plugin directory behind a symbolic link, and the temporary directory of
+	// macOS is behind one.
 	dir, err = filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve the folder of the stack: %w", err)
@@ -42,7 +42,7 @@ func New() (*Stack, error) {
 	return &Stack{Dir: dir}, nil
 }
 
-// Close ends all processes, the latest first, and removes the folder.
+// Close ends all processes, the latest first, and removes the directory.
 func (s *Stack) Close() {
 	for i := len(s.processes) - 1; i >= 0; i-- {
 		s.processes[i].stop()
@@ -50,7 +50,7 @@ func (s *Stack) Close() {
 	os.RemoveAll(s.Dir)
 }
 
-// start runs a program in the stack's folder; its output is appended to logFile.
+// start runs a program in the stack's directory and appends its output to logFile.
 func (s *Stack) start(logFile, program string, args ...string) (*process, error) {
 	p, err := startProcess(s.Dir, logFile, program, args...)
 	if err != nil {
@@ -60,8 +60,8 @@ func (s *Stack) start(logFile, program string, args ...string) (*process, error)
 	return p, nil
 }
 
-// ClearEnvironment unsets the variables that would make this process, or one that
-// it starts, talk to another Vault or another Fuuffy than those of the stack.
+// ClearEnvironment unsets the variables that would make this process, or one that it starts,
+// talk to a Vault or a Fuuffy outside the stack.
 func ClearEnvironment() {
 	for _, variable := range os.Environ() {
 		name, _, _ := strings.Cut(variable, "=")
@@ -71,12 +71,12 @@ func ClearEnvironment() {
 	}
 }
 
-// patience is how long Eventually waits: far longer than anything should take,
-// so that only what never happens fails.
+// patience is how long Eventually waits: far longer than anything should take, so that only
+// something that never happens fails.
 const patience = time.Minute
 
-// Eventually calls check until it returns nil. When that is in vain, the error
-// has what was awaited and what check returned last.
+// Eventually calls check until it returns nil. If it never does, the error says what it waited
+// for and what check returned last.
 func Eventually(ctx context.Context, awaited string, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

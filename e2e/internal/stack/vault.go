@@ -14,12 +14,12 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Vault is a Vault server with Raft storage: initialised, unsealed and active
-// once StartVault has returned it.
+// Vault is a Vault server with Raft storage. StartVault returns it initialized, unsealed, and
+// active.
 type Vault struct {
 	// Binary is a link to the vault program whose name is vault.
 	Binary string
-	// LogFile has all that the server and the plugin ever wrote.
+	// LogFile has everything that the server and the plugin wrote.
 	LogFile string
 	Address string
 	// ClusterAddress is where it listens for the other nodes of its cluster.
@@ -33,9 +33,9 @@ type Vault struct {
 	unsealKey string
 }
 
-// In a cluster, autopilot gives new nodes their vote. It is made to look more often
-// than by itself, so that they need not wait long. OpenBao takes no audit log through its
-// API unless it is told to; Vault ignores that line.
+// In a cluster, autopilot gives new nodes their vote. The shorter intervals keep the tests
+// from waiting for it. OpenBao enables audit devices through its API only with the unsafe_
+// line; Vault ignores it.
 const config = `storage "raft" {
   path                         = %q
   node_id                      = %q
@@ -57,15 +57,15 @@ log_level        = "trace"
 %[6]s
 `
 
-// StartVault starts a Vault that may run the plugins in the folder pluginDir. More
-// lines for its configuration may follow.
+// StartVault starts a Vault that may run the plugins in pluginDir. settings are more lines of
+// its configuration.
 func (s *Stack) StartVault(ctx context.Context, binary, pluginDir string, settings ...string) (*Vault, error) {
 	return s.startVault(ctx, binary, pluginDir, settings, initialise)
 }
 
-// startVault starts a server that has no data yet, and begins its life.
+// startVault starts a server without data, and calls begin to initialize it.
 func (s *Stack) startVault(ctx context.Context, binary, pluginDir string, settings []string, begin func(context.Context, *Vault) error) (*Vault, error) {
-	// Between the choice of a free port and its use, somebody else may take it.
+	// Another process may take a free port before Vault listens on it.
 	for attempt := 1; ; attempt++ {
 		v, err := s.newVault(binary, pluginDir, settings)
 		if err != nil {
@@ -85,7 +85,7 @@ func (s *Stack) startVault(ctx context.Context, binary, pluginDir string, settin
 	}
 }
 
-// newVault makes all that a server needs to start.
+// newVault creates everything that a server needs to start.
 func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, error) {
 	s.vaults++
 	name := fmt.Sprintf("vault-%d", s.vaults)
@@ -128,8 +128,8 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	return v, nil
 }
 
-// start runs the server and waits until it listens. Its own log tells, for at its
-// address somebody else's Vault might answer.
+// start runs the server and waits until its own log says that it listens. At its address,
+// another process might respond.
 func (v *Vault) start(ctx context.Context) error {
 	var logged int64
 	if info, err := os.Stat(v.LogFile); err == nil {
@@ -200,8 +200,8 @@ func (v *Vault) Kill() {
 // LogTail returns the last lines of the server's log.
 func (v *Vault) LogTail() string { return logTail(v.LogFile, 25) }
 
-// Environment has the variables with which a shell works with this Vault: vault is in
-// PATH, and the root token at hand.
+// Environment returns the variables for a shell that works with this Vault: its program in
+// PATH, its address, and the root token.
 func (v *Vault) Environment() []string {
 	return []string{
 		"PATH=" + filepath.Dir(v.Binary) + string(os.PathListSeparator) + os.Getenv("PATH"),
@@ -210,8 +210,7 @@ func (v *Vault) Environment() []string {
 	}
 }
 
-// NewClient returns a client of its own: with the root token, and with connections
-// that nobody shares.
+// NewClient returns a new client with the root token. It shares no connections.
 func (v *Vault) NewClient() (*api.Client, error) {
 	client, err := newClient(v.Address)
 	if err != nil {
@@ -221,7 +220,7 @@ func (v *Vault) NewClient() (*api.Client, error) {
 	return client, nil
 }
 
-// newClient returns an API client that does not retry: an answer is an answer.
+// newClient returns an API client that doesn't retry, so that tests see every response.
 func newClient(address string) (*api.Client, error) {
 	config := api.DefaultConfig()
 	if config.Error != nil {
@@ -237,8 +236,7 @@ func newClient(address string) (*api.Client, error) {
 	return client, nil
 }
 
-// freeAddresses returns n addresses on the loopback interface with ports that are
-// free at this moment.
+// freeAddresses returns n addresses on the loopback interface whose ports are free right now.
 func freeAddresses(n int) ([]string, error) {
 	var addresses []string
 	for range n {
@@ -246,7 +244,7 @@ func freeAddresses(n int) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		// They are closed together, so that no port comes twice.
+		// Close them together, so that no port appears twice.
 		defer listener.Close()
 		addresses = append(addresses, listener.Addr().String())
 	}

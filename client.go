@@ -273,7 +273,7 @@ func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
 	r.pairs[credentialsID] = record
 }
 
-// note remembers whether a token request with a pair was refused. Other failures say nothing
+// note remembers whether Fuuffy rejected a pair. Other failures say nothing
 // about the pair.
 func (r *pairRecords) note(credentialsID string, err error) {
 	failure, failed := errors.AsType[*upstream.Error](err)

@@ -112,7 +112,7 @@ func finishFirst(c storedConfig) error {
 // stagePair keeps a pair for the promotion.
 func (r *rotation) stagePair(pair credentials, now time.Time) {
 	r.Staged, r.StagedAt = &pair, now
-	r.tickOff(pair.ClientID) // It is not given up any more.
+	r.tickOff(pair.ClientID) // It may be used again.
 	r.note(rotationRecord{Step: "staged", At: now, ClientID: pair.ClientID})
 }
 
@@ -172,7 +172,7 @@ type completion struct {
 	// compromisedClientID is what the operator types to force a rotation whose old client
 	// leaked.
 	compromisedClientID string
-	// revokeOldAfter is when no app uses a token of the old client any more.
+	// revokeOldAfter is when no app uses a token of the old client anymore.
 	revokeOldAfter time.Time
 }
 

@@ -65,7 +65,7 @@ use_path() {
 	found=$(command -v "$program") || return 1
 	version=$(version_of "$found")
 	if ! new_enough "$version"; then
-		say "$found is ${version:-not $program}; $minimum or newer is needed, so it is left alone"
+		say "$found is ${version:-not $program}; $minimum or newer is needed, so program.sh does not use it"
 		return 1
 	fi
 	absolute "$found"
@@ -87,8 +87,8 @@ clean_up() {
 # everything again. An empty GOFLAGS would let "go env -w" apply.
 build() {
 	command -v go >/dev/null 2>&1 ||
-		fail "there is no go to build $program with. Install Go (https://go.dev/dl/)${alternative:+, or $alternative}."
-	find "$folder" -name '*.new.*' -mtime +1 -exec rm -f {} + # Of runs that were killed.
+		fail "building $program needs Go. Install it (https://go.dev/dl/)${alternative:+, or $alternative}."
+	find "$folder" -name '*.new.*' -mtime +1 -exec rm -f {} + # Left by runs that were killed.
 	say "building $program $built_version from source${alternative:+ (there is no $program $minimum or newer in PATH)}"
 	say "this takes $duration the first time, once per user; it ends up in $folder"
 	log=$folder/build.log
@@ -116,7 +116,7 @@ build() {
 build_failed() {
 	say "building $program failed: $1. The end of $log:"
 	tail -n 20 "$log" | sed 's/^/    /' >&2
-	fail "Put right what it says (usually the network, a full disk or an old Go) and run this again: what was compiled so far is kept.${alternative:+ Or $alternative.}"
+	fail "Fix it (usually the network, a full disk, or an old Go) and run this again. Go keeps what it has compiled.${alternative:+ Or $alternative.}"
 }
 
 use_built() {
@@ -129,7 +129,7 @@ use_built() {
 		trap clean_up EXIT
 		trap 'exit 130' INT
 		trap 'exit 143' TERM HUP
-		{ mkdir -p "$folder" && [ -w "$folder" ]; } || fail "cannot write to $folder. Set XDG_CACHE_HOME to a folder that you may write to."
+		{ mkdir -p "$folder" && [ -w "$folder" ]; } || fail "cannot write to $folder. Set XDG_CACHE_HOME to a directory that you may write to."
 		build
 	fi
 	echo "$built"

@@ -72,7 +72,7 @@ func (r *release) thirdPartyLicenses(info *debug.BuildInfo) ([]byte, error) {
 func appendLicenses(text *bytes.Buffer, name, dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return fmt.Errorf("look for the licence of %s: %w", name, err)
+		return fmt.Errorf("look for the license of %s: %w", name, err)
 	}
 	found := false
 	for _, file := range files {
@@ -85,14 +85,14 @@ func appendLicenses(text *bytes.Buffer, name, dir string) error {
 		}
 		if !noLicense.MatchString(file.Name()) {
 			if !allowed(string(content)) {
-				return fmt.Errorf("%s of %s has a licence that is not allowed here: see tools/release/licenses.go", file.Name(), name)
+				return fmt.Errorf("%s of %s has a license that is not allowed here: see tools/release/licenses.go", file.Name(), name)
 			}
 			found = true
 		}
 		fmt.Fprintf(text, "==== %s: %s\n\n%s\n\n", name, file.Name(), bytes.TrimSpace(content))
 	}
 	if !found {
-		return fmt.Errorf("there is no licence in %s, the source of %s", dir, name)
+		return fmt.Errorf("there is no license in %s, the source of %s", dir, name)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linu
 
 func main() {
 	platforms := flag.String("platforms", vaultPlatforms, "what to build for, as in linux/amd64,windows/amd64")
-	out := flag.String("out", "dist", "the folder to make, in the checkout unless the path is absolute")
+	out := flag.String("out", "dist", "the directory to create, in the checkout unless the path is absolute")
 	flag.Parse()
 	if err := run(strings.Split(*platforms, ","), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
@@ -48,7 +48,7 @@ func run(platforms []string, out string) error {
 		out = filepath.Join(r.root, out)
 	}
 	if err := os.Mkdir(out, 0o755); err != nil {
-		return fmt.Errorf("make the folder of the release: %w", err)
+		return fmt.Errorf("create the directory of the release: %w", err)
 	}
 	fmt.Printf("%s %s, of %s\n", plugin, r.version, r.time.Format(time.RFC3339))
 

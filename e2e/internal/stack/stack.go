@@ -31,13 +31,13 @@ type Stack struct {
 func New() (*Stack, error) {
 	dir, err := os.MkdirTemp("", "fuuffy-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for the stack: %w", err)
+		return nil, fmt.Errorf("make a directory for the stack: %w", err)
 	}
 	// Vault rejects a plugin directory behind a symbolic link, and the temporary directory of
 	// macOS is behind one.
 	dir, err = filepath.EvalSymlinks(dir)
 	if err != nil {
-		return nil, fmt.Errorf("resolve the folder of the stack: %w", err)
+		return nil, fmt.Errorf("resolve the directory of the stack: %w", err)
 	}
 	return &Stack{Dir: dir}, nil
 }

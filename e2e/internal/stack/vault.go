@@ -92,7 +92,7 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	dir := filepath.Join(s.Dir, name)
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	v := &Vault{
 		Binary:  filepath.Join(dir, "vault"),
@@ -113,7 +113,7 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	}
 	pluginDir, err = filepath.EvalSymlinks(pluginDir)
 	if err != nil {
-		return nil, fmt.Errorf("resolve plugin folder: %w", err)
+		return nil, fmt.Errorf("resolve plugin directory: %w", err)
 	}
 	text := fmt.Sprintf(config, data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"), advertised)
 	if err := os.WriteFile(v.config, []byte(text), 0o600); err != nil {
@@ -146,7 +146,7 @@ func (v *Vault) start(ctx context.Context) error {
 func initialise(ctx context.Context, v *Vault) error {
 	answer, err := v.Client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
-		return fmt.Errorf("initialise: %w", err)
+		return fmt.Errorf("initialize: %w", err)
 	}
 	v.unsealKey = answer.KeysB64[0]
 	v.Client.SetToken(answer.RootToken)

@@ -82,7 +82,7 @@ func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 	return tokencache.ReplaceToken
 }
 
-// Describe is part of tokencache.Source: what every reader gets, but for the ttl.
+// Describe is part of tokencache.Source: what every reader gets, except the ttl.
 func (c *client) Describe(t *tokencache.Cached) (description map[string]any, warning string) {
 	if t.FallbackFor == c.Current.ID {
 		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, so this token belongs to the previous client: tell whoever rotates the credentials", c.Current.ClientID)
@@ -248,8 +248,8 @@ type pairRecord struct {
 	refused bool
 	// rejections counts how often Fuuffy rejected the pair when readers needed a token.
 	rejections int
-	// fallbackUntil is when apps stop using the last token that the previous pair got in
-	// place of this one.
+	// fallbackUntil is when apps stop using the last token that the previous pair got because
+	// Fuuffy rejected this one.
 	fallbackUntil time.Time
 }
 
@@ -273,8 +273,7 @@ func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
 	r.pairs[credentialsID] = record
 }
 
-// note remembers whether Fuuffy rejected a pair. Other failures say nothing
-// about the pair.
+// note remembers whether Fuuffy rejected a pair. Other failures say nothing about the pair.
 func (r *pairRecords) note(credentialsID string, err error) {
 	failure, failed := errors.AsType[*upstream.Error](err)
 	refused := failed && failure.RejectsCredentials()

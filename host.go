@@ -65,7 +65,7 @@ func (b *backend) notifyToken(ctx context.Context, e tokenEvent, metadata ...str
 	b.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
 }
 
-// eventTimeout bounds the sending of an event, for which nobody should wait.
+// eventTimeout bounds the sending of an event. Nobody should wait long for one.
 const eventTimeout = 5 * time.Second
 
 // notify sends an event to those who subscribed to it in Vault and may subscribe to the path.

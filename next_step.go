@@ -25,7 +25,7 @@ func (s *snapshot) nextStep() string {
 	case r.state() == stateStaged:
 		return s.nextStepStaged()
 	case s.currentRefused():
-		return fmt.Sprintf("Check in the Fuuffy dashboard whether client %s is revoked, lacks permission, or belongs to the other environment. "+
+		return fmt.Sprintf("Fuuffy rejects client %s. Check in the Fuuffy dashboard whether it is revoked, lacks permission, or belongs to the other environment. "+
 			"Then write working credentials: %s (add environment=testing for test credentials)", s.Current.ClientID, commandConfig)
 	case len(r.Unrevoked) > 0:
 		u := r.Unrevoked[0]

@@ -41,7 +41,7 @@ func (b *backend) pathToken() *framework.Path {
 			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.replaceToken,
-				Summary:      "Report an access token that the API refused, and get the current one.",
+				Summary:      "Report an access token that the API rejected, and get the current one.",
 				Responses:    responses,
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "replace"},
 				// The standby's idea of the current token may be older than the report.

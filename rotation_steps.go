@@ -21,9 +21,9 @@ type transition struct {
 	alive      string
 	// unchanged is set when there is nothing to save.
 	unchanged bool
-	// renewed is set when the credentials in force, or their endpoint, are others.
+	// renewed is set when the credentials in force, or their endpoint, change.
 	renewed bool
-	// killsTokens names why the access tokens that apps hold are dead or about to be,
+	// killsTokens says why the access tokens that apps hold are dead or about to be. It is
 	// empty if they aren't.
 	killsTokens string
 	warnings    []string
@@ -267,7 +267,7 @@ func discard(c storedConfig, now time.Time) (transition, error) {
 	return transition{step: "discard", next: c, dropped: dropped}, nil
 }
 
-// revoked returns the step that ticks off a client which an operator revoked.
+// revoked returns the step that ticks off a client that an operator revoked.
 func revoked(clientID string) step {
 	return func(c storedConfig, now time.Time) (transition, error) {
 		if c.Rotation.tickOff(clientID) {

@@ -5,13 +5,13 @@
 #
 # Prints the path of a usable program on stdout, and everything else on stderr:
 #
-#   1. $VAULT_BIN, $PROMETHEUS_BIN or $PROMTOOL_BIN, if set (an error if it is no good);
+#   1. $VAULT_BIN, $PROMETHEUS_BIN or $PROMTOOL_BIN, if set (it must be usable);
 #      VAULT_BIN may also name OpenBao;
 #   2. the program from PATH, if it is new enough;
-#   3. the program built from its Go module below tools/, once per user.
+#   3. the program built from its Go module in tools/, once per user.
 #
 # vault-1.NN is always what tools/vault-1.NN builds. Vault is under the Business Source
-# License: it is for development and tests, and never part of a release.
+# License: use it for development and tests, never in a release.
 set -eu
 
 sign_of_life=20 # Seconds between two lines of progress.

@@ -15,8 +15,8 @@ const (
 	// keep the engine busy. The cut may split a secret. What it leaves is either found or too
 	// short to matter.
 	maxReadText = 2 << 10
-	// longSecret is the length, in characters, from which not even a part of a secret
-	// may be shown. A part are shownAtMost+1 characters in a row.
+	// longSecret is the length, in characters, from which the engine hides even parts of a
+	// secret. A part is shownAtMost+1 characters in a row.
 	longSecret  = 8
 	shownAtMost = 5
 	// redacted replaces the secret, and withheld replaces a text in which even the marker

@@ -31,7 +31,7 @@ const (
 	restartAgents  = "restart the Agents of apps that don't report a 401: they may hold a dead token until its ttl is over"
 )
 
-// The commands that more than one advice names. <mount> stands for the mount's path.
+// The commands that appear in more than one text. <mount> stands for the mount's path.
 const (
 	commandConfig   = "vault write <mount>config client_id=… client_secret=-"
 	commandStage    = "vault write <mount>rotate-root client_id=… client_secret=-"

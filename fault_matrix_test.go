@@ -263,7 +263,7 @@ func classOf(o faultOutcome) upstream.Failure {
 // roughly hides the jitter of the retries.
 func roughly(d time.Duration) string {
 	if d < 10*time.Millisecond {
-		return "at once"
+		return "immediately"
 	}
 	return fmt.Sprintf("< %d s", (int(d.Seconds())/5+1)*5)
 }

@@ -48,6 +48,7 @@ func (s *snapshot) nextStepStaged() string {
 	}
 	return fmt.Sprintf("Promote client %s: %s (or discard it: %s)", staged, commandPromote, commandDiscard)
 }
+
 func (s *snapshot) nextStepPromoted() string {
 	r := &s.Rotation
 	previous, previousDead := toRevoke(r.Previous, &s.Current), s.refused(r.Previous)
@@ -147,7 +148,7 @@ const workflow = `
  2. vault write <mount>rotate-root client_id=… client_secret=-
     tests them; nothing else changes. To discard them: vault delete <mount>rotate-root
  3. vault write -f <mount>rotate-root/promote
-    puts them in force. If Fuuffy rejects them later, the old ones serve.
+    puts them in force. If Fuuffy rejects them later, the engine falls back to the old ones.
  4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
  5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
     Revoke the old ones in the Fuuffy dashboard.

@@ -21,7 +21,7 @@ type target struct {
 	request *http.Request
 	// wants is the status of the answers.
 	wants int
-	// prepare, if set, brings about what the target is measured in, which ends by
+	// prepare, if set, starts the condition that the target is measured in, which ends by
 	// itself. finish waits for that end.
 	prepare func(context.Context) (finish func() error, err error)
 	// samples are the rounds with the number of connections that is measured now.

@@ -104,7 +104,7 @@ func schedule(random *rand.Rand, kinds []faultKind, length, least, most time.Dur
 	}
 }
 
-// rage brings about the faults of a schedule until ctx ends, and the last one with it.
+// rage injects the faults of a schedule until ctx ends, and then ends the last one.
 func (w *world) rage(ctx context.Context, faults []fault) {
 	for _, f := range faults {
 		pause(ctx, f.after)

@@ -59,10 +59,18 @@ func (f failovers) failOver(m *mount) (killed *stack.Vault) {
 }
 
 // revive gives the cluster its third node back, so that it survives the next
-// failover, and waits until apps read through it as well.
+// failover, and waits until apps read through it as well. If its standbys serve reads, the
+// node begins with the token that it knew when it died.
 func (f failovers) revive(node *stack.Vault, r *readers) {
 	r.t.Helper()
 	require.NoError(r.t, f.Restart(r.t.Context(), node))
+	require.NoError(r.t, stack.Eventually(r.t.Context(), "the node to catch up", func() error {
+		token, err := readToken(r.t.Context(), node.Client, r.path)
+		if err == nil && token != r.token() {
+			err = errors.New("it serves another token than the active node")
+		}
+		return err
+	}))
 	r.everyone()
 }
 

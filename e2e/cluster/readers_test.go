@@ -91,7 +91,7 @@ func (r *readers) readOn(ctx context.Context, number int, clients []*api.Client)
 			return
 		}
 		if err == nil && !r.TokenAlive(token) {
-			err = fmt.Errorf("Fuuffy does not accept the token %s", token)
+			err = errors.New("Fuuffy does not accept the token")
 		}
 		if r.note(number, token, err); err != nil {
 			node++

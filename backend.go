@@ -214,9 +214,9 @@ The Fuuffy secrets engine keeps the client credentials of the Fuuffy shipping AP
 and gives applications access tokens. Applications never see the client secret.
 
 Write the credentials to "config" once. Applications read "token": the engine caches
-the access token, refreshes it in the background, and serves it only while it lives
-for at least five more minutes. However many applications read it, the engine makes
+the access token, refreshes it in the background, and serves it only while it is
+valid for at least five more minutes. However many applications read it, the engine makes
 about one request an hour. Rotate the credentials every 90 days with "rotate-root",
-without an outage. "status" shows people how the mount is doing, "metrics" shows it
-to Prometheus.
+without an outage. "status" shows people how the mount is doing, and "metrics"
+shows it to Prometheus.
 `

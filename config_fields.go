@@ -40,7 +40,7 @@ var settings = []setting{
 		"When credentials are due for rotation, counted from when they came into force. Fuuffy requires 90 days."),
 	duration("rotation_reminder", 14*24*time.Hour, 0, 365*24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.RotationReminder },
-		"How early reminders of a due rotation start."),
+		"How long before a rotation is due the reminders start."),
 	boolean("stale_if_error", false,
 		func(c *storedConfig) *bool { return &c.StaleIfError },
 		"Serve a token inside its buffer, with a warning, if Fuuffy grants no new one."),
@@ -86,7 +86,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 		},
 		"client_secret": {
-			Type: framework.TypeString, Description: "The client secret from the Fuuffy dashboard. It is never shown again.",
+			Type: framework.TypeString, Description: "The client secret from the Fuuffy dashboard. The engine never shows it again.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
 		},
 		"environment": {
@@ -94,7 +94,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 			Description: "The Fuuffy environment that the credentials belong to: production, which is the default, or testing.",
 		},
 		"base_url": {
-			Type: framework.TypeString, Description: "The API's address, if it differs from the environment's: a private gateway, or a sandbox. https only. If empty, the environment's address.",
+			Type: framework.TypeString, Description: "The API's address, if you use a private gateway or a sandbox. https only. If empty, the environment's address.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
 		"ca_cert": {
@@ -102,7 +102,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "textarea"},
 		},
 		"credentials_created": {
-			Type: framework.TypeString, Description: "When the credentials were created, if they are older than this write: a date like 2026-09-23. It starts the rotation_period.",
+			Type: framework.TypeString, Description: "When you created the credentials, if that was before this write: a date like 2026-09-23. The rotation_period starts then.",
 		},
 		"force": {
 			Type: framework.TypeBool, Default: false,

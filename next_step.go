@@ -146,18 +146,18 @@ func endpointAdvice(failure *upstream.Error, change func(setting string) string)
 const workflow = `
  1. Create new credentials in the Fuuffy dashboard. Keep the old ones for now.
  2. vault write <mount>rotate-root client_id=… client_secret=-
-    tests them; nothing else changes. To discard them: vault delete <mount>rotate-root
+    tests and stages them. To discard them: vault delete <mount>rotate-root
  3. vault write -f <mount>rotate-root/promote
     puts them in force. If Fuuffy rejects them later, the engine falls back to the old ones.
  4. Trouble? vault write -f <mount>rotate-root/rollback puts the old ones back.
- 5. Wait until revoke_old_after: until then apps may hold tokens of the old ones.
+ 5. Wait until revoke_old_after. Until then, apps may hold tokens of the old ones.
     Revoke the old ones in the Fuuffy dashboard.
  6. vault write -f <mount>rotate-root/complete
     proves that the old ones are dead, and forgets them.
 
 A secret leaked? vault write <mount>rotate-root client_id=… client_secret=- compromised=true
 does 2 and 3 in one step, and never uses the old credentials again. Revoke them
-immediately, and complete.
+immediately, then complete.
 
 vault read <mount>rotate-root shows where you are and what to type next.
 `

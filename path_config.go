@@ -47,7 +47,7 @@ func (b *backend) pathConfig() *framework.Path {
 			},
 			logical.DeleteOperation: &framework.PathOperation{
 				Callback:                    b.deleteConfig,
-				Summary:                     "Delete the configuration, the credentials and the cached token.",
+				Summary:                     "Delete the configuration, the credentials, and the cached token.",
 				Responses:                   map[int][]framework.Response{http.StatusNoContent: {{Description: "Everything is deleted."}}},
 				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "configuration"},
 				ForwardPerformanceStandby:   true,
@@ -129,19 +129,19 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 }
 
 const configSynopsis = `
-Configure the credentials, the connection and the policy of this mount.
+Configure the credentials, the connection, and the policy of this mount.
 `
 
 const configDescription = `
 One mount serves one client in one Fuuffy environment. Copy client_id and
 client_secret from the Fuuffy dashboard. Read the secret from standard input, so that
-it is on no command line:
+it never appears on a command line:
 
     vault write fuuffy/config client_id=… client_secret=-
 
 The first write needs both. The engine requests a token with the credentials before
 it saves anything. It never shows the secret again. A later write changes only the
 fields that it names. If it changes environment, base_url, or ca_cert, it must also
-bring client_secret, because these fields decide where the engine sends the secret.
+include client_secret, because these fields decide where the engine sends the secret.
 Deleting the configuration also deletes the credentials and the cached token.
 `

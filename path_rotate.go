@@ -66,7 +66,7 @@ func (b *backend) pathComplete() *framework.Path {
 			Description: "Forget the old credentials without proof that they are dead.",
 		},
 		"compromised_client_id": {
-			Type: framework.TypeString, Description: "With force, after an emergency: the name of the compromised client, typed out.",
+			Type: framework.TypeString, Description: "Required with force after an emergency: the ID of the compromised client.",
 		},
 	}
 	return path

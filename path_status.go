@@ -278,8 +278,9 @@ See how the mount is doing: token, Fuuffy, rotation.
 `
 
 const statusDescription = `
-One look for an operator. The state of the token and of Fuuffy, and the counters,
-are those of the node that answers. The same for Prometheus:
+Shows at a glance whether the mount is healthy, and what to do if it isn't. The state
+of the token and of Fuuffy, and the counters, are those of the node that responds.
+To see the same as Prometheus does:
 
     vault read -format=raw fuuffy/metrics
 `

@@ -173,12 +173,12 @@ Read the cached Fuuffy access token.
 
 const tokenDescription = `
 Read an access token for the Authorization header of requests to the Fuuffy API. It
-lives for at least five more minutes (token_expiry_buffer). The engine requests one
+is valid for at least five more minutes (token_expiry_buffer). The engine requests one
 from Fuuffy only if it has no valid one. Read again after "ttl" seconds, as Vault
 Agent and the Vault Secrets Operator do automatically: by then there is a newer one.
 There is no lease to renew or revoke.
 
-If a job runs longer, ask for a token that lives at least that long:
+If a job runs longer, request a token that lives at least that long:
 
     vault read fuuffy/token min_ttl=20m
 
@@ -186,8 +186,8 @@ If the API responds 401 to the token, report it and retry once with the one you 
 
     vault write fuuffy/token rejected_token=-
 
-The engine replaces it only if it is still the cached one, so many applications that
-report the same token cost one request.
+The engine replaces it only if it is still the cached one. If many applications report
+the same token, the engine sends Fuuffy one request.
 
 To clear the cache, delete the token. The next read requests another.
 `

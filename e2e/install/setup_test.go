@@ -50,8 +50,8 @@ func TestSetup(t *testing.T) {
 	}
 	token, requests := s.accessToken(), s.requests()
 
-	t.Log("A trailing slash is the same address.")
-	s.set("base_url="+s.BaseURL(), "base_url="+s.BaseURL()+"/")
+	t.Log("Trailing slashes make no other address.")
+	s.set("base_url="+s.BaseURL(), "base_url="+s.BaseURL()+"//")
 	s.brings(s.again, "changes: 0")
 
 	t.Log("A rehearsal that was killed in the middle left its mount.")

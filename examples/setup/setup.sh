@@ -107,8 +107,8 @@ configure() {
     [ -n "$held_client" ] || credentials=write
     set --
     for setting in $config; do
-        # The engine stores an address without a trailing slash.
-        case $setting in base_url=*/) setting=${setting%/} ;; esac
+        # The engine stores an address without trailing slashes.
+        case $setting in base_url=*/) setting=$(printf %s "$setting" | sed 's,/*$,,') ;; esac
         if [ "$(field "${setting%%=*}")" != "${setting#*=}" ]; then
             set -- "$@" "$setting"
             case $setting in environment=* | base_url=*) credentials=write ;; esac

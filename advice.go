@@ -65,12 +65,10 @@ func (s *snapshot) revokeOldAfter() time.Time {
 		return r.PromotedAt
 	}
 	life := upstream.DefaultTokenLife
-	fallbackUntil := s.b.pairs.of(s.Current.ID).fallbackUntil
 	if t := s.cached.Token; t != nil {
 		life = t.Life()
-		fallbackUntil = later(fallbackUntil, t.FallbackUntil)
 	}
-	return later(r.PromotedAt.Add(s.Policy().ServedFor(life)), fallbackUntil)
+	return later(r.PromotedAt.Add(s.Policy().ServedFor(life)), s.b.pairs.of(s.Current.ID).fallbackUntil)
 }
 
 // applicable leaves out what does not apply.

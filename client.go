@@ -103,9 +103,6 @@ func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokenc
 	if !c.b.mayRequestTokens() {
 		return tokencache.Token{}, tokencache.ErrForward
 	}
-	if cached != nil {
-		c.b.pairs.usedFallback(c.Current.ID, cached.FallbackUntil)
-	}
 	t, err := c.requestToken(ctx, &c.Current)
 	rejection, ok := errors.AsType[*upstream.Error](err)
 	if ok && rejection.RejectsCredentials() {
@@ -115,7 +112,6 @@ func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokenc
 			t, err = c.fallBack(ctx, attempt{t, err}, cached, rejection)
 		}
 	}
-	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
 	return t, err
 }
 
@@ -142,7 +138,6 @@ func (c *client) fallBack(ctx context.Context, previous attempt, cached *tokenca
 			"new_client_id", c.Current.ClientID, "old_client_id", old, "error", rejection)
 		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", old)
 	}
-	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
 	return t, nil
 }
 
@@ -214,13 +209,15 @@ func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	if err := entry.DecodeJSON(&t); err != nil {
 		return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
 	}
+	c.b.pairs.usedFallback(c.Current.ID, t.FallbackUntil) // What Save stored survives a restart.
 	life := t.Life()
 	valid := t.Format == tokenFormat && upstream.TokenProblem(t.Value) == "" && life > 0 && life <= upstream.MaxTokenLife
 	return t.Token, valid, nil
 }
 
-// Save is part of tokencache.Source.
+// Save is part of tokencache.Source. It also stores until when apps use a fallback's token.
 func (c *client) Save(ctx context.Context, t tokencache.Token) error {
+	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
 	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{Format: tokenFormat, Token: t})
 	if err != nil {
 		return fmt.Errorf("encode the token: %w", err)

@@ -254,3 +254,29 @@ func TestFallbackThatIsRateLimitedWithoutADate(t *testing.T) {
 		assert.Less(t, requests, g.count(), "after it")
 	})
 }
+
+// A token that a check brings remembers, over a restart, until when apps use a fallback's.
+func TestCheckRemembersTheFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		time.Sleep(30 * time.Minute)
+		m.sandbox.RevokeClient(newClientID)
+		m.do(logical.DeleteOperation, "token", nil)
+		used := servedUntil(t, m.read())
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.write("rotate-root/check")
+		before := m.rotation()["revoke_old_after"]
+		after, err := time.Parse(time.RFC3339, before.(string))
+		require.NoError(t, err)
+		assert.False(t, after.Before(used))
+		for range 2 { // The second restart finds the token of a check that followed the first.
+			m.restart()
+			m.read()
+			assert.Equal(t, before, m.rotation()["revoke_old_after"])
+			m.do(logical.DeleteOperation, "token", nil)
+			time.Sleep(checkInterval)
+			m.write("rotate-root/check")
+		}
+	})
+}

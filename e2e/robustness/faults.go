@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -47,6 +48,9 @@ type fault struct {
 	size float64
 }
 
+// fullDisk is the fault that not every machine allows.
+const fullDisk = "full disk"
+
 // longestStop is how long a node is stopped at most.
 const longestStop = 8 * time.Second
 
@@ -63,6 +67,8 @@ var nodeFaults = []faultKind{
 	{"the active node cut off", 3, 2 * time.Second, 10 * time.Second, activeNode, cutOff},
 	{"a node cut off", 1, 2 * time.Second, 10 * time.Second, anyNode, cutOff},
 	{"slow messages of a node", 2, 2 * time.Second, 8 * time.Second, anyNode, slowDown},
+	{fullDisk + " of the active node", 2, time.Second, 6 * time.Second, activeNode, fillDisk},
+	{fullDisk + " of a node", 1, time.Second, 6 * time.Second, anyNode, fillDisk},
 }
 
 // fuuffyFaults come at the same time, one after the other.
@@ -111,6 +117,9 @@ func (w *world) rage(ctx context.Context, faults []fault) {
 		if ctx.Err() != nil {
 			return
 		}
+		if strings.HasPrefix(f.kind.name, fullDisk) && !w.ownDisks {
+			continue
+		}
 		node := f.node
 		switch f.kind.hits {
 		case activeNode:
@@ -130,7 +139,7 @@ const recovery = 2 * time.Minute
 
 func kill(ctx context.Context, w *world, node int, f fault) error {
 	w.cluster.Nodes[node].Kill()
-	w.record.ended(node)
+	w.record.ended(node, time.Now())
 	pause(ctx, f.lasts)
 	return w.restart(node)
 }
@@ -189,6 +198,29 @@ func slowDown(ctx context.Context, w *world, node int, f fault) error {
 	pause(ctx, f.lasts)
 	w.network.heal()
 	return nil
+}
+
+// fillDisk leaves a node no space for what it stores. Vault ends with a panic if it can't store
+// what the cluster agreed on. An operator frees space then, and starts it again.
+func fillDisk(ctx context.Context, w *world, node int, f fault) error {
+	v := w.cluster.Nodes[node]
+	if err := v.FillDisk(); err != nil {
+		return err
+	}
+	pause(ctx, f.lasts)
+	if err := v.FreeDisk(); err != nil {
+		return err
+	}
+	recovering, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	err := w.cluster.CatchUp(recovering, v)
+	when, ended := v.Ended()
+	if !ended {
+		return err
+	}
+	w.record.ended(node, when)
+	v.Kill() // The plugin outlives a Vault that panics.
+	return w.restart(node)
 }
 
 func answerWith(what func(fault) fuuffytest.Fault) func(context.Context, *world, int, fault) error {

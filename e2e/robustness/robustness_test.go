@@ -46,6 +46,9 @@ func TestRobustness(t *testing.T) {
 	s, err := stack.New()
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
+	if s.OwnDisks = noDisks == nil; noDisks != nil {
+		t.Logf("robustness: no disk gets full, because this machine lets the test mount none: %v", noDisks)
+	}
 	w, err := newWorld(t.Context(), s, programs, seed, *length)
 	require.NoError(t, err)
 	t.Cleanup(w.close)

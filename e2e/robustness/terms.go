@@ -110,14 +110,14 @@ func (h *history) asOf(o *operation) moment {
 	return from
 }
 
-// ended notes that a node was killed.
-func (r *recorder) ended(node int) {
+// ended notes when a node was killed, or ended by itself.
+func (r *recorder) ended(node int, when time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.killed == nil {
 		r.killed = map[int][]moment{}
 	}
-	r.killed[node] = append(r.killed[node], r.now())
+	r.killed[node] = append(r.killed[node], when.Sub(r.h.Began))
 }
 
 // finish completes the history with what the logs say.

@@ -37,12 +37,14 @@ type world struct {
 	network *network
 	fuuffy  *fuuffy
 	record  *recorder
+	// ownDisks is set if each node has a disk that can be filled.
+	ownDisks bool
 	counters
 }
 
 // newWorld starts a cluster and configures the engine.
 func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64, length time.Duration) (*world, error) {
-	w := &world{seed: seed, life: tokenLife, network: newNetwork(), record: newRecorder(seed, length, tokenLife)}
+	w := &world{seed: seed, life: tokenLife, network: newNetwork(), record: newRecorder(seed, length, tokenLife), ownDisks: s.OwnDisks}
 	w.reminders.Store(1000)
 	w.network.owner = w.ownerOf
 	s.Advertise = w.network.advertise

@@ -26,9 +26,10 @@ type process struct {
 	// leash ends the group if this process dies first.
 	leash *exec.Cmd
 	held  io.WriteCloser
-	// ended is closed when the program has ended.
-	ended  chan struct{}
-	killed bool
+	// ended is closed when the program has ended, at endedAt.
+	ended   chan struct{}
+	endedAt time.Time
+	killed  bool
 }
 
 func startProcess(dir, logFile, program string, args ...string) (*process, error) {
@@ -52,6 +53,7 @@ func startProcess(dir, logFile, program string, args ...string) (*process, error
 	go func() {
 		// Callers only need to know that it ended. Its log says how.
 		_ = command.Wait()
+		p.endedAt = time.Now()
 		close(p.ended)
 	}()
 	if err := p.tie(dir); err != nil {
@@ -63,9 +65,9 @@ func startProcess(dir, logFile, program string, args ...string) (*process, error
 
 // tie starts a shell that reads a line from a pipe. We write the line when we have ended the
 // process. If the pipe closes without it, this program died (SIGKILL, or a test timeout), so
-// the shell ends the group and removes the directory.
+// the shell ends the group and removes the directory, and what disks are mounted there.
 func (p *process) tie(dir string) error {
-	const script = `read -r _ || { kill -s KILL -- "-$1"; rm -rf -- "$2"; }`
+	const script = `read -r _ || { kill -s KILL -- "-$1"; umount -l "$2"/*/data 2>/dev/null; rm -rf -- "$2"; }`
 	p.leash = exec.Command("sh", "-c", script, "leash", fmt.Sprint(p.pid()), dir)
 	p.leash.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	held, err := p.leash.StdinPipe()

@@ -21,6 +21,8 @@ type Stack struct {
 	// Advertise, if set, returns the address that a node announces to the cluster instead of
 	// the one it listens on.
 	Advertise func(clusterAddress string) (string, error)
+	// OwnDisks gives each server a small disk for its data. It takes OwnMounts.
+	OwnDisks bool
 
 	processes []*process
 	// vaults counts the servers, to number their names.
@@ -46,6 +48,9 @@ func New() (*Stack, error) {
 func (s *Stack) Close() {
 	for i := len(s.processes) - 1; i >= 0; i-- {
 		s.processes[i].stop()
+	}
+	if s.OwnDisks {
+		s.unmountDisks()
 	}
 	os.RemoveAll(s.Dir)
 }

@@ -29,6 +29,7 @@ type Vault struct {
 
 	stack     *Stack
 	config    string
+	data      string
 	process   *process
 	unsealKey string
 }
@@ -90,15 +91,20 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	s.vaults++
 	name := fmt.Sprintf("vault-%d", s.vaults)
 	dir := filepath.Join(s.Dir, name)
-	data := filepath.Join(dir, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory: %w", err)
-	}
 	v := &Vault{
 		Binary:  filepath.Join(dir, "vault"),
 		LogFile: filepath.Join(dir, "server.log"),
 		config:  filepath.Join(dir, "config.hcl"),
+		data:    filepath.Join(dir, "data"),
 		stack:   s,
+	}
+	if err := os.MkdirAll(v.data, 0o700); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	if s.OwnDisks {
+		if err := v.mountDisk(); err != nil {
+			return nil, err
+		}
 	}
 	addresses, err := freeAddresses(2)
 	if err != nil {
@@ -115,7 +121,7 @@ func (s *Stack) newVault(binary, pluginDir string, settings []string) (*Vault, e
 	if err != nil {
 		return nil, fmt.Errorf("resolve plugin directory: %w", err)
 	}
-	text := fmt.Sprintf(config, data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"), advertised)
+	text := fmt.Sprintf(config, v.data, name, addresses[0], addresses[1], pluginDir, strings.Join(settings, "\n"), advertised)
 	if err := os.WriteFile(v.config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("write Vault's configuration: %w", err)
 	}

@@ -80,7 +80,7 @@ func (v *Vault) FillDisk() error {
 	}
 	defer filler.Close()
 	block := []byte(strings.Repeat("full", 256<<10))
-	for written := 0; written < diskSize; {
+	for written := 0; written <= diskSize; {
 		n, err := filler.Write(block)
 		written += n
 		if errors.Is(err, syscall.ENOSPC) {

@@ -200,8 +200,9 @@ func slowDown(ctx context.Context, w *world, node int, f fault) error {
 	return nil
 }
 
-// fillDisk leaves a node no space for what it stores. Vault ends with a panic if it can't store
-// what the cluster agreed on. An operator frees space then, and starts it again.
+// fillDisk leaves a node no space for what it stores. Vault panics if it can't store what the
+// cluster agreed on, maybe only when there is space again. Once the node has caught up, it can't
+// do that any more.
 func fillDisk(ctx context.Context, w *world, node int, f fault) error {
 	v := w.cluster.Nodes[node]
 	if err := v.FillDisk(); err != nil {

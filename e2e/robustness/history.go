@@ -95,7 +95,11 @@ func (o *operation) reads() bool {
 
 // steps tells whether the operation may change the rotation or the credentials.
 func (o *operation) steps() bool {
-	return slices.Contains([]string{opCredentials, opStage, opEmergency, opPromote, opRollback, opComplete, opDiscard}, o.Kind)
+	switch o.Kind {
+	case opCredentials, opStage, opEmergency, opPromote, opRollback, opComplete, opDiscard:
+		return true
+	}
+	return false
 }
 
 // until is the last moment at which the operation may have had its effect.

@@ -146,12 +146,13 @@ func judgeDeleted(h *history) (violations []violation) {
 	}
 	deleted := map[string]*operation{} // the first delete that ended a token
 	for token, g := range h.grants {
+		forReaders := !h.proof(g)
 		for _, d := range h.Operations {
 			if d.Kind != opDelete || !d.ok() || deleted[token] != nil && deleted[token].End < d.End {
 				continue
 			}
 			served := first[token] != nil && first[token].End < d.Begin
-			if served || g.Begin < d.Begin && !h.proof(g) {
+			if served || g.Begin < d.Begin && forReaders {
 				deleted[token] = d
 			}
 		}

@@ -4,6 +4,7 @@ package robustness
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -242,6 +243,47 @@ func TestJudgeAllows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTerms: a node takes itself for the active one until it steps down, can't start, dies,
+// or is elected again.
+func TestTerms(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "server.log")
+	var log string
+	for _, l := range []struct {
+		at   int
+		text string
+	}{
+		{1, "[INFO]  core: acquired lock, enabling active operation"},
+		{3, "[WARN]  core: stepping down from active operation to standby"},
+		{4, "[INFO]  core: pre-seal teardown complete"},
+		{10, "[INFO]  core: acquired lock, enabling active operation"},
+		{12, "[ERROR] core: post-unseal setup failed: error=\"no space left on device\""},
+		{20, "[INFO]  core: acquired lock, enabling active operation"},
+		{25, "[INFO]  core: acquired lock, enabling active operation"},
+		{40, "[INFO]  core: acquired lock, enabling active operation"},
+	} {
+		log += fmt.Sprintf("2026-11-25T00:00:%02d.000Z %s\n", l.at, l.text)
+	}
+	require.NoError(t, os.WriteFile(file, []byte(log), 0o600))
+	h := &history{Began: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)}
+	require.NoError(t, h.readLog(0, file, []moment{30 * second}))
+	assert.Equal(t, []term{
+		{0, 1 * second, 4 * second}, {0, 10 * second, 12 * second}, {0, 20 * second, 25 * second}, {0, 25 * second, 30 * second}, {0, 40 * second, never},
+	}, h.Terms)
+}
+
+// TestCauses: of operations of unknown outcome, a step is due to the last that had begun. The
+// others may never have happened.
+func TestCauses(t *testing.T) {
+	h := goodHistory()
+	promote := h.first(opPromote)
+	promote.Outcome, promote.End, promote.Seen = unknown, 60*second, nil
+	for _, begin := range []moment{28 * second, 29 * second} {
+		h.Operations = slices.Insert(h.Operations, 0, &operation{ID: 99, Kind: opPromote, Begin: begin, End: 60 * second, Outcome: unknown})
+	}
+	assert.Empty(t, judge(h))
+	assert.Same(t, promote, h.steps[2].cause)
 }
 
 // TestKeptHistory judges a history that was kept as it judged the original, and draws it.

@@ -122,8 +122,7 @@ func (h *history) explain(steps []*step) (violations []violation) {
 		}
 		for _, kind := range causes[s.verb] {
 			for _, o := range h.Operations {
-				// Who must have ended first comes first.
-				if o.Kind == kind && !done[deed{o, s.verb}] && s.dueTo(o, next) && (s.cause == nil || o.until() < s.cause.until()) {
+				if o.Kind == kind && !done[deed{o, s.verb}] && s.dueTo(o, next) && (s.cause == nil || s.likelier(o, s.cause)) {
 					s.cause = o
 				}
 			}
@@ -151,6 +150,16 @@ func (s *step) dueTo(o *operation, next string) bool {
 	named := o.Client == "" || o.Client == s.client && s.verb != "completed" || o.Client == next
 	return named && !o.Unchanged && (o.ok() || o.Outcome == unknown) &&
 		s.took+time.Second > o.Begin && s.took <= o.until() && o.Begin < s.latest
+}
+
+// likelier tells which of two operations a step is rather due to. The one that must have
+// ended first comes first. Of those of unknown outcome, it is the last that had certainly
+// begun, so that as few as possible stay open for long: porcupine's work doubles with each.
+func (s *step) likelier(o, than *operation) bool {
+	if o.until() != than.until() {
+		return o.until() < than.until()
+	}
+	return o.Begin <= s.took && o.Begin > than.Begin
 }
 
 // date bounds when each step took effect: after the steps before it, and before those
@@ -191,8 +200,9 @@ func judgeSteps(h *history) []violation {
 		if !known {
 			continue // Said above.
 		}
+		from := h.asOf(o)
 		for cause, i := range position {
-			if cause.ok() && cause.End < h.asOf(o) && i > last {
+			if i > last && cause.ok() && cause.End < from {
 				violations = append(violations, broken(ruleStep, cause.Begin, o.End, "operation %d, %s, was answered, but operation %d sees nothing of it", cause.ID, cause.Kind, o.ID))
 			}
 		}

@@ -19,7 +19,12 @@ const (
 	unsavedToken = "could not save the access token"
 )
 
-var leavesActive = []string{"stepping down from active operation", "leadership lost, stopping active operation", "marked as sealed"}
+var (
+	leavesActive = []string{"stepping down from active operation", "leadership lost, stopping active operation", "marked as sealed"}
+	// failsToBecomeActive is for a node that won the election and couldn't start, for
+	// example because its disk is full.
+	failsToBecomeActive = []string{"error performing key upgrades", "cluster setup failed", "leader advertisement setup failed", "post-unseal setup failed"}
+)
 
 // logTime is how Vault writes the time of a log line.
 const logTime = "2006-01-02T15:04:05.000Z0700"
@@ -36,6 +41,9 @@ func (h *history) readLog(node int, file string, killed []moment) error {
 		if n := len(h.Terms); n > 0 && h.Terms[n-1].Node == node && h.Terms[n-1].End == never {
 			h.Terms[n-1].End = m
 		}
+	}
+	saysOneOf := func(line string, texts []string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(line, text) })
 	}
 	leaves := false
 	lines := bufio.NewScanner(log)
@@ -54,10 +62,11 @@ func (h *history) readLog(node int, file string, killed []moment) error {
 		}
 		switch {
 		case strings.Contains(line, becameActive):
-			h.Terms, leaves = append(h.Terms, term{node, m, never}), false
-		case leaves && strings.Contains(line, torndown):
 			end(m)
-		case slices.ContainsFunc(leavesActive, func(text string) bool { return strings.Contains(line, text) }):
+			h.Terms, leaves = append(h.Terms, term{node, m, never}), false
+		case leaves && strings.Contains(line, torndown), saysOneOf(line, failsToBecomeActive):
+			end(m)
+		case saysOneOf(line, leavesActive):
 			leaves = true
 		case strings.Contains(line, unsavedToken):
 			h.Unsaved = append(h.Unsaved, m)

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,30 +15,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 )
 
-// program is the test program of one package.
-type program struct{ folder, file string }
-
-// run runs the tests with a mutant, and tells whether one failed or hung.
-func (p *program) run(number string, limit time.Duration, args []string) (noticed bool, output []byte) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	command := exec.CommandContext(ctx, p.file, append([]string{"-test.failfast", "-test.timeout", limit.String()}, args...)...)
-	command.Dir = p.folder
-	command.Env = append(os.Environ(), "MUTANT="+number)
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	command.WaitDelay = 10 * time.Second
-	output, err := command.CombinedOutput()
-	return err != nil, output
-}
-
 // build builds the test programs with all mutants in them, and leaves out those that
-// don't compile.
-func build(dir string, mutants []*mutant) (map[string]*program, []*mutant, error) {
+// don't compile. race adds the race detector.
+func build(dir string, folders []string, mutants []*mutant, race bool) (map[string]*program, []*mutant, error) {
 	for {
 		overlay, err := writeOverlay(dir, mutants)
 		if err != nil {
@@ -47,10 +27,10 @@ func build(dir string, mutants []*mutant) (map[string]*program, []*mutant, error
 		}
 		programs := map[string]*program{}
 		var problems []byte
-		for _, folder := range folders(mutants) {
+		for _, folder := range folders {
 			p := &program{folder, filepath.Join(dir, "test-"+flat(folder))}
 			programs[folder] = p
-			output, err := exec.Command("go", "test", "-c", "-vet=off", "-gcflags=-e", "-overlay", overlay, "-o", p.file, "./"+folder).CombinedOutput()
+			output, err := exec.Command("go", "test", "-c", "-vet=off", fmt.Sprintf("-race=%t", race), "-gcflags=-e", "-overlay", overlay, "-o", p.file, "./"+folder).CombinedOutput()
 			if _, failed := errors.AsType[*exec.ExitError](err); failed {
 				problems = append(problems, output...)
 			} else if err != nil {
@@ -68,12 +48,12 @@ func build(dir string, mutants []*mutant) (map[string]*program, []*mutant, error
 	}
 }
 
-// position is where the compiler found something wrong.
-var position = regexp.MustCompile(`(?m)^(\S+\.go):(\d+):`)
+// complaint is where the compiler found something wrong.
+var complaint = regexp.MustCompile(`(?m)^(\S+\.go):(\d+):`)
 
 // blamed tells whether the compiler complains about a line of the mutant.
 func (m *mutant) blamed(problems []byte) bool {
-	for _, found := range position.FindAllSubmatch(problems, -1) {
+	for _, found := range complaint.FindAllSubmatch(problems, -1) {
 		line, _ := strconv.Atoi(string(found[2]))
 		if filepath.Base(string(found[1])) == flat(m.file) && m.first <= line && line <= m.last {
 			return true

@@ -12,13 +12,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // targets are the files to change: the two packages at the heart, and the rotation.
@@ -35,20 +39,19 @@ var equivalents string
 func main() {
 	number := flag.Int("n", 40, "how many mutants to try (0: all)")
 	seed := flag.Uint64("seed", 0, "which ones (0: others each time)")
-	limit := flag.Duration("timeout", 4*time.Minute, "how long a test program may take: a mutant that hangs is noticed")
 	only := flag.String("only", "", "try only mutants whose names contain this")
 	list := flag.Bool("list", false, "list the mutants and try none")
 	flag.Parse()
 	if *seed == 0 {
 		*seed = uint64(rand.Uint32())
 	}
-	if err := run(*number, *seed, *limit, *only, *list); err != nil {
+	if err := run(*number, *seed, *only, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(number int, seed uint64, limit time.Duration, only string, list bool) error {
+func run(number int, seed uint64, only string, list bool) error {
 	all, err := allMutants()
 	if err != nil {
 		return err
@@ -64,6 +67,10 @@ func run(number int, seed uint64, limit time.Duration, only string, list bool) e
 		}
 		return nil
 	}
+	if exec.Command("go", "build", "-race", "runtime/cgo").Run() != nil {
+		fmt.Println("There is no working C compiler, so there is no race detector, and what is locked stays as it is.")
+		all = slices.DeleteFunc(all, (*mutant).locks)
+	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if number == 0 {
@@ -71,19 +78,34 @@ func run(number int, seed uint64, limit time.Duration, only string, list bool) e
 	}
 	fmt.Printf("%d mutants, and %d that are known to change nothing; trying %d, -seed %d\n", len(all), len(known), min(number, len(all)), seed)
 
+	dir, err := os.MkdirTemp("", "mutants-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	tests, err := profile(dir)
+	if err != nil {
+		return err
+	}
 	var survivors []*mutant
 	tried := 0
-	for rest := all; len(rest) > 0 && tried < number; {
-		var batch []*mutant
-		batch, rest = disjoint(rest, number-tried)
-		survived, built, err := tryAll(batch, limit)
-		if err != nil {
-			return err
+	for _, race := range []bool{false, true} {
+		rest := slices.DeleteFunc(slices.Clone(all[:min(number, len(all))]), func(m *mutant) bool { return m.locks() != race })
+		for len(rest) > 0 {
+			var batch []*mutant
+			batch, rest = disjoint(rest)
+			survived, built, err := tryAll(dir, tests, batch, race)
+			if err != nil {
+				return err
+			}
+			tried += built
+			survivors = append(survivors, survived...)
 		}
-		tried += built
-		survivors = append(survivors, survived...)
 	}
 	fmt.Printf("noticed: %d of %d\n", tried-len(survivors), tried)
+	for _, m := range survivors {
+		fmt.Println("noticed by nobody:", m)
+	}
 	if len(survivors) > 0 {
 		return errors.New("test what the others change, or say in tools/mutants/equivalents.txt why they change nothing")
 	}
@@ -91,9 +113,9 @@ func run(number int, seed uint64, limit time.Duration, only string, list bool) e
 }
 
 // disjoint picks mutants that can be built together, because they don't overlap.
-func disjoint(all []*mutant, most int) (picked, rest []*mutant) {
+func disjoint(all []*mutant) (picked, rest []*mutant) {
 	for _, m := range all {
-		if len(picked) < most && !slices.ContainsFunc(picked, m.overlaps) {
+		if !slices.ContainsFunc(picked, m.overlaps) {
 			picked = append(picked, m)
 		} else {
 			rest = append(rest, m)
@@ -153,56 +175,36 @@ func readEquivalents(text string, mutants []*mutant) (map[string]bool, error) {
 
 // tryAll runs the tests with each mutant, and returns those that no test noticed, and how many
 // could be built.
-func tryAll(mutants []*mutant, limit time.Duration) (survivors []*mutant, built int, err error) {
-	dir, err := os.MkdirTemp("", "mutants-")
+func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors []*mutant, built int, err error) {
+	programs, mutants, err := build(dir, folders(tests), mutants, race)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer os.RemoveAll(dir)
-	programs, mutants, err := build(dir, mutants)
-	if err != nil {
-		return nil, 0, err
-	}
-	// Tests that fail without a mutant would notice every mutant.
-	for _, p := range programs {
-		if noticed, output := p.run("none", limit, nil); noticed {
-			return nil, 0, fmt.Errorf("the tests of %s fail without a mutant:\n%s", p.folder, output)
-		}
-	}
+	var group errgroup.Group
+	group.SetLimit(runtime.NumCPU())
+	var mu sync.Mutex
 	for i, m := range mutants {
-		by := m.noticedBy(programs, fmt.Sprint(i), limit)
-		if by == "" {
-			survivors = append(survivors, m)
-			by = "NOBODY"
-		}
-		fmt.Printf("noticed by %-22s  %s\n", by, m)
+		group.Go(func() error {
+			by := m.noticedBy(programs, tests, strconv.Itoa(i))
+			mu.Lock()
+			defer mu.Unlock()
+			if by == "" {
+				survivors = append(survivors, m)
+				by = "NOBODY"
+			}
+			fmt.Printf("noticed by %-19s %s\n", by, m)
+			return nil
+		})
 	}
-	return survivors, len(mutants), nil
+	return survivors, len(mutants), group.Wait()
 }
 
-// slow are the engine's tests that take seconds. They run last.
-const slow = "^(TestHistories|TestChaos|TestFleet|TestDay|TestRotationCrashMatrix|TestReadersDuringARotation|TestFaultMatrix)$"
-
-// noticedBy returns which tests fail with a mutant, the quick ones first. It is empty if none
-// do.
-func (m *mutant) noticedBy(programs map[string]*program, number string, limit time.Duration) string {
-	own, root := programs[filepath.Dir(m.file)], programs["."]
-	for _, attempt := range []struct {
-		program *program
-		args    []string
-	}{{own, []string{"-test.skip", slow}}, {root, []string{"-test.skip", slow}}, {root, []string{"-test.run", slow}}} {
-		if noticed, _ := attempt.program.run(number, limit, attempt.args); noticed {
-			return attempt.program.folder
+// folders are those of the packages that have tests.
+func folders(tests []*test) (found []string) {
+	for _, t := range tests {
+		if !slices.Contains(found, t.folder) {
+			found = append(found, t.folder)
 		}
 	}
-	return ""
-}
-
-// folders are those of the packages with mutants.
-func folders(mutants []*mutant) []string {
-	found := map[string]bool{".": true} // Its tests are those of all packages.
-	for _, m := range mutants {
-		found[filepath.Dir(m.file)] = true
-	}
-	return slices.Sorted(maps.Keys(found))
+	return found
 }

@@ -24,7 +24,7 @@ const (
 // mutant is one change of a file.
 type mutant struct {
 	file, function string
-	line           int
+	at             position
 	kind           kind
 	source         []byte
 	// begin and end are where the change is in the source, and to is what comes there.
@@ -52,7 +52,11 @@ func (m *mutant) name() string {
 	return name
 }
 
-func (m *mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.line, m.name()) }
+func (m *mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.at.line, m.name()) }
+
+// locks tells whether the mutant changes when something is locked. What that breaks, the race
+// detector notices.
+func (m *mutant) locks() bool { return strings.Contains(m.from(), "ock()") && m.kind == statement }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
@@ -207,8 +211,9 @@ func (m *mutator) offset(p token.Pos) int { return m.fset.Position(p).Offset }
 func (m *mutator) replace(n ast.Node, k kind, to string) { m.change(n.Pos(), n.End(), k, to) }
 
 func (m *mutator) change(from, to token.Pos, k kind, text string) {
+	start := m.fset.Position(from)
 	made := &mutant{
-		file: m.file, function: m.function, line: m.fset.Position(from).Line,
+		file: m.file, function: m.function, at: position{start.Line, start.Column},
 		kind: k, source: m.source, begin: m.offset(from), end: m.offset(to), to: text,
 	}
 	m.seen[made.name()]++

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -45,12 +48,55 @@ func TestMutate(t *testing.T) {
 		"1 → 2",
 		"false → true",
 	}, names)
+	assert.True(t, mutants[2].locks())
+	assert.False(t, mutants[3].locks())
+}
+
+func TestRounds(t *testing.T) {
+	var tests []*test
+	for _, seconds := range []float64{0.3, 0.4, 0.5, 3, 90, 100} {
+		tests = append(tests, &test{takes: time.Duration(seconds * float64(time.Second))})
+	}
+	var lengths []int
+	for _, round := range rounds(tests) {
+		lengths = append(lengths, len(round))
+	}
+	assert.Equal(t, []int{2, 2, 1, 1}, lengths)
+}
+
+const coverage = `mode: set
+github.com/fuuffy/vault-plugin-secrets-fuuffy/example.go:3.33,9.16 3 1
+github.com/fuuffy/vault-plugin-secrets-fuuffy/example.go:6.17,8.3 1 %d
+`
+
+// A test reaches a mutant if it runs the smallest block around it.
+func TestReaching(t *testing.T) {
+	mutants, err := mutate("example.go", []byte(example))
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "coverage")
+	var tests []*test
+	for count, takes := range []time.Duration{2, 1} {
+		require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, coverage, count), 0o600))
+		ran, err := readCoverage(file)
+		require.NoError(t, err)
+		tests = append(tests, &test{takes: takes, ran: ran})
+	}
+	for _, m := range mutants {
+		switch m.from() {
+		case "return true, nil":
+			assert.Equal(t, tests[1:], m.reaching(tests))
+		case "return false, err":
+			assert.Equal(t, []*test{tests[1], tests[0]}, m.reaching(tests), "its block is unknown")
+		case "a < b":
+			assert.Equal(t, []*test{tests[1], tests[0]}, m.reaching(tests), "the quicker one first")
+		}
+	}
 }
 
 func TestWeave(t *testing.T) {
 	mutants, err := mutate("example.go", []byte(example))
 	require.NoError(t, err)
-	together, rest := disjoint(mutants, len(mutants))
+	together, rest := disjoint(mutants)
 	assert.NotEmpty(t, rest, "some overlap")
 	for _, m := range together {
 		m.number = `"7"`

@@ -102,20 +102,18 @@ func (c *Client) RequestToken(ctx context.Context, clientID, clientSecret string
 	redact := newRedactor(clientSecret)
 	for attempt := 1; ; attempt++ {
 		granted, failed := c.attempt(limited, form, redact)
-		switch {
-		case failed == nil:
+		if failed == nil {
 			return granted, nil
-		case ctx.Err() != nil:
-			return Grant{}, ctx.Err()
-		case attempt == maxAttempts || !failed.worthRetrying():
-			return Grant{}, failed
 		}
-		// A pause below Retry-After would ignore what Fuuffy asked for.
-		wait(limited, max(jitter(attempt), failed.RetryAfter))
+		last := attempt == maxAttempts || !failed.worthRetrying()
+		if !last {
+			// A pause below Retry-After would ignore what Fuuffy asked for.
+			wait(limited, max(jitter(attempt), failed.RetryAfter))
+		}
 		if ctx.Err() != nil {
 			return Grant{}, ctx.Err()
 		}
-		if limited.Err() != nil {
+		if last || limited.Err() != nil {
 			return Grant{}, failed
 		}
 	}
@@ -147,7 +145,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		if resp.StatusCode < 300 {
 			return Grant{}, networkError("read the response", err, redact)
 		}
 		// The status of an error says enough. A partial body explains nothing.
@@ -168,7 +166,7 @@ func (c *Client) stopConnecting() {
 // so that engines that failed together don't return together.
 func jitter(attempt int) time.Duration {
 	limit := min(2*minPause<<attempt, maxPause)
-	return minPause + rand.N(limit-minPause+1)
+	return minPause + rand.N(limit-minPause)
 }
 
 func wait(ctx context.Context, pause time.Duration) {

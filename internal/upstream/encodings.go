@@ -31,8 +31,6 @@ const (
 func readings(text string) []reading {
 	all := []reading{{1, text[:1]}}
 	switch text[0] {
-	case '+':
-		all = append(all, reading{1, " "})
 	case '%':
 		all = appendPercent(all, text)
 	case '\\':
@@ -45,17 +43,14 @@ func readings(text string) []reading {
 
 // appendPercent reads %2B. What was encoded more than once has %25 for the %.
 func appendPercent(all []reading, text string) []reading {
-	i := 1
-	for strings.HasPrefix(text[i:], "25") {
-		i += 2
-		all = append(all, reading{i, "%"})
-	}
-	for ; i > 0; i -= 2 {
+	for i := 1; ; i += 2 {
 		if code, ok := hexadecimal(text[i:], 2); ok {
 			all = append(all, reading{i + 2, string([]byte{byte(code)})})
 		}
+		if !strings.HasPrefix(text[i:], "25") {
+			return all
+		}
 	}
-	return all
 }
 
 // appendEscape reads the escapes of JSON, and those of Go's %q, which net/http uses
@@ -70,8 +65,8 @@ func appendEscape(all []reading, text string) []reading {
 		return all
 	}
 	kind, rest := text[i], text[i+1:]
-	if plain := strings.IndexByte(`abfnrtv`, kind); plain >= 0 {
-		return append(all, reading{i + 1, "\a\b\f\n\r\t\v"[plain : plain+1]})
+	if strings.IndexByte(`abfnrtv`, kind) >= 0 {
+		return all // It stands for a control character.
 	}
 	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[kind]
 	code, ok := hexadecimal(rest, digits)
@@ -115,7 +110,7 @@ func appendEntity(all []reading, text string) []reading {
 
 // hexadecimal reads exactly so many digits, in either case.
 func hexadecimal(text string, digits int) (rune, bool) {
-	if digits == 0 || len(text) < digits {
+	if len(text) < digits {
 		return 0, false
 	}
 	code, err := strconv.ParseUint(text[:digits], 16, 32)

@@ -68,8 +68,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 // RejectsCredentials tells whether Fuuffy may have rejected the credentials themselves, so
 // that other credentials may work. A redirect or a 404 isn't about credentials.
 func (e *Error) RejectsCredentials() bool {
-	about := []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}
-	return e.Failure == Rejected && slices.Contains(about, e.Status)
+	return slices.Contains([]int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden}, e.Status)
 }
 
 // LeadsElsewhere tells whether something other than Fuuffy's token endpoint responded: a

@@ -28,6 +28,7 @@ const (
 // redactor makes texts from outside safe to show: it removes the secret, in case the text
 // echoes it.
 type redactor struct {
+	// secret has no white space and no control characters.
 	secret string
 	// starts has the offsets in secret of each byte.
 	starts [256][]int
@@ -75,9 +76,6 @@ type run struct{ from, length int }
 // reads each character in all encodings in parallel: at each offset of the text it knows the
 // longest run that ends there before each offset of the secret.
 func (r *redactor) find(text string) []span {
-	if r.enough == 0 {
-		return nil
-	}
 	var found []span
 	ends := map[int][]run{} // by offset in the text, then in the secret
 	for at := range len(text) {

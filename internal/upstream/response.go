@@ -132,7 +132,7 @@ func parseExpiresIn(raw json.RawMessage) (life time.Duration, given bool, proble
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
 	switch {
-	case math.IsInf(seconds, 0) || seconds > MaxTokenLife.Seconds():
+	case seconds > MaxTokenLife.Seconds():
 		return 0, true, "is absurdly long"
 	case err != nil || math.IsNaN(seconds):
 		return 0, true, "is not a number of seconds"
@@ -160,10 +160,7 @@ func rateLimitReset(header http.Header, now time.Time) time.Duration {
 
 // number reads a decimal number; one out of range is infinite, an unreadable one 0.
 func number(text string) float64 {
-	value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-	if err != nil && !math.IsInf(value, 0) {
-		return 0
-	}
+	value, _ := strconv.ParseFloat(strings.TrimSpace(text), 64) // A syntax error comes with a 0.
 	return value
 }
 

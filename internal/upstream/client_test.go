@@ -4,14 +4,8 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -66,6 +60,7 @@ func TestTokenRequestOnTheWire(t *testing.T) {
 	assert.Equal(t, http.MethodPost, seen.Method)
 	assert.Equal(t, "/v1/auth/token", seen.URL.Path)
 	assert.Equal(t, "application/x-www-form-urlencoded", seen.Header.Get("Content-Type"))
+	assert.Equal(t, "application/json", seen.Header.Get("Accept"))
 	assert.Equal(t, "test/1", seen.UserAgent())
 	assert.Equal(t, url.Values{"grant_type": {"client_credentials"}, "client_id": {testClientID}, "client_secret": {testSecret}}, form)
 }
@@ -83,6 +78,11 @@ func TestErrorDialects(t *testing.T) {
 		"error trace":      {400, `{"error": {"code": "400000", "code_reason": "validation_error", "message": "Invalid request parameters", "error_trace": {"weight": "Missing", "age": "Missing too"}}}`, Rejected, "validation_error (400000)", "Invalid request parameters; age: Missing too; weight: Missing"},
 		"details as list":  {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": [{"field": "sender.phone", "message": "Phone number is required"}]}}`, Rejected, "validation_error", "Invalid request parameters; sender.phone: Phone number is required"},
 		"details as else":  {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": [{"field": 7, "message": "Phone number is required"}]}}`, Rejected, "validation_error", "Invalid request parameters"},
+		"details empty":    {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": ""}}`, Rejected, "validation_error", "Invalid request parameters"},
+		"message as else":  {400, `{"error": {"code": "invalid_client", "message": 7}}`, Rejected, "", noExplanation},
+		"OAuth as else":    {400, `{"error": "invalid_client", "error_description": 7}`, Rejected, "", noExplanation},
+		"64 KiB":           {400, padded(`{"error": {"code": "conflict", "message": "In use"}}`, maxBody), Rejected, "conflict", "In use"},
+		"over 64 KiB":      {400, padded(`{"error": {"code": "conflict", "message": "In use"}}`, maxBody+1), Rejected, "", noExplanation},
 		"field":            {400, `{"error": {"code": "invalid_request", "message": "The 'recipient' field is required", "field": "recipient"}}`, Rejected, "invalid_request", "The 'recipient' field is required; field recipient"},
 		"code as a number": {403, `{"error": {"code": 403001, "message": "No permission"}}`, Rejected, "403001", "No permission"},
 		"unauthorized":     {403, `{"error": {"code": "unauthorized_client", "message": "The account lacks permission"}}`, Rejected, "unauthorized_client", "The account lacks permission"},
@@ -119,6 +119,9 @@ func TestErrorDialects(t *testing.T) {
 		})
 	}
 }
+
+// padded adds white space, which changes nothing in JSON but its length.
+func padded(text string, length int) string { return text + strings.Repeat(" ", length-len(text)) }
 
 // What passes is tried again inside the request; it may still succeed.
 func TestRetries(t *testing.T) {
@@ -160,6 +163,22 @@ func TestRequestTimeouts(t *testing.T) {
 		defer cancel()
 		_, err := c.RequestToken(ctx, testClientID, testSecret)
 		assert.Equal(t, context.DeadlineExceeded, err, "the caller's own end is not Fuuffy's failure")
+	})
+}
+
+// If the time is over during a pause, the error is Fuuffy's last word.
+func TestTimeIsOverDuringAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{BaseURL: "https://gateway.example.com/v1", Timeout: time.Minute,
+			Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+				time.Sleep(maxRequestTime - minPause/2)
+				return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody, Request: r}, nil
+			})})
+		began := time.Now()
+		failed := requireFailed(t, c)
+		assert.Equal(t, http.StatusServiceUnavailable, failed.Status)
+		assert.False(t, failed.Timeout)
+		assert.Equal(t, maxRequestTime, time.Since(began))
 	})
 }
 
@@ -212,83 +231,6 @@ func TestMaintenanceWithRetryAfter(t *testing.T) {
 	})
 }
 
-// The connection: verified, never redirected, bounded. None of it reaches the
-// token endpoint of a host that is not Fuuffy's.
-func TestConnection(t *testing.T) {
-	server := fuuffytest.NewServer(t, fuuffytest.Config{PerMinute: -1, PerHour: -1})
-	server.CreateClient(testClientID, testSecret)
-	trusting, err := NewTransport(server.CACert())
-	require.NoError(t, err)
-	distrusting, err := NewTransport("")
-	require.NoError(t, err)
-
-	evil := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		t.Error("the secret was sent to another host")
-	}))
-	defer evil.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, closed.Close())
-
-	for name, tt := range map[string]struct {
-		transport http.RoundTripper
-		address   string
-		fault     fuuffytest.Fault
-		failure   Failure
-		text      string
-	}{
-		"untrusted":           {transport: distrusting, failure: Unavailable, text: "unknown authority"},
-		"expired certificate": {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultExpiredCertificate}, failure: Unavailable, text: "expired"},
-		"wrong host":          {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultWrongHostCertificate}, failure: Unavailable, text: "cannot validate certificate"},
-		"refused":             {transport: trusting, address: "https://" + closed.Addr().String() + "/v1", failure: Unavailable, text: "connection refused"},
-		"redirect":            {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": evil.URL}}, failure: Rejected, text: "redirect"},
-		"cut connection":      {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultCut}, failure: Unavailable, text: "read the response: unexpected EOF"},
-		"no answer":           {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRefuse}, failure: Unavailable, text: "EOF"},
-		"huge body":           {transport: trusting, fault: fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: strings.Repeat(" ", 10<<20)}, failure: Malformed, text: "longer than 64 KiB"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server.ClearFault()
-			if tt.fault.Kind != "" {
-				server.SetFault(tt.fault)
-			}
-			address := server.BaseURL()
-			if tt.address != "" {
-				address = tt.address
-			}
-			failed := requireFailed(t, New(Config{BaseURL: address, Timeout: 10 * time.Second, Transport: tt.transport, UserAgent: "test/1"}))
-			assert.Equal(t, tt.failure, failed.Failure)
-			assert.Contains(t, failed.Error(), tt.text)
-			assert.False(t, strings.HasPrefix(failed.Message, ":"), failed.Message)
-		})
-	}
-
-	server.ClearFault()
-	_, err = New(Config{BaseURL: server.BaseURL(), Timeout: 10 * time.Second, Transport: trusting, UserAgent: "test/1"}).RequestToken(t.Context(), testClientID, testSecret)
-	assert.NoError(t, err)
-}
-
-// A certificate that is not trusted does not get better in a second.
-func TestCertificateErrorsAreNotRetried(t *testing.T) {
-	c, sandbox := sandboxClient(t)
-	sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultExpiredCertificate})
-	requireFailed(t, c)
-	assert.Equal(t, 1, sandbox.Stats().FaultsHit)
-}
-
-func TestOldTLSIsRefused(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		t.Error("the secret was sent over TLS 1.1")
-	}))
-	server.Config.ErrorLog = discardLog
-	server.TLS = oldTLS
-	server.StartTLS()
-	defer server.Close()
-	transport, err := NewTransport(certificatePEM(server.Certificate()))
-	require.NoError(t, err)
-	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: time.Second, Transport: transport, UserAgent: "test/1"}))
-	assert.Contains(t, failed.Error(), "protocol version")
-}
-
 // An error of the transport may quote what the other side sent.
 func TestTransportErrorsDoNotQuoteTheSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -307,12 +249,3 @@ const (
 	// testSecret needs URL-encoding.
 	testSecret = "planted+s3cr3t&=/%é"
 )
-
-var discardLog = log.New(io.Discard, "", 0)
-
-// oldTLS is a server's configuration that no client should accept today.
-var oldTLS = &tls.Config{MinVersion: tls.VersionTLS11, MaxVersion: tls.VersionTLS11}
-
-func certificatePEM(certificate *x509.Certificate) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}))
-}

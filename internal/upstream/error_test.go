@@ -3,9 +3,12 @@
 package upstream
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,32 +18,33 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// What an error says about the credentials: whether others are worth a try, and
-// whether it proves that these are dead.
+// What an error says about the credentials: whether others are worth a try, whether it
+// proves that these are dead, and whether something else than the token endpoint responded.
 func TestWhatARejectionProves(t *testing.T) {
 	for name, tt := range map[string]struct {
-		status       int
-		body         string
-		others, dead bool
+		status                  int
+		body                    string
+		others, dead, elsewhere bool
 	}{
-		"401 of Fuuffy":            {401, `{"error": {"code": "invalid_client"}}`, true, true},
-		"401 without a body":       {401, ` `, true, true},
-		"400 invalid_client":       {400, `{"error": {"code": "invalid_client"}}`, true, true},
-		"403 401021":               {403, `{"error": {"code": "401021"}}`, true, true},
-		"403 by its reason":        {403, `{"error": {"code": "1", "code_reason": "invalid_client_id_or_client_secret"}}`, true, true},
-		"400 about something else": {400, `{"error": {"code": "invalid_request"}}`, true, false},
-		"400 of another OAuth":     {400, `{"error": "invalid_client"}`, true, false},
-		"403 page":                 {403, `<html>Forbidden</html>`, true, false},
-		"403 in words":             {403, `invalid_client`, true, false},
-		"403 missing permission":   {403, `{"error": {"code": "unauthorized_client"}}`, true, false},
-		"404":                      {404, ` `, false, false},
-		"409":                      {409, ` `, false, false},
-		"422":                      {422, ` `, false, false},
-		"429 that says it":         {429, `{"error": {"code": "invalid_client"}}`, false, false},
-		"503 that says it":         {503, `{"error": {"code": "invalid_client"}}`, false, false},
-		"200 that says it":         {200, `{"error": {"code": "invalid_client"}}`, false, false},
-		"302":                      {302, `{"error": {"code": "invalid_client"}}`, false, false},
-		"404 that says it":         {404, `{"error": {"code": "invalid_client"}}`, false, true},
+		"401 of Fuuffy":            {401, `{"error": {"code": "invalid_client"}}`, true, true, false},
+		"401 without a body":       {401, ` `, true, true, false},
+		"400 invalid_client":       {400, `{"error": {"code": "invalid_client"}}`, true, true, false},
+		"403 401021":               {403, `{"error": {"code": "401021"}}`, true, true, false},
+		"403 by its reason":        {403, `{"error": {"code": "1", "code_reason": "invalid_client_id_or_client_secret"}}`, true, true, false},
+		"400 about something else": {400, `{"error": {"code": "invalid_request"}}`, true, false, false},
+		"400 of another OAuth":     {400, `{"error": "invalid_client"}`, true, false, false},
+		"403 page":                 {403, `<html>Forbidden</html>`, true, false, false},
+		"403 in words":             {403, `invalid_client`, true, false, false},
+		"403 missing permission":   {403, `{"error": {"code": "unauthorized_client"}}`, true, false, false},
+		"404":                      {404, ` `, false, false, true},
+		"405":                      {405, ` `, false, false, true},
+		"409":                      {409, ` `, false, false, false},
+		"422":                      {422, ` `, false, false, false},
+		"429 that says it":         {429, `{"error": {"code": "invalid_client"}}`, false, false, false},
+		"503 that says it":         {503, `{"error": {"code": "invalid_client"}}`, false, false, false},
+		"200 that says it":         {200, `{"error": {"code": "invalid_client"}}`, false, false, false},
+		"302":                      {302, `{"error": {"code": "invalid_client"}}`, false, false, true},
+		"404 that says it":         {404, `{"error": {"code": "invalid_client"}}`, false, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -49,19 +53,21 @@ func TestWhatARejectionProves(t *testing.T) {
 				failed := requireFailed(t, c)
 				assert.Equal(t, tt.others, failed.RejectsCredentials())
 				assert.Equal(t, tt.dead, failed.ProvesDead())
+				assert.Equal(t, tt.elsewhere, failed.LeadsElsewhere())
 			})
 		})
 	}
 }
 
-// RFC 9110 §15: a status out of range counts as a server error.
-func TestStatusOutOfRange(t *testing.T) {
-	for _, status := range []int{0, 99, 600, 999} {
+// RFC 9110 §15: a status out of range counts as a server error. An informational one is
+// no answer.
+func TestUnusualStatus(t *testing.T) {
+	for status, want := range map[int]Failure{0: Unavailable, 99: Unavailable, 100: Malformed, 101: Malformed, 199: Malformed, 600: Unavailable, 999: Unavailable} {
 		c := New(Config{BaseURL: "https://gateway.example.com/v1", Timeout: time.Second,
 			Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
 				return &http.Response{StatusCode: status, Body: http.NoBody, Request: r}, nil
 			})})
-		synctest.Test(t, func(t *testing.T) { assert.Equal(t, Unavailable, requireFailed(t, c).Failure, "status %d", status) })
+		synctest.Test(t, func(t *testing.T) { assert.Equal(t, want, requireFailed(t, c).Failure, "status %d", status) })
 	}
 }
 
@@ -71,7 +77,7 @@ func TestStatusDecidesWhateverTheBody(t *testing.T) {
 	bodies := map[string]func(http.ResponseWriter, *http.Request){
 		"cut": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
-			fmt.Fprint(w, `{"error": {"code": "inv`)
+			fmt.Fprint(w, `{"error": {"code": "invalid_client", "message": "m"}}`)
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		},
@@ -99,8 +105,10 @@ func TestStatusDecidesWhateverTheBody(t *testing.T) {
 				failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: 300 * time.Millisecond, Transport: server.Client().Transport}))
 				assert.Equal(t, want, failed.Failure)
 				assert.Equal(t, status, failed.Status)
-				if status >= 400 { // Of a redirect there is more to say.
+				if status >= 400 {
 					assert.Equal(t, noExplanation, failed.Message)
+				} else {
+					assert.Contains(t, failed.Message, "redirect")
 				}
 				if want != Rejected {
 					assert.Equal(t, 10*time.Minute, failed.RetryAfter)
@@ -146,35 +154,51 @@ func TestJitter(t *testing.T) {
 	}
 }
 
-// A small response must not expand to a huge one, nor may its headers be endless.
-func TestTransportBounds(t *testing.T) {
-	transport, err := NewTransport("")
-	assert.NoError(t, err)
-	bounded := transport.(*http.Transport)
-	assert.True(t, bounded.DisableCompression)
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for i := range 80 {
-			w.Header().Set(fmt.Sprintf("X-%d", i), fmt.Sprintf("%01000d", i))
-		}
-		fmt.Fprint(w, `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`)
-	}))
-	defer server.Close()
-	transport, err = NewTransport(certificatePEM(server.Certificate()))
-	assert.NoError(t, err)
-	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: time.Second, Transport: transport}))
-	assert.Equal(t, Unavailable, failed.Failure)
-	assert.Contains(t, failed.Message, "header")
-}
-
 func TestRateLimitRemaining(t *testing.T) {
 	c, sandbox := sandboxClient(t)
 	_, known := c.config.RateLimit.Remaining()
 	assert.False(t, known)
-	for header, want := range map[string]int64{"7": 7, "0": 0} {
-		sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"X-RateLimit-Remaining": header}})
+	for _, tt := range []struct {
+		header string
+		want   int64
+	}{{"7", 7}, {"42", 42}, {"", 42}, {"many", 42}, {"-1", 42}, {"0", 0}} {
+		sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 429, Header: map[string]string{"X-RateLimit-Remaining": tt.header}})
 		requireFailed(t, c)
 		n, known := c.config.RateLimit.Remaining()
 		assert.True(t, known)
-		assert.Equal(t, want, n)
+		assert.Equal(t, tt.want, n, "%q", tt.header)
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	for want, failed := range map[string]*Error{
+		"x: m (HTTP status 400)": {Status: 400, Code: "x", Message: "m"},
+		"m (HTTP status 503)":    {Status: 503, Message: "m"},
+		"m":                      {Message: "m"},
+	} {
+		assert.Equal(t, want, failed.Error())
+	}
+}
+
+// A transport says in several ways that time ran out. The engine's own deadline counts even
+// if the transport also names what it broke.
+func TestTransportErrors(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err     error
+		timeout bool
+	}{
+		"the engine's deadline":    {context.DeadlineExceeded, true},
+		"the transport's deadline": {os.ErrDeadlineExceeded, true},
+		"both":                     {fmt.Errorf("%w: %w", syscall.ECONNRESET, context.DeadlineExceeded), true},
+		"neither":                  {syscall.ECONNRESET, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, tt.err })
+				failed := requireFailed(t, New(Config{BaseURL: "https://gateway.example.com", Timeout: time.Second, Transport: transport}))
+				assert.Equal(t, tt.timeout, failed.Timeout)
+				assert.ErrorIs(t, failed, tt.err)
+			})
+		})
 	}
 }

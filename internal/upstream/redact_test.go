@@ -92,6 +92,45 @@ func requireHidden(t *testing.T, secret string, encode func(string) string, text
 	}
 }
 
+// Of a secret in a text nothing is left, not even of how its first and last characters were
+// encoded, and nothing around it is taken.
+func TestRedactionIsExact(t *testing.T) {
+	for _, tt := range []struct{ secret, text string }{
+		{"abcdefgh", `%61bcdefg%68`},
+		{"abcdefgh", `%2561bcdefg%2568`},
+		{"abcdefgh", `%252561bcdefg%252568`},
+		{"%bcdefg%", `%25bcdefg%2525`},
+		{"abcdefgh", `\x61bcdefg\x68`},
+		{"abcdefgh", `\\x61bcdefg\\\\x68`},
+		{"abcdefgh", `\u0061bcdefg\u0068`},
+		{"abcdefgh", `\U00000061bcdefg\U00000068`},
+		{"😀bcdefg😀", `\ud83d\ude00bcdefg\ud83d\ude00`},
+		{"😀bcdefg😀", `\\ud83d\\ude00bcdefg\U0001F600`},
+		{"abcdefgh", `&#97;bcdefg&#x68;`},
+		{"abcdefgh", `&amp;#97;bcdefg&amp;amp;#104;`},
+		{`"bcdefg"`, `\"bcdefg\\\"`},
+		{`ab"cdefg`, `ab\"cdefg`},
+		{`abcd\nfgh`, `abcd\\nfgh`},
+		{`\zbcdefg`, `\\zbcdefg`},
+		{"s3cr", "s3crs3cr"},             // One directly after the other.
+		{"&#x61;|xyabcd", "xy&#x61;bcd"}, // Two parts of it, one inside the other.
+		{"abcdefgh", "abcdef"},           // A part that is just long enough.
+	} {
+		assert.Equal(t, "echo: [redacted], sorry", newRedactor(tt.secret).clean("echo: "+tt.text+", sorry"), "%s", tt.text)
+	}
+	assert.Equal(t, "echo: a[redacted]", newRedactor("abcdefgh").clean("echo: aabcdefgh"), "only the second begins it")
+	assert.Equal(t, "echo: abcde, sorry", newRedactor("abcdefgh").clean("echo: abcde, sorry"), "five characters may be chance")
+	assert.Equal(t, "echo: abcdef, sorry", newRedactor("abcdefg").clean("echo: abcdef, sorry"), "a short secret counts as a whole")
+}
+
+// Of Fuuffy's words the engine reads only so many, and shows fewer.
+func TestLongText(t *testing.T) {
+	r := newRedactor("abcdefgh")
+	assert.Equal(t, strings.Repeat("é", maxErrorText), r.clean(strings.Repeat("é", maxErrorText)))
+	assert.Equal(t, strings.Repeat("é", maxErrorText)+"…", r.clean(strings.Repeat("é", maxErrorText+1)))
+	assert.Equal(t, redacted, r.clean(strings.Repeat("abcdefgh", maxReadText/8)+" and more"))
+}
+
 func TestShortSecretIsTakenOutWhole(t *testing.T) {
 	assert.Equal(t, "a [redacted] b", newRedactor("s3cr").clean("a s3cr b"))
 	assert.Equal(t, "a s3c b", newRedactor("s3cr").clean("a s3c b"), "a part of so little says nothing")
@@ -118,7 +157,7 @@ func TestBackslashInTheMiddle(t *testing.T) {
 
 // An entity or an escape may be cut where the text ends.
 func TestTextThatEndsInAnEncoding(t *testing.T) {
-	for _, end := range []string{"&", "&am", "&#3", "&#x2", "&amp;", "&amp;am", "%", "%2", `\`, `\u00`} {
+	for _, end := range []string{"&", "&am", "&#3", "&#x2", "&amp;", "&amp;am", "%", "%2", `\`, `\u00`, `\ud83d`, `\ud83d\`} {
 		text := "this text ends in " + end
 		assert.Equal(t, text, newRedactor(testSecret).clean(text))
 	}

@@ -22,6 +22,9 @@ func TestParseGrant(t *testing.T) {
 	}{
 		"documented":              {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`, Grant{"sk-1", time.Hour, false}, ""},
 		"lower case":              {`{"data": {"access_token": "sk-1", "token_type": "bearer", "expires_in": 3600}}`, Grant{"sk-1", time.Hour, false}, ""},
+		"shortest life":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 10}}`, Grant{"sk-1", 10 * time.Second, false}, ""},
+		"longest life":            {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 2592000}}`, Grant{"sk-1", 30 * 24 * time.Hour, false}, ""},
+		"as long as is read":      {padded(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`, maxBody), Grant{"sk-1", time.Hour, false}, ""},
 		"text":                    {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": "3600"}}`, Grant{"sk-1", time.Hour, false}, ""},
 		"fraction":                {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 59.9}}`, Grant{"sk-1", 59 * time.Second, false}, ""},
 		"absent expiry":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer"}}`, Grant{"sk-1", time.Hour, true}, ""},
@@ -43,13 +46,15 @@ func TestParseGrant(t *testing.T) {
 		"no type":                 {`{"data": {"access_token": "sk-1"}}`, Grant{}, "token_type is not Bearer"},
 		"no life":                 {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 0}}`, Grant{}, "expires_in is less than 10 seconds"},
 		"negative life":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": -1}}`, Grant{}, "expires_in is less than 10 seconds"},
+		"endlessly negative life": {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": "-Inf"}}`, Grant{}, "expires_in is less than 10 seconds"},
+		"a second too long":       {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 2592001}}`, Grant{}, "expires_in is absurdly long"},
 		"absurd life":             {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 1e300}}`, Grant{}, "expires_in is absurdly long"},
 		"life beyond a float":     {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 1e999}}`, Grant{}, "expires_in is absurdly long"},
 		"life is not a number":    {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": "NaN"}}`, Grant{}, "expires_in is not a number of seconds"},
 		"life is a word":          {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": "long"}}`, Grant{}, "expires_in is not a number of seconds"},
 		"life is an object":       {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": {}}}`, Grant{}, "expires_in is not a number of seconds"},
 		"life is an empty string": {`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": ""}}`, Grant{}, "expires_in is not a number of seconds"},
-		"too long to read":        {strings.Repeat(" ", maxBody+1), Grant{}, "the response is longer than 64 KiB"},
+		"longer than is read":     {padded("", maxBody+1), Grant{}, "the response is longer than 64 KiB"},
 		"deep nesting":            {strings.Repeat(`{"data":`, 20000), Grant{}, "the response is longer than 64 KiB"},
 		"nesting":                 {strings.Repeat(`[`, 60000), Grant{}, "the response is not valid JSON"},
 	} {
@@ -68,8 +73,15 @@ func TestContentTypeIsOnlyForTheMessage(t *testing.T) {
 		assert.Empty(t, problem)
 		assert.Equal(t, Grant{"sk-1", time.Minute, false}, got)
 	}
-	_, problem := parseGrant([]byte("<html>"), "text/html; charset=utf-8", newRedactor(testSecret))
-	assert.Equal(t, "the response is text/html instead of JSON; a proxy or gateway may have responded instead of Fuuffy", problem)
+	for contentType, want := range map[string]string{
+		"text/html; charset=utf-8": "the response is text/html instead of JSON; a proxy or gateway may have responded instead of Fuuffy",
+		"application/problem+json": "the response is not valid JSON",
+		"":                         "the response is not valid JSON",
+		"nonsense;;":               "the response is not valid JSON",
+	} {
+		_, problem := parseGrant([]byte("<html>"), contentType, newRedactor(testSecret))
+		assert.Equal(t, want, problem, contentType)
+	}
 }
 
 func TestTokenProblem(t *testing.T) {

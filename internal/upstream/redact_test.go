@@ -102,6 +102,7 @@ func TestRedactionIsExact(t *testing.T) {
 		{"%bcdefg%", `%25bcdefg%2525`},
 		{"abcdefgh", `\x61bcdefg\x68`},
 		{"abcdefgh", `\\x61bcdefg\\\\x68`},
+		{"ébcdefgé", `\xc3\xa9bcdefg\xc3\xa9`},
 		{"abcdefgh", `\u0061bcdefg\u0068`},
 		{"abcdefgh", `\U00000061bcdefg\U00000068`},
 		{"😀bcdefg😀", `\ud83d\ude00bcdefg\ud83d\ude00`},

@@ -53,7 +53,7 @@ func TestTokenRequestOnTheWire(t *testing.T) {
 		fmt.Fprint(w, `{"data": {"access_token": "sk-1", "token_type": "bearer", "expires_in": 3600}}`)
 	}))
 	defer server.Close()
-	c := New(Config{BaseURL: server.URL + "/v1/", Timeout: time.Second, Transport: server.Client().Transport, UserAgent: "test/1"})
+	c := New(Config{BaseURL: server.URL + "/v1/", Timeout: 10 * time.Second, Transport: server.Client().Transport, UserAgent: "test/1"})
 	granted, err := c.RequestToken(t.Context(), testClientID, testSecret)
 	require.NoError(t, err)
 	assert.Equal(t, Grant{AccessToken: "sk-1", ExpiresIn: time.Hour}, granted)

@@ -3,13 +3,16 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -74,46 +77,39 @@ func TestUnusualStatus(t *testing.T) {
 // A body that is cut, too long or endless takes away the explanation, not the class and
 // not Retry-After.
 func TestStatusDecidesWhateverTheBody(t *testing.T) {
-	bodies := map[string]func(http.ResponseWriter, *http.Request){
-		"cut": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "1000")
-			fmt.Fprint(w, `{"error": {"code": "invalid_client", "message": "m"}}`)
-			_ = http.NewResponseController(w).Flush()
-			panic(http.ErrAbortHandler)
+	bodies := map[string]func(context.Context) io.Reader{
+		"cut": func(context.Context) io.Reader {
+			return io.MultiReader(strings.NewReader(`{"error": {"code": "invalid_client", "message": "m"}}`), iotest.ErrReader(io.ErrUnexpectedEOF))
 		},
-		"silent": func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Length", "1000")
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
+		"silent": func(ctx context.Context) io.Reader {
+			reader, writer := io.Pipe()
+			context.AfterFunc(ctx, func() { writer.CloseWithError(ctx.Err()) })
+			return reader
 		},
-		"long": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2*maxBody)) },
+		"long": func(context.Context) io.Reader { return bytes.NewReader(make([]byte, 2*maxBody)) },
 	}
 	for status, want := range map[int]Failure{300: Rejected, 400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 408: Unavailable, 429: RateLimited, 500: Unavailable, 503: Unavailable} {
-		for name, write := range bodies {
+		for name, body := range bodies {
 			t.Run(fmt.Sprint(status, " ", name), func(t *testing.T) {
-				t.Parallel()
-				requests := 0
-				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					requests++
-					w.Header().Set("Retry-After", "600")
-					w.WriteHeader(status)
-					write(w, r)
-				}))
-				server.Config.ErrorLog = discardLog
-				server.StartTLS()
-				defer server.Close()
-				failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: 300 * time.Millisecond, Transport: server.Client().Transport}))
-				assert.Equal(t, want, failed.Failure)
-				assert.Equal(t, status, failed.Status)
-				if status >= 400 {
-					assert.Equal(t, noExplanation, failed.Message)
-				} else {
-					assert.Contains(t, failed.Message, "redirect")
-				}
-				if want != Rejected {
-					assert.Equal(t, 10*time.Minute, failed.RetryAfter)
-				}
-				assert.Equal(t, 1, requests, "Fuuffy asked to be left alone")
+				synctest.Test(t, func(t *testing.T) {
+					requests := 0
+					transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+						requests++
+						return &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"600"}}, Body: io.NopCloser(body(r.Context())), Request: r}, nil
+					})
+					failed := requireFailed(t, New(Config{BaseURL: "https://gateway.example.com", Timeout: time.Second, Transport: transport}))
+					assert.Equal(t, want, failed.Failure)
+					assert.Equal(t, status, failed.Status)
+					if status >= 400 {
+						assert.Equal(t, noExplanation, failed.Message)
+					} else {
+						assert.Contains(t, failed.Message, "redirect")
+					}
+					if want != Rejected {
+						assert.Equal(t, 10*time.Minute, failed.RetryAfter)
+					}
+					assert.Equal(t, 1, requests, "Fuuffy asked to be left alone")
+				})
 			})
 		}
 	}

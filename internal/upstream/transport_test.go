@@ -125,13 +125,13 @@ func TestOldTLSIsRefused(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("the secret was sent over TLS 1.1")
 	}))
-	server.Config.ErrorLog = discardLog
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = oldTLS
 	server.StartTLS()
 	defer server.Close()
 	transport, err := NewTransport(certificatePEM(server.Certificate()))
 	require.NoError(t, err)
-	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: time.Second, Transport: transport, UserAgent: "test/1"}))
+	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: 10 * time.Second, Transport: transport, UserAgent: "test/1"}))
 	assert.Contains(t, failed.Error(), "protocol version")
 }
 
@@ -150,12 +150,10 @@ func TestTransportBounds(t *testing.T) {
 	defer server.Close()
 	transport, err = NewTransport(certificatePEM(server.Certificate()))
 	assert.NoError(t, err)
-	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: time.Second, Transport: transport}))
+	failed := requireFailed(t, New(Config{BaseURL: server.URL, Timeout: 10 * time.Second, Transport: transport}))
 	assert.Equal(t, Unavailable, failed.Failure)
 	assert.Contains(t, failed.Message, "header")
 }
-
-var discardLog = log.New(io.Discard, "", 0)
 
 // oldTLS is a server's configuration that no client should accept today.
 var oldTLS = &tls.Config{MinVersion: tls.VersionTLS11, MaxVersion: tls.VersionTLS11}

@@ -63,12 +63,12 @@ func TestWhatARejectionProves(t *testing.T) {
 }
 
 // RFC 9110 §15: a status out of range counts as a server error. An informational one is
-// no answer.
+// no answer, and what follows it is not read.
 func TestUnusualStatus(t *testing.T) {
 	for status, want := range map[int]Failure{0: Unavailable, 99: Unavailable, 100: Malformed, 101: Malformed, 199: Malformed, 600: Unavailable, 999: Unavailable} {
 		c := New(Config{BaseURL: "https://gateway.example.com/v1", Timeout: time.Second,
 			Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
-				return &http.Response{StatusCode: status, Body: http.NoBody, Request: r}, nil
+				return &http.Response{StatusCode: status, Body: io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF)), Request: r}, nil
 			})})
 		synctest.Test(t, func(t *testing.T) { assert.Equal(t, want, requireFailed(t, c).Failure, "status %d", status) })
 	}

@@ -228,6 +228,8 @@ func TestUnrevokedClients(t *testing.T) {
 		assert.Len(t, m.write("rotate-root/revoked", "client_id", testClientID).Warnings, 1, "it was not listed")
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", nil)
 		assert.Contains(t, text, "client_id is missing")
+		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", "shop 1"))
+		assert.Contains(t, text, "client_id has white space")
 	})
 }
 
@@ -268,7 +270,7 @@ func TestUnrevokedListIsBounded(t *testing.T) {
 	}
 	assert.NotContains(t, m.rotation()["unrevoked"], "shop-100")
 	assert.Len(t, strings.Split(m.rotation()["unrevoked"].(string), "\n"), maxUnrevoked)
-	assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full"))
+	assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full; the oldest was dropped: mount=fuuffy/ client_id=shop-100"))
 }
 
 func TestCheck(t *testing.T) {
@@ -566,6 +568,41 @@ func TestRepeatedSteps(t *testing.T) {
 	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	assert.Contains(t, text, "nothing to roll back")
 	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "nothing was staged")
+}
+
+// A repeated emergency tests the credentials again, and that is all.
+func TestRepeatedEmergency(t *testing.T) {
+	m := newRotatingMount(t, stateCompromised)
+	before, requests := m.rotation(), m.requests()
+	again := m.write("rotate-root", "client_id", newClientID, "client_secret", newSecret, "compromised", true)
+	assert.Contains(t, again.Warnings, "these credentials are already promoted; the engine only tested them again")
+	assert.Equal(t, before, m.rotation())
+	assert.Equal(t, requests+1, m.requests())
+}
+
+// Clients that somebody ticks off between a step and its repetition change nothing, however
+// many they are. Once they have pushed the step out of the history, it can't be repeated.
+func TestRepeatedStepAfterTicks(t *testing.T) {
+	m := newRotatingMount(t, stateIdle)
+	for i := range maxHistory {
+		id := fmt.Sprintf("shop-%d", 100+i)
+		m.sandbox.CreateClient(id, newSecret)
+		m.write("rotate-root", "client_id", id, "client_secret", newSecret)
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+	}
+	m.stage()
+	m.promote()
+	m.sandbox.RevokeClient(testClientID)
+	m.write("rotate-root/complete")
+	for i := range maxHistory {
+		assert.Contains(t, m.write("rotate-root/complete").Warnings, "this step was already taken; nothing was changed")
+		m.write("rotate-root/revoked", "client_id", fmt.Sprintf("shop-%d", 100+i))
+	}
+	assert.NotContains(t, m.rotation()["history"], "completed")
+	for _, step := range []string{"complete", "rollback"} {
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+step, nil)
+		assert.Contains(t, text, "no rotation is in progress")
+	}
 }
 
 func TestEmergencyTellsOfAgents(t *testing.T) {

@@ -104,6 +104,7 @@ func TestRotationSteps(t *testing.T) {
 		"stage third":        {logical.UpdateOperation, "rotate-root", third},
 		"compromised":        {logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)},
 		"third, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)},
+		"first, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true)},
 		"promote":            {logical.UpdateOperation, "rotate-root/promote", nil},
 		"complete":           {logical.UpdateOperation, "rotate-root/complete", nil},
 		"force":              {logical.UpdateOperation, "rotate-root/complete", pairs("force", true, "compromised_client_id", testClientID)},
@@ -120,6 +121,7 @@ func TestRotationSteps(t *testing.T) {
 		"stage third":        {"idle": "staged", "staged": "client shop-2 is already staged", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "client shop-1 still works", "compromised": "client shop-1 still works"},
+		"first, compromised": {"idle": "already in force", "staged": "already in force", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
 		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"complete":           {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
 		"force":              {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "idle", "compromised": "idle"},
@@ -234,6 +236,7 @@ func TestStageInput(t *testing.T) {
 	}{
 		"nothing":       {nil, "2. vault write fuuffy/rotate-root client_id=… client_secret=-"},
 		"no secret":     {pairs("client_id", newClientID), "both needed"},
+		"no client":     {pairs("client_secret", newSecret), "both needed"},
 		"unknown field": {m.newPair("compromized", true), "unknown field compromized"},
 		"white space":   {pairs("client_id", "shop 2", "client_secret", newSecret), "client_id has white space"},
 		"map":           {pairs("client_id", newClientID, "client_secret", pairs("a", newSecret)), "client_secret must be a string"},
@@ -260,6 +263,14 @@ func TestRotationBeforeConfig(t *testing.T) {
 	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation} {
 		_, text := m.refused(operation, "rotate-root", m.newPair())
 		assert.Contains(t, text, "no Fuuffy credentials yet")
+	}
+	for _, step := range []string{"promote", "rollback", "complete", "check", "revoked"} {
+		var data map[string]any
+		if step == "revoked" {
+			data = pairs("client_id", testClientID)
+		}
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+step, data)
+		assert.Contains(t, text, "no Fuuffy credentials yet", step)
 	}
 }
 
@@ -385,6 +396,13 @@ func TestFallbackIsSeen(t *testing.T) {
 
 		m.restart()
 		assert.Equal(t, token, m.readToken(), "a token of the fallback survives a restart")
+		requests := m.requests()
+		for range 40 {
+			time.Sleep(time.Minute)
+			m.read()
+			synctest.Wait()
+		}
+		assert.Equal(t, requests, m.requests(), "there is no better token, so nobody requests one before its window")
 
 		// Rolling back keeps it, since it is of the credentials in force then.
 		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
@@ -643,6 +661,48 @@ func TestCheckGivesUpWithItsCaller(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		assert.Equal(t, 2, m.requests(), "the reader's, and that of the check")
 	})
+}
+
+// Whoever gives up while Fuuffy takes its time has changed nothing, and nobody has learned
+// anything of Fuuffy.
+func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state, path string
+		slow        string // the client whose requests Fuuffy takes its time for
+		newDead     bool
+	}{
+		"check":                 {state: stateIdle, path: "rotate-root/check", slow: testClientID},
+		"check of the fallback": {state: statePromoted, path: "rotate-root/check", slow: testClientID, newDead: true},
+		"promote":               {state: stateStaged, path: "rotate-root/promote", slow: newClientID},
+		"complete":              {state: statePromoted, path: "rotate-root/complete", slow: testClientID},
+		"rollback":              {state: statePromoted, path: "rotate-root/rollback", slow: testClientID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, tt.state)
+				token := m.readToken()
+				if tt.newDead {
+					m.sandbox.RevokeClient(newClientID)
+				}
+				before := m.rotation()
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: tt.slow})
+				m.log.reset()
+				m.events.take()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := m.handle(ctx, logical.UpdateOperation, tt.path, nil)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+
+				for _, field := range []string{"state", "client_id", "history", "fallback_active"} {
+					assert.Equal(t, before[field], m.rotation()[field], field)
+				}
+				assert.Equal(t, "ok", m.status()["upstream_state"])
+				assert.True(t, m.readToken() == token)
+				assert.Zero(t, m.log.count("[WARN]")+m.log.count("[ERROR]"), m.log.String())
+				assert.Empty(t, m.events.take())
+			})
+		})
+	}
 }
 
 // The token that a check gets is served and stored if there is no better one, and else

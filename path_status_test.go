@@ -159,6 +159,17 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
+// The histogram has how long Fuuffy took.
+func TestMetricsOfTheDuration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetFault(slowAnswer)
+		m.read()
+		duration := m.metrics()["fuuffy_token_request_duration_seconds"].GetMetric()[0].GetHistogram()
+		assert.InDelta(t, slowAnswer.Delay.Seconds(), duration.GetSampleSum(), 0.1)
+	})
+}
+
 func TestMetricsOfWaitingReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)

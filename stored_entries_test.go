@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // A config of a newer version of the plugin is called that, whatever that version made
@@ -137,4 +139,43 @@ func TestDamagedToken(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A stored token that can't be read costs a request, and the log says why, without a word of
+// the entry.
+func TestUnreadableTokenIsLogged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(*mount)
+		want  string
+	}{
+		"storage fails": {func(m *mount) { m.storage.failing(failAll("get", tokenKey)) }, "read the stored token: storage is broken"},
+		"cut":           {func(m *mount) { m.put(tokenKey, `{"format": 1, "access_token": "sk-planted`) }, "decode the stored token: the entry is damaged"},
+		"wrong type":    {func(m *mount) { m.put(tokenKey, `{"format": 1, "access_token": ["sk-planted"]}`) }, "decode the stored token: the entry is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				tt.spoil(m)
+				m.restart()
+				assert.NotZero(t, m.log.count("could not use the stored access token"))
+				assert.NotZero(t, m.log.count(tt.want))
+				assert.Zero(t, m.log.count("sk-planted"), "the log quotes the entry")
+				assert.False(t, m.readToken() == token)
+				assert.Equal(t, 2, m.requests())
+			})
+		})
+	}
+}
+
+// The longest life that the engine believes is one that it believes after a restart too.
+func TestTokenOfTheLongestLifeIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(upstream.MaxTokenLife)
+		token := m.readToken()
+		m.restart()
+		assert.True(t, m.readToken() == token)
+		assert.Equal(t, 1, m.requests())
+	})
 }

@@ -225,7 +225,7 @@ func TestUnrevokedClients(t *testing.T) {
 		m.write("rotate-root/revoked", "client_id", testClientID)
 		assert.Nil(t, m.rotation()["unrevoked"])
 		assert.Equal(t, "ok", m.status()["health"])
-		assert.Len(t, m.write("rotate-root/revoked", "client_id", testClientID).Warnings, 1, "it was not listed")
+		assert.Equal(t, []string{"this client is not on the list of unrevoked clients; nothing was changed"}, m.write("rotate-root/revoked", "client_id", testClientID).Warnings)
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", nil)
 		assert.Contains(t, text, "client_id is missing")
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", "shop 1"))
@@ -501,8 +501,13 @@ func TestAdviceAfterACheck(t *testing.T) {
 			if tt.otherDead {
 				m.sandbox.RevokeClient(other)
 			}
-			next := m.write("rotate-root/check").Data["next_step"]
+			data := m.write("rotate-root/check").Data
+			next := data["next_step"]
 			assert.Contains(t, next, tt.want)
+			if tt.currentDead && (tt.otherDead || tt.state != statePromoted) {
+				assert.Equal(t, "rejected", m.status()["upstream_state"])
+				assert.Zero(t, m.log.count("falling back"), "there is nothing to fall back to")
+			}
 			assert.Equal(t, next, m.status()["next_step"])
 			assert.Equal(t, next, m.rotation()["next_step"])
 		})
@@ -568,6 +573,47 @@ func TestRepeatedSteps(t *testing.T) {
 	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	assert.Contains(t, text, "nothing to roll back")
 	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "nothing was staged")
+}
+
+// A step that has nothing to do does nothing: it writes no storage, and nobody hears of it.
+func TestStepsThatChangeNothing(t *testing.T) {
+	complete := func(m *mount) {
+		m.sandbox.RevokeClient(testClientID)
+		m.write("rotate-root/complete")
+	}
+	for name, tt := range map[string]struct {
+		state  string
+		before func(*mount)
+		step   func(*mount)
+		name   string
+	}{
+		"stage again":        {stateStaged, nil, func(m *mount) { m.stage() }, "stage"},
+		"stage the promoted": {statePromoted, nil, func(m *mount) { m.stage() }, "stage"},
+		"promote again":      {statePromoted, nil, func(m *mount) { m.promote() }, "promote"},
+		"complete again":     {statePromoted, complete, func(m *mount) { m.write("rotate-root/complete") }, "complete"},
+		"rollback again":     {statePromoted, func(m *mount) { m.write("rotate-root/rollback") }, func(m *mount) { m.write("rotate-root/rollback") }, "rollback"},
+		"discard nothing":    {stateIdle, nil, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "discard"},
+		"not unrevoked":      {stateIdle, nil, func(m *mount) { m.write("rotate-root/revoked", "client_id", "shop-9") }, "revoked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newRotatingMount(t, tt.state)
+			if tt.before != nil {
+				tt.before(m)
+			}
+			storage := m.useFaultyStorage()
+			before, history := storage.stored(t, configKey), m.rotation()["history"]
+			counted := m.b.metrics.steps.WithLabelValues(tt.name)
+			steps := count(counted)
+			m.log.reset()
+			m.events.take()
+			tt.step(m)
+			assert.True(t, storage.stored(t, configKey) == before, "nothing was stored")
+			assert.Equal(t, history, m.rotation()["history"])
+			assert.Equal(t, steps, count(counted))
+			assert.Zero(t, m.log.count("rotation of the credentials"))
+			assert.Empty(t, m.events.take())
+		})
+	}
 }
 
 // A repeated emergency tests the credentials again, and that is all.

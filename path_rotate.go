@@ -48,12 +48,11 @@ func (b *backend) pathRotate() *framework.Path {
 
 // pathRotateStep is a step that takes no fields.
 func (b *backend) pathRotateStep(name string, callback framework.OperationFunc, synopsis string) *framework.Path {
-	synopsis = strings.TrimSpace(synopsis)
 	return &framework.Path{
 		Pattern:         rotatePath + "/" + name,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "rotation"},
 		Operations:      map[logical.Operation]framework.OperationHandler{logical.UpdateOperation: b.rotationStep(callback, name, synopsis)},
-		HelpSynopsis:    synopsis,
+		HelpSynopsis:    strings.TrimSpace(synopsis),
 		HelpDescription: strings.TrimSpace(rotateDescription),
 	}
 }

@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -309,7 +310,10 @@ func TestCompromisedWhilePromoted(t *testing.T) {
 		m.sandbox.CreateClient(newClientID, newSecret)
 		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
 		assert.Equal(t, newClientID, m.servedClientID(), "the token of the old ones is dropped at once")
-		assert.Equal(t, true, m.rotation()["compromised"])
+		status := m.rotation()
+		assert.Equal(t, true, status["compromised"])
+		assert.Equal(t, "2000-01-01T00:01:00Z shop-1 (compromised)", status["unrevoked"])
+		assert.True(t, strings.HasSuffix(status["history"].(string), "2000-01-01T00:01:00Z staged shop-2 (shop-1 is compromised)"), "%v", status["history"])
 	})
 }
 
@@ -331,11 +335,71 @@ func TestBothClientsRevoked(t *testing.T) {
 			assert.Equal(t, "shop-3", m.servedClientID())
 			assert.Equal(t, "promoted", status["state"])
 			assert.Equal(t, newClientID, status["previous_client_id"])
+			assert.True(t, strings.HasSuffix(status["unrevoked"].(string), " shop-2 (compromised)"), "%v", status["unrevoked"])
+			assert.NotContains(t, status["unrevoked"], testClientID, "it is proved to be dead")
 
 			assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
 			assert.Contains(t, m.rotation()["history"], "completed shop-2 (revoked: shop-1)")
 		})
 	}
+}
+
+// An emergency in the middle of a rotation leads on only over a dead client. The refusal says
+// how, and offers the way back where there is one.
+func TestEmergencyOverALivingClient(t *testing.T) {
+	for state, back := range map[string]bool{statePromoted: true, stateCompromised: false} {
+		t.Run(state, func(t *testing.T) {
+			m := newRotatingMount(t, state)
+			m.sandbox.CreateClient("shop-3", "third-secret")
+			_, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
+			assert.Contains(t, text, "client shop-1 still works, so nothing was changed: revoke it in the Fuuffy dashboard, and repeat this command")
+			assert.Equal(t, back, strings.Contains(text, "Or roll back to it: vault write -f fuuffy/rotate-root/rollback"), text)
+		})
+	}
+}
+
+// An emergency drops what was staged, unless that is what it puts in force.
+func TestEmergencyWhileStaged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		id, secret string
+		discards   bool
+	}{
+		"the staged client": {newClientID, newSecret, false},
+		"another client":    {"shop-3", "third-secret", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newRotatingMount(t, stateStaged)
+			m.sandbox.CreateClient("shop-3", "third-secret")
+			resp := m.write("rotate-root", "client_id", tt.id, "client_secret", tt.secret, "compromised", true)
+			assert.Equal(t, tt.id, resp.Data["client_id"])
+			assert.NotContains(t, resp.Data, "staged_client_id")
+			assert.Equal(t, tt.discards, slices.Contains(resp.Warnings, "the engine discarded client shop-2, which was staged"), "%v", resp.Warnings)
+			assert.Equal(t, tt.discards, strings.Contains(resp.Data["unrevoked"].(string), "shop-2 (discarded)"))
+		})
+	}
+}
+
+// The 90 days begin when credentials come into force, not when they are staged.
+func TestAgeBeginsWithPromotion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateStaged)
+		time.Sleep(10 * 24 * time.Hour)
+		status := m.promote().Data
+		assert.Equal(t, timestamp(time.Now()), status["last_rotated"])
+		assert.Equal(t, status["promoted_at"], status["last_rotated"])
+		assert.EqualValues(t, 90, status["days_left"])
+	})
+}
+
+// An outage says nothing about the client that was tried during it.
+func TestPromoteDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateStaged)
+		m.sandbox.SetFault(faultUnavailable)
+		m.refused(logical.UpdateOperation, "rotate-root/promote", nil)
+		m.sandbox.ClearFault()
+		assert.Contains(t, m.rotation()["next_step"], "Promote client shop-2")
+	})
 }
 
 // While promoted, the old credentials step in if the new ones are rejected, and
@@ -364,7 +428,8 @@ func TestFallback(t *testing.T) {
 				m.do(logical.DeleteOperation, "token", nil)
 				before := m.requests()
 				if tt.want == "" {
-					m.refused(logical.ReadOperation, "token", nil)
+					_, text := m.refused(logical.ReadOperation, "token", nil)
+					assert.Equal(t, tt.requests == 2, strings.Contains(text, "the previous client shop-1 gets no token either"), text)
 					assert.Equal(t, before+tt.requests, m.requests())
 					assert.Equal(t, false, m.rotation()["fallback_active"])
 					return
@@ -661,6 +726,36 @@ func TestCheckGivesUpWithItsCaller(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		assert.Equal(t, 2, m.requests(), "the reader's, and that of the check")
 	})
+}
+
+// A configuration can be deleted while a check or a step is on its way. Its answer then says
+// so.
+func TestStepOvertakenByADelete(t *testing.T) {
+	for name, step := range map[string]struct {
+		path string
+		data map[string]any
+	}{
+		"check": {"rotate-root/check", nil},
+		"stage": {"rotate-root", (&mount{}).newPair()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, stateIdle)
+				release := m.sandbox.Hold()
+				answer := make(chan string)
+				go func() {
+					_, text := m.refused(logical.UpdateOperation, step.path, step.data)
+					answer <- text
+				}()
+				synctest.Wait()
+				m.do(logical.DeleteOperation, "config", nil)
+				release()
+				text := <-answer
+				assert.True(t, strings.Contains(text, "no Fuuffy credentials yet") || strings.Contains(text, "somebody else changed the configuration"), text)
+				assert.Equal(t, "not configured", m.status()["health"])
+			})
+		})
+	}
 }
 
 // Whoever gives up while Fuuffy takes its time has changed nothing, and nobody has learned

@@ -121,7 +121,6 @@ func (r *rotation) stagePair(pair credentials, now time.Time) {
 func stageOverPromoted(c storedConfig, pair credentials, now time.Time) transition {
 	forgotten, compromised := c.Rotation.Previous, c.Rotation.Compromised
 	c.Rotation.tickOff(forgotten.ClientID)
-	c.Rotation.end()
 	c.Rotation.note(rotationRecord{Step: "completed", At: now, ClientID: c.Current.ClientID, Detail: "revoked: " + forgotten.ClientID})
 	c.Rotation.stagePair(pair, now)
 	t := promoteCompromised(c, now)

@@ -53,6 +53,21 @@ func TestTokenOfTenSecondsIsServed(t *testing.T) {
 	}
 }
 
+// Fuuffy need not say how long a token lives. The engine then takes the documented hour, and
+// says so in the log.
+func TestTokenWithoutAnExpiry(t *testing.T) {
+	for _, says := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newConfiguredMount(t)
+			if !says {
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: `{"data": {"access_token": "sk-endless", "token_type": "Bearer"}}`})
+			}
+			assert.Equal(t, time.Now().Add(time.Hour).UTC().Format(time.RFC3339), m.read().Data["expires_at"])
+			assert.Equal(t, !says, m.log.count("Fuuffy didn't say how long the access token lives; assuming the documented time") == 1)
+		})
+	}
+}
+
 // refusedToken reads a token that must be refused. It does not show one that was not.
 func (m *mount) refusedToken() (int, string) {
 	m.t.Helper()

@@ -171,6 +171,7 @@ func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		former := m.readToken()
+		assert.Zero(t, m.log.count("could not remove the former access token"), "there was none")
 		storage := m.useFaultyStorage()
 		storage.set("delete", "token", fails)
 		m.sandbox.CreateClient(successorID, successorSecret)
@@ -180,6 +181,21 @@ func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
 		m.restart()
 		assert.False(t, m.readToken() == former)
 		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
+	})
+}
+
+// The token that proves new credentials is saved over the old one, which needs no deletion.
+func TestProofReplacesTheFormerToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		former := m.readToken()
+		m.useFaultyStorage().set("delete", "token", fails)
+		m.sandbox.CreateClient(successorID, successorSecret)
+		m.do(logical.UpdateOperation, "config", pairs("client_id", successorID, "client_secret", successorSecret))
+		assert.Zero(t, m.log.count("could not remove"))
+		m.restart()
+		assert.False(t, m.readToken() == former)
+		assert.Equal(t, 2, m.requests(), "the proof is served, after a restart too")
 	})
 }
 

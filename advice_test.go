@@ -540,6 +540,24 @@ func TestCredentialsCreated(t *testing.T) {
 	})
 }
 
+// A date can leave the last year while Fuuffy tests the credentials. The write is then refused
+// as a whole.
+func TestDateThatAgesDuringTheTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		before := m.readConfig()
+		m.sandbox.SetFault(slowAnswer)
+		_, text := m.refused(logical.UpdateOperation, "config", m.newPair("credentials_created", time.Now().AddDate(-1, 0, 0).Format(time.RFC3339)))
+		assert.Contains(t, text, "credentials_created must be within the last year")
+		assert.Equal(t, 2, m.requests(), "the credentials were tested")
+		for range 2 {
+			assert.Equal(t, before, m.readConfig())
+			assert.Equal(t, testClientID, m.servedClientID())
+			m.restart()
+		}
+	})
+}
+
 func TestFractionOfASecondIsRefused(t *testing.T) {
 	m := newMount(t)
 	m.configure()

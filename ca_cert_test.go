@@ -4,9 +4,11 @@ package fuuffy
 
 import (
 	"encoding/pem"
+	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -71,4 +73,40 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With a damaged certificate in storage nothing can be tested, so nothing changes, not even by
+// a step that needs no test. Who writes the certificate again gets the mount going.
+func TestDamagedStoredCACert(t *testing.T) {
+	m := newRotatingMount(t, stateStaged)
+	damage := func() string {
+		stored, err := loadConfig(t.Context(), m.storage)
+		require.NoError(t, err)
+		stored.Endpoint.CACert = "damaged"
+		require.NoError(t, saveConfig(t.Context(), m.storage, stored))
+		m.startWith(func(*logical.BackendConfig) {})
+		return m.useFaultyStorage().stored(t, configKey)
+	}
+	damaged := damage()
+	for _, r := range []adviceRequest{
+		{logical.ReadOperation, "token", nil},
+		{logical.ReadOperation, "status", nil},
+		{logical.ReadOperation, "rotate-root", nil},
+		{logical.UpdateOperation, "rotate-root", m.newPair()},
+		{logical.UpdateOperation, "rotate-root/promote", nil},
+		{logical.UpdateOperation, "rotate-root/check", nil},
+		{logical.DeleteOperation, "rotate-root", nil},
+		{logical.UpdateOperation, "config", pairs("stale_if_error", true)},
+	} {
+		status, text := m.refused(r.operation, r.path, r.data)
+		assert.Equal(t, http.StatusInternalServerError, status, "%s %s", r.operation, r.path)
+		assert.Contains(t, text, "no certificate in it", "%s %s", r.operation, r.path)
+	}
+	assert.True(t, m.useFaultyStorage().stored(t, configKey) == damaged, "nothing was stored")
+
+	m.useSandbox()
+	m.do(logical.DeleteOperation, "rotate-root", nil)
+	damage()
+	m.write("config", "ca_cert", newAuthority(t), "client_secret", testSecret, "verify_connection", false)
+	assert.Equal(t, "ok", m.status()["upstream_state"])
 }

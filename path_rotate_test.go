@@ -758,6 +758,62 @@ func TestStepOvertakenByADelete(t *testing.T) {
 	}
 }
 
+// deletingSender deletes the config when a step's event arrives.
+type deletingSender struct{ m *mount }
+
+// SendEvent is part of logical.EventSender.
+func (s deletingSender) SendEvent(_ context.Context, kind logical.EventType, _ *logical.EventData) error {
+	if strings.HasPrefix(string(kind), "fuuffy/rotate-root") {
+		s.m.do(logical.DeleteOperation, "config", pairs("force", true))
+	}
+	return nil
+}
+
+// A step can succeed on a mount whose config is deleted before the step's answer is made.
+func TestAnswerOvertakenByADelete(t *testing.T) {
+	m := newMount(t)
+	m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = deletingSender{m} })
+	m.useSandbox()
+	m.configure()
+	m.sandbox.CreateClient(newClientID, newSecret)
+	_, text := m.refused(logical.UpdateOperation, "rotate-root", m.newPair())
+	assert.Contains(t, text, "no Fuuffy credentials yet")
+}
+
+// Operators who mistype secrets at the same time, for as long as they like: what the engine
+// remembers of them stays small, and it doesn't forget what it knows of the mount's own
+// clients for the first of them.
+func TestRejectedPairsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		m.write("rotate-root/check")
+		const known = 2
+		mistype := func(times int) {
+			release := m.sandbox.Hold()
+			var operators sync.WaitGroup
+			for range times {
+				operators.Go(func() {
+					_, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "wrong", "compromised", true))
+					assert.Contains(t, text, "the engine tested client shop-3 first")
+					m.rotation()
+				})
+			}
+			synctest.Wait()
+			release()
+			operators.Wait()
+		}
+		mistype(maxPairRecords - known)
+		m.loseToken()
+		m.read()
+		assert.Contains(t, m.rotation()["next_step"], "Fuuffy rejects client shop-1, so finish")
+		for range 10 {
+			mistype(10)
+			assert.LessOrEqual(t, len(m.b.pairs.pairs), maxPairRecords)
+		}
+	})
+}
+
 // Whoever gives up while Fuuffy takes its time has changed nothing, and nobody has learned
 // anything of Fuuffy.
 func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {

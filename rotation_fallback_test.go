@@ -212,6 +212,23 @@ func TestCheckFindsTheFallback(t *testing.T) {
 	})
 }
 
+// A check that can't reach Fuuffy for the new client doesn't serve a token of the old one.
+func TestCheckDuringAnOutageIsNoFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		token := m.readToken()
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable, ClientID: newClientID})
+		data := m.write("rotate-root/check").Data
+		assert.Contains(t, data["current"], "could not be found out")
+		assert.Equal(t, "works", data["previous"])
+		status := m.status()
+		assert.Equal(t, "unavailable", status["upstream_state"])
+		assert.Equal(t, false, status["fallback_active"])
+		assert.Zero(t, m.log.count("falling back"))
+		assert.True(t, m.readToken() == token)
+	})
+}
+
 // A fallback is told of when it begins, whether or not the new client had got a token
 // before, and not with each token that follows.
 func TestFallbackIsToldOnce(t *testing.T) {

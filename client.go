@@ -177,11 +177,10 @@ func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
 	if o.Early {
 		c.b.metrics.early.Inc()
 	}
-	if failure, ok := errors.AsType[*upstream.Error](o.Err); ok {
-		c.b.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
-		return
-	}
+	failure, failed := errors.AsType[*upstream.Error](o.Err)
 	switch {
+	case failed:
+		c.b.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
 	case o.Err != nil:
 	case o.Replaced:
 		c.b.notifyToken(ctx, tokenEvent{kind: "issue", operation: "replace", modified: true}, "client_id", c.Current.ClientID)

@@ -256,7 +256,8 @@ func TestStageInput(t *testing.T) {
 		assert.Contains(t, text, "unknown field forse")
 	}
 	resp := m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID+" ", "client_secret", newSecret+"\n"))
-	assert.Len(t, resp.Warnings, 1, "one newline at the end is nobody's mistake")
+	require.Len(t, resp.Warnings, 1, "one newline at the end is nobody's mistake")
+	assert.Contains(t, resp.Warnings[0], "client_id")
 }
 
 func TestRotationBeforeConfig(t *testing.T) {
@@ -399,6 +400,18 @@ func TestPromoteDuringAnOutage(t *testing.T) {
 		m.refused(logical.UpdateOperation, "rotate-root/promote", nil)
 		m.sandbox.ClearFault()
 		assert.Contains(t, m.rotation()["next_step"], "Promote client shop-2")
+	})
+}
+
+// What the engine knows of a client is what Fuuffy said last.
+func TestStagedClientWorksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateStaged)
+		m.sandbox.RevokeClient(newClientID)
+		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Fuuffy rejects the staged client shop-2")
+		m.sandbox.CreateClient(newClientID, newSecret)
+		time.Sleep(checkInterval)
+		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Promote client shop-2")
 	})
 }
 
@@ -663,6 +676,23 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 	}
 }
 
+// Two rotations can pass while a node doesn't look. Its token then belongs to a client that is
+// neither in force nor the previous one, and is not served again.
+func TestInvalidateAfterTwoRotations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateIdle)
+		old := m.readToken()
+		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
+		other.start()
+		other.rotateTo(statePromoted)
+		other.write("rotate-root/complete", "force", true)
+		other.promoteSuccessor()
+		m.b.InvalidateKey(t.Context(), configKey)
+		assert.NotEqual(t, old, m.readToken())
+		assert.Equal(t, successorID, m.servedClientID())
+	})
+}
+
 // Two hundred readers during a rotation with a slow Fuuffy: none fails, none
 // waits, and no token of erased credentials is served afterwards.
 func TestReadersDuringARotation(t *testing.T) {
@@ -807,9 +837,10 @@ func TestRejectedPairsAreForgotten(t *testing.T) {
 		m.loseToken()
 		m.read()
 		assert.Contains(t, m.rotation()["next_step"], "Fuuffy rejects client shop-1, so finish")
-		for range 10 {
-			mistype(10)
+		mistype(100)
+		for range 2 * maxPairRecords {
 			assert.LessOrEqual(t, len(m.b.pairs.pairs), maxPairRecords)
+			mistype(1)
 		}
 	})
 }
@@ -854,6 +885,28 @@ func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The caller of a check can give up when the engine has learned about the client in force, but
+// not about the staged one. That is no failure of Fuuffy.
+func TestCallerGivesUpLateInACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateStaged)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: newClientID})
+		for range 20 { // Whether the answer is an error is chance.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			resp, err := m.handle(ctx, logical.UpdateOperation, "rotate-root/check", nil)
+			cancel()
+			if err == nil {
+				assert.Equal(t, "works", resp.Data["current"])
+				assert.Contains(t, resp.Data["staged"], "could not be found out")
+			} else {
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+			assert.Equal(t, "ok", m.status()["health"])
+			time.Sleep(checkInterval)
+		}
+	})
 }
 
 // The token that a check gets is served and stored if there is no better one, and else

@@ -3,6 +3,8 @@
 package fuuffy
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -27,6 +29,22 @@ func TestPathsExplainThemselves(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The documents mark as required what a write can't do without.
+func TestRequiredFields(t *testing.T) {
+	found := map[string][]string{}
+	for _, path := range newMount(t).b.Paths {
+		for _, name := range slices.Sorted(maps.Keys(path.Fields)) {
+			if path.Fields[name].Required {
+				found[path.Pattern] = append(found[path.Pattern], name)
+			}
+		}
+	}
+	assert.Equal(t, map[string][]string{
+		"rotate-root":         {"client_id", "client_secret"},
+		"rotate-root/revoked": {"client_id"},
+	}, found)
 }
 
 func TestSpecialPaths(t *testing.T) {

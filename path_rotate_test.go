@@ -260,6 +260,24 @@ func TestStageInput(t *testing.T) {
 	assert.Contains(t, resp.Warnings[0], "client_id")
 }
 
+// A refused step doesn't touch a token request that readers wait for.
+func TestRefusedStepDisturbsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		release := m.sandbox.Hold()
+		read := make(chan string)
+		go func() { read <- m.readToken() }()
+		synctest.Wait()
+		for _, step := range []string{"promote", "complete", "rollback"} {
+			m.refused(logical.UpdateOperation, "rotate-root/"+step, nil)
+		}
+		m.refused(logical.UpdateOperation, "config", pairs("client_id", newClientID))
+		release()
+		assert.True(t, m.sandbox.TokenAlive(<-read))
+		assert.Equal(t, 1, m.requests())
+	})
+}
+
 func TestRotationBeforeConfig(t *testing.T) {
 	m := newMount(t)
 	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation} {

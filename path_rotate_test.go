@@ -224,6 +224,7 @@ func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, text, "Nothing was changed: the engine tested client shop-2 first")
 		assert.Contains(t, text, "invalid_client")
+		assert.Contains(t, text, "Usual causes: a mistyped", "the mount's own clients are well")
 		assert.Equal(t, "idle", m.rotation()["state"])
 		assert.Equal(t, old, m.readToken())
 	}

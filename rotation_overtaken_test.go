@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// A refused step doesn't touch a token request that readers wait for.
+func TestRefusedStepDisturbsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		release := m.sandbox.Hold()
+		read := make(chan string)
+		go func() { read <- m.readToken() }()
+		synctest.Wait()
+		for _, step := range []string{"promote", "complete", "rollback"} {
+			m.refused(logical.UpdateOperation, "rotate-root/"+step, nil)
+		}
+		m.refused(logical.UpdateOperation, "config", pairs("client_id", newClientID))
+		release()
+		assert.True(t, m.sandbox.TokenAlive(<-read))
+		assert.Equal(t, 1, m.requests())
+	})
+}
+
+// A configuration can be deleted while a check or a step is on its way. Its answer then says
+// so.
+func TestStepOvertakenByADelete(t *testing.T) {
+	for name, step := range map[string]struct {
+		path string
+		data map[string]any
+	}{
+		"check": {"rotate-root/check", nil},
+		"stage": {"rotate-root", (&mount{}).newPair()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, stateIdle)
+				release := m.sandbox.Hold()
+				answer := make(chan string)
+				go func() {
+					_, text := m.refused(logical.UpdateOperation, step.path, step.data)
+					answer <- text
+				}()
+				synctest.Wait()
+				m.do(logical.DeleteOperation, "config", nil)
+				release()
+				text := <-answer
+				assert.True(t, strings.Contains(text, "no Fuuffy credentials yet") || strings.Contains(text, "somebody else changed the configuration"), text)
+				assert.Equal(t, "not configured", m.status()["health"])
+			})
+		})
+	}
+}
+
+// deletingSender deletes the config when a step's event arrives.
+type deletingSender struct{ m *mount }
+
+// SendEvent is part of logical.EventSender.
+func (s deletingSender) SendEvent(_ context.Context, kind logical.EventType, _ *logical.EventData) error {
+	if strings.HasPrefix(string(kind), "fuuffy/rotate-root") {
+		s.m.do(logical.DeleteOperation, "config", pairs("force", true))
+	}
+	return nil
+}
+
+// A step can succeed on a mount whose config is deleted before the step's answer is made.
+func TestAnswerOvertakenByADelete(t *testing.T) {
+	m := newMount(t)
+	m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = deletingSender{m} })
+	m.useSandbox()
+	m.configure()
+	m.sandbox.CreateClient(newClientID, newSecret)
+	_, text := m.refused(logical.UpdateOperation, "rotate-root", m.newPair())
+	assert.Contains(t, text, "no Fuuffy credentials yet")
+}
+
+// Operators who mistype secrets at the same time, for as long as they like: what the engine
+// remembers of them stays small, and it doesn't forget what it knows of the mount's own
+// clients for the first of them.
+func TestRejectedPairsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		m.write("rotate-root/check")
+		const known = 2
+		mistype := func(times int) {
+			release := m.sandbox.Hold()
+			var operators sync.WaitGroup
+			for range times {
+				operators.Go(func() {
+					_, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "wrong", "compromised", true))
+					assert.Contains(t, text, "the engine tested client shop-3 first")
+					m.rotation()
+				})
+			}
+			synctest.Wait()
+			release()
+			operators.Wait()
+		}
+		mistype(maxPairRecords - known)
+		m.loseToken()
+		m.read()
+		assert.Contains(t, m.rotation()["next_step"], "Fuuffy rejects client shop-1, so finish")
+		mistype(100)
+		for range 2 * maxPairRecords {
+			assert.LessOrEqual(t, len(m.b.pairs.pairs), maxPairRecords)
+			mistype(1)
+		}
+	})
+}
+
+// Whoever gives up while Fuuffy takes its time has changed nothing, and nobody has learned
+// anything of Fuuffy.
+func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state, path string
+		slow        string // the client whose requests Fuuffy takes its time for
+		newDead     bool
+	}{
+		"check":                 {state: stateIdle, path: "rotate-root/check", slow: testClientID},
+		"check of the fallback": {state: statePromoted, path: "rotate-root/check", slow: testClientID, newDead: true},
+		"promote":               {state: stateStaged, path: "rotate-root/promote", slow: newClientID},
+		"complete":              {state: statePromoted, path: "rotate-root/complete", slow: testClientID},
+		"rollback":              {state: statePromoted, path: "rotate-root/rollback", slow: testClientID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, tt.state)
+				token := m.readToken()
+				if tt.newDead {
+					m.sandbox.RevokeClient(newClientID)
+				}
+				before := m.rotation()
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: tt.slow})
+				m.log.reset()
+				m.events.take()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := m.handle(ctx, logical.UpdateOperation, tt.path, nil)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+
+				for _, field := range []string{"state", "client_id", "history", "fallback_active"} {
+					assert.Equal(t, before[field], m.rotation()[field], field)
+				}
+				assert.Equal(t, "ok", m.status()["upstream_state"])
+				assert.True(t, m.readToken() == token)
+				assert.Zero(t, m.log.count("[WARN]")+m.log.count("[ERROR]"), m.log.String())
+				assert.Empty(t, m.events.take())
+			})
+		})
+	}
+}
+
+// The caller of a check can give up when the engine has learned about the client in force, but
+// not about the staged one. That is no failure of Fuuffy.
+func TestCallerGivesUpLateInACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, stateStaged)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: newClientID})
+		for range 20 { // Whether the answer is an error is chance.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			resp, err := m.handle(ctx, logical.UpdateOperation, "rotate-root/check", nil)
+			cancel()
+			if err == nil {
+				assert.Equal(t, "works", resp.Data["current"])
+				assert.Contains(t, resp.Data["staged"], "could not be found out")
+			} else {
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+			assert.Equal(t, "ok", m.status()["health"])
+			time.Sleep(checkInterval)
+		}
+	})
+}

@@ -28,14 +28,15 @@ type Switch struct {
 func (c *Cache) Switch(ctx context.Context, change Switch) error {
 	before := c.state.Load().holdOff
 	next, rescued, unsaved, err := c.carryOut(ctx, change)
-	c.logUnsaved(unsaved)
-	if err == nil {
-		c.logOutcome(before, c.state.Load().holdOff, c.options.Clock())
+	if err != nil {
+		return err
 	}
+	c.logUnsaved(unsaved)
+	c.logOutcome(before, c.state.Load().holdOff, c.options.Clock())
 	if rescued {
 		c.report(ctx, next, Outcome{Replaced: true})
 	}
-	return err
+	return nil
 }
 
 // carryOut also tells whether the proof took the place of a suspect token.

@@ -56,7 +56,7 @@ func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *fl
 	f := s.flight
 	if f == nil {
 		if err := s.holdOff.active(now); err != nil {
-			if want.reported != "" && !s.suspect {
+			if want.reported != "" {
 				c.changeLocked(func(s *state) { s.suspect = true })
 			}
 			return s, nil, err
@@ -82,7 +82,7 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 		f.published, f.err = c.run(ctx, f)
 		close(f.done)
 		if !f.stored && !errors.Is(f.err, ErrForward) {
-			c.report(ctx, source, Outcome{Err: f.err, Replaced: f.err == nil && f.demand.reported != "", Early: f.early})
+			c.report(ctx, source, Outcome{Err: f.err, Replaced: f.demand.reported != "", Early: f.early})
 		}
 	})
 	return f
@@ -154,8 +154,8 @@ func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Toke
 	return t, placed != nil && placed.state(now) <= InWindow, nil
 }
 
-// admit decides whether to store the token that a flight brought. It returns nil without an
-// error if there is a better one by now.
+// admit decides whether to store the token that a flight brought. The error is errSuperseded
+// if there is a better one by now.
 func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	if err != nil {
 		return nil, err
@@ -168,11 +168,8 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
-	switch {
-	case s.flight != f:
+	if s.flight != f || s.meets(f.demand, now) {
 		return nil, errSuperseded
-	case s.meets(f.demand, now):
-		return nil, nil
 	}
 	if err := s.objection(placed, f.demand.reported, now); err != nil {
 		return nil, err
@@ -211,15 +208,14 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 		case failed:
 			s.holdOff = s.holdOff.after(failure, now, random)
 			s.suspect = f.demand.reported != ""
-		case t != nil:
+		case err == nil:
 			s.token, s.suspect, s.holdOff, s.lastSuccess = t, false, s.holdOff.over(now), t.IssuedAt
 		}
 	})
-	s := c.state.Load()
-	if err == nil && (s.token.Value == f.demand.reported || t == nil && !s.meets(f.demand, now)) {
-		return nil, errSuperseded // The demand grew after admit, so its waiters try again.
+	if err == nil && t.Value == f.demand.reported {
+		return nil, errSuperseded // The report came after admit, so the waiters try again.
 	}
-	return s, err
+	return c.state.Load(), err
 }
 
 // save stores a token within saveTimeout. If it fails, the cache still serves the token from

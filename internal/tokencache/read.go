@@ -54,7 +54,7 @@ func (e *MinTTLError) Error() string {
 // refresh is in progress and there is no failure to report. It takes no lock.
 func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	now, s := c.options.Clock(), c.state.Load()
-	if s.source == nil || s.token == nil || minTTL > 0 && !s.token.allows(minTTL, now) {
+	if s.source == nil || s.token == nil || !s.token.allows(minTTL, now) {
 		return Reading{}, false
 	}
 	switch s.tokenState(now) {
@@ -118,8 +118,8 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	}
 	if err == nil {
 		var r Reading
-		if r, err = c.wait(ctx, f, want.minTTL); err == nil || err == errSuperseded {
-			return r, err
+		if r, err = c.wait(ctx, f, want.minTTL); err == nil {
+			return r, nil
 		}
 	}
 	// The token may have left its buffer while this reader waited.
@@ -155,8 +155,11 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		return r, nil
 	}
 	_, f, err := c.joinFlight(source, now, demand{reported: reported})
-	if err != nil {
+	switch {
+	case err != nil:
 		return Reading{}, err
+	case f == nil:
+		return Reading{}, errSuperseded // Another report replaced it in the meantime.
 	}
 	return c.wait(ctx, f, 0)
 }

@@ -199,6 +199,7 @@ func (t *Cached) allows(minTTL time.Duration, now Instant) bool {
 type visit struct {
 	// random is in [0, 1).
 	random float64
+	// minTTL is not more than the token has left.
 	minTTL time.Duration
 	// soon is set if the token needs replacement now, failing if Fuuffy grants no other.
 	soon, failing bool
@@ -216,7 +217,7 @@ func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	earliest := min(max(0, t.replaced-age), latest)
 	if v.minTTL > 0 {
 		// By then the token has less left, so the reader gets another.
-		due := max(0, t.left(now)-v.minTTL)
+		due := t.left(now) - v.minTTL
 		earliest, latest = min(earliest, due), min(latest, due+soonTTL)
 	}
 	if v.soon {

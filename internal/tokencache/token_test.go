@@ -57,6 +57,7 @@ func TestAgeIsTheOlderOfBothClocks(t *testing.T) {
 func TestTTL(t *testing.T) {
 	for name, tt := range map[string]struct {
 		life, age     time.Duration
+		minTTL        time.Duration
 		soon, failing bool
 		least, most   time.Duration
 	}{
@@ -69,12 +70,17 @@ func TestTTL(t *testing.T) {
 		"failing, 10 s":     {life: 10 * time.Second, age: 5 * time.Second, failing: true, least: time.Second, most: time.Second},
 		"short, fresh":      {life: 20 * time.Second, age: 0, least: 7 * time.Second, most: 7 * time.Second},
 		"short, its window": {life: 20 * time.Second, age: 8 * time.Second, least: 0, most: 0},
+		"short, it opens":   {life: 20 * time.Second, age: 7500 * time.Millisecond, least: 0, most: time.Second},
+		"15 min, fresh":     {life: 15 * time.Minute, age: 0, least: 8*time.Minute + 45*time.Second, most: 9*time.Minute + 58*time.Second},
+		"a job":             {life: time.Hour, age: 10 * time.Minute, minTTL: 25 * time.Minute, least: 25 * time.Minute, most: 26*time.Minute - time.Second},
+		"a job, no other":   {life: time.Hour, age: 10 * time.Minute, minTTL: time.Minute, least: 41*time.Minute + 15*time.Second, most: 44*time.Minute + 58*time.Second},
+		"a job, at its end": {life: time.Hour, age: 35 * time.Minute, minTTL: 25 * time.Minute, least: 0, most: 59 * time.Second},
 		"4 min, fresh":      {life: 4 * time.Minute, age: 0, least: 90 * time.Second, most: 116 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := placed(tt.life, 0)
-			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), visit{soon: tt.soon, failing: tt.failing}), "least")
-			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), visit{random: nearlyOne, soon: tt.soon, failing: tt.failing}), "most")
+			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), visit{minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "least")
+			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), visit{random: nearlyOne, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "most")
 		})
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // readFor reads the token for a job, and makes sure that it lives for that long.
@@ -138,6 +140,46 @@ func TestMinTTLRefused(t *testing.T) {
 		assert.Equal(t, 1, m.requests(), "nothing was replaced")
 		_, warm := m.b.warmToken(nil)
 		assert.True(t, warm, "nothing was deleted")
+
+		time.Sleep(12 * time.Minute) // In its window.
+		m.sandbox.SetFault(faultMalformed)
+		assert.Equal(t, most, read("601s"), "the token tells its life")
+		assert.Equal(t, 1, m.requests())
+		m.sandbox.ClearFault()
+		m.readFor("10m")
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
+// What a token has left is enough to the second, in each state of it.
+func TestMinTTLToTheSecond(t *testing.T) {
+	for name, age := range map[string]time.Duration{"fresh": 40 * time.Minute, "in its window": 52 * time.Minute, "in its buffer": 57 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t, "stale_if_error", true)
+				held := m.readToken()
+				time.Sleep(age)
+				m.sandbox.SetFault(faultMalformed)
+				left := time.Hour - age
+				assert.True(t, m.readFor(left.String()).Data["access_token"] == held)
+				m.refused(logical.ReadOperation, "token", pairs("min_ttl", (left+time.Second).String()))
+				assert.True(t, m.readFor(left.String()).Data["access_token"] == held)
+			})
+		})
+	}
+}
+
+// A token of which less than half is left when it arrives is good for no job of half its life.
+// That is not what the reader did wrong.
+func TestMinTTLOfATokenThatArrivesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t, "request_timeout", 30, "token_expiry_buffer", 30)
+		m.sandbox.SetTokenLifetime(62 * time.Second)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 29 * time.Second})
+		m.useFaultyStorage().set("put", tokenKey, slowly(4*time.Second))
+		status, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", 31))
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Contains(t, text, "arrived too late to live for min_ttl")
 	})
 }
 

@@ -79,9 +79,11 @@ func TestReadDuringARefresh(t *testing.T) {
 		require.False(t, warm, "somebody must start the refresh")
 
 		release := m.sandbox.Hold()
-		assert.Equal(t, held, m.readToken())
+		resp := m.read()
+		assert.Equal(t, held, resp.Data["access_token"])
+		assert.Empty(t, resp.Warnings)
 		synctest.Wait()
-		resp, warm := m.b.warmToken(nil)
+		resp, warm = m.b.warmToken(nil)
 		require.True(t, warm)
 		assert.Equal(t, held, resp.Data["access_token"])
 
@@ -239,7 +241,10 @@ func TestReplaceDuringAnOutageKeepsTheToken(t *testing.T) {
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
 		status, _ := m.refused(logical.UpdateOperation, "token", pairs("rejected_token", held))
 		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Equal(t, held, m.readToken())
+		resp := m.read()
+		assert.Equal(t, held, resp.Data["access_token"])
+		assert.LessOrEqual(t, resp.Data["ttl"], int64(60), "there may be another in a moment")
+		assert.EqualValues(t, 0, m.metric("fuuffy_min_ttl_requests_total"), "nobody needed a longer life")
 	})
 }
 

@@ -24,6 +24,7 @@ var (
 	faultRejected    = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized}
 	faultUnavailable = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable}
 	faultMalformed   = fuuffytest.Fault{Kind: fuuffytest.FaultGarbage}
+	faultHang        = fuuffytest.Fault{Kind: fuuffytest.FaultHang}
 	slowAnswer       = fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2 * time.Second}
 	faultRateLimited = fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "600"}}
 )
@@ -172,18 +173,40 @@ func TestClocks(t *testing.T) {
 		"suspended, with the monotonic clock":      {sleep: time.Minute, skew: 58 * time.Minute},
 		"suspended for less than the token's life": {sleep: time.Minute, skew: 30 * time.Minute, fresh: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := newConfiguredMount(t)
-				var skew time.Duration
-				m.skewWallClock(func() time.Duration { return skew })
-				token := m.readToken()
-				time.Sleep(tt.sleep)
-				skew = tt.skew
-				assert.Equal(t, tt.fresh, token == m.readToken())
+		for change, makeChange := range map[string]func(*mount){
+			"":                          func(*mount) {},
+			", a setting changed":       func(m *mount) { m.write("config", "stale_if_error", true) },
+			", another node changed it": func(m *mount) { m.b.InvalidateKey(t.Context(), configKey) },
+		} {
+			t.Run(name+change, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t)
+					var skew time.Duration
+					m.skewWallClock(func() time.Duration { return skew })
+					token := m.readToken()
+					time.Sleep(tt.sleep)
+					skew = tt.skew
+					makeChange(m)
+					assert.Equal(t, tt.fresh, token == m.readToken())
+				})
 			})
-		})
+		}
 	}
+}
+
+// The wall clock is set back during a request that takes its time. The token is as old as the
+// request, all the same.
+func TestWallClockSetBackDuringTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		var skew time.Duration
+		m.skewWallClock(func() time.Duration { return skew })
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 9 * time.Second, Times: 1})
+		time.AfterFunc(time.Second, func() { skew = -time.Hour })
+		token := m.readToken()
+		time.Sleep(55*time.Minute - 9*time.Second)
+		assert.False(t, m.readToken() == token)
+	})
 }
 
 // A slow answer does not make the token younger.
@@ -377,9 +400,47 @@ func TestCleanEndsWhatIsUnderWay(t *testing.T) {
 			failed <- err
 		}()
 		synctest.Wait()
+		began := time.Now()
 		m.b.Cleanup(t.Context())
+		assert.Zero(t, time.Since(began))
 		assert.ErrorIs(t, <-failed, tokencache.ErrClosed)
+	})
+}
+
+// After Clean, nothing begins anymore.
+func TestNothingBeginsAfterClean(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.write("config", "stale_if_error", true)
+		m.b.Cleanup(t.Context())
+		storage := m.storage.count()
 		_, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
 		assert.ErrorIs(t, err, tokencache.ErrClosed)
+
+		m.b.InvalidateKey(t.Context(), configKey)
+		_, err = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+		assert.ErrorIs(t, err, tokencache.ErrClosed)
+		_, err = m.handle(t.Context(), logical.RollbackOperation, "", nil)
+		assert.ErrorIs(t, err, tokencache.ErrClosed)
+		assert.Equal(t, storage, m.storage.count(), "storage operations")
+		assert.Zero(t, m.requests())
 	})
+}
+
+// Clean waits until storage is done, but not forever.
+func TestCleanWaitsForStorage(t *testing.T) {
+	for saving, want := range map[time.Duration]time.Duration{2 * time.Second: 2 * time.Second, time.Minute: 5 * time.Second} {
+		t.Run(saving.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.useFaultyStorage().set("put", tokenKey, slowly(saving))
+				go func() { _, _ = m.handle(context.Background(), logical.ReadOperation, "token", nil) }()
+				synctest.Wait()
+				began := time.Now()
+				m.b.Cleanup(t.Context())
+				assert.Equal(t, want, time.Since(began))
+				time.Sleep(saving)
+			})
+		})
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Who reports a token is never answered with that token, at no age of it and whatever
@@ -44,5 +45,65 @@ func TestReportedTokenIsNeverTheAnswer(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// A token is replaced from the thirtieth second on.
+func TestReportAtTheReplaceAge(t *testing.T) {
+	for age, replaced := range map[time.Duration]bool{30*time.Second - 1: false, 30 * time.Second: true} {
+		t.Run(age.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(age)
+				resp := m.write("token", "rejected_token", token)
+				assert.Equal(t, replaced, resp.Data["access_token"] != token)
+			})
+		})
+	}
+}
+
+// newSuspectMount returns an engine whose token was reported while Fuuffy granted no other.
+func newSuspectMount(t *testing.T) *mount {
+	t.Helper()
+	m := newConfiguredMount(t)
+	token := m.readToken()
+	time.Sleep(time.Minute)
+	m.sandbox.SetFault(faultMalformed)
+	m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
+	m.sandbox.ClearFault()
+	return m
+}
+
+// Other credentials have no suspect token.
+func TestSuspectTokenOfFormerCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newSuspectMount(t)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.write("config", "client_id", newClientID, "client_secret", newSecret, "verify_connection", false)
+		assert.Empty(t, m.read().Warnings)
+	})
+}
+
+// Any other token is better than a suspect one, also one that expires earlier.
+func TestSuspectTokenIsReplacedByWhatTestsBring(t *testing.T) {
+	for name, act := range map[string]func(*mount){
+		"check": func(m *mount) { m.write("rotate-root/check") },
+		"config": func(m *mount) {
+			m.write("config", "client_id", testClientID, "client_secret", testSecret, "base_url", "https://api-gateway.fuuffy.com/v1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newSuspectMount(t)
+				m.sandbox.SetTokenLifetime(20 * time.Minute)
+				before := m.requests()
+				act(m)
+				synctest.Wait()
+				require.Equal(t, before+1, m.requests())
+				assert.Empty(t, m.read().Warnings)
+				assert.Equal(t, before+1, m.requests())
+			})
+		})
 	}
 }

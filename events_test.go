@@ -151,6 +151,8 @@ func TestInstantUpdates(t *testing.T) {
 
 		m.do(logical.UpdateOperation, "token", map[string]any{"rejected_token": held})
 		assert.Empty(t, updates(), "a report of a token that was replaced before")
+		m.write("rotate-root/check")
+		assert.Empty(t, updates(), "a check that found all well")
 		time.Sleep(time.Minute)
 		m.do(logical.UpdateOperation, "token", map[string]any{"rejected_token": m.readToken()})
 		assert.Equal(t, []string{"replace"}, updates())
@@ -183,6 +185,8 @@ func TestInstantUpdates(t *testing.T) {
 		m.sandbox.CreateClient("shop-3", newSecret)
 		m.do(logical.UpdateOperation, "config", map[string]any{"client_id": "shop-3", "client_secret": newSecret})
 		assert.Equal(t, []string{"configured"}, updates())
+		m.write("config", "stale_if_error", true)
+		assert.Empty(t, updates(), "a setting")
 	})
 }
 

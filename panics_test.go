@@ -84,6 +84,7 @@ func (m *mount) readDuringPanics() {
 	}
 	synctest.Wait()
 	assert.NotZero(m.t, m.log.count("panic"), "the log tells of the panic")
+	assert.NotZero(m.t, m.log.count("_test.go:"), "and of its place, here in a test")
 }
 
 // readAfterPanics finds a mount that works, and a log that tells no secret.

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // While storage takes three seconds for the config, readers who can wait for 200 ms
@@ -194,4 +197,128 @@ func TestTokenRequestOutlivesAStuckVault(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who waits for a change that takes long gives up with its caller, and has changed nothing.
+func TestCallersGiveUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+	}{
+		"config read":   {logical.ReadOperation, "config", nil},
+		"config write":  {logical.UpdateOperation, "config", pairs("request_timeout", 20)},
+		"config delete": {logical.DeleteOperation, "config", nil},
+		"token delete":  {logical.DeleteOperation, "token", nil},
+		"check":         {logical.UpdateOperation, "rotate-root/check", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				storage := m.useFaultyStorage()
+				storage.set("put", "config", slowly(10*time.Second))
+				go m.write("config", "request_timeout", 15)
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := m.handle(ctx, tt.operation, tt.path, tt.data)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				time.Sleep(time.Minute)
+				assert.EqualValues(t, 15, m.readConfig()["request_timeout"])
+				assert.True(t, m.readToken() == token)
+				m.restart()
+				assert.True(t, m.readToken() == token)
+				assert.Zero(t, m.log.count("panic"))
+			})
+		})
+	}
+}
+
+// Whatever needs storage, one stores at a time: what is in memory agrees with storage
+// afterwards.
+func TestOneStoresAtATime(t *testing.T) {
+	for name, act := range map[string]func(*mount){
+		"setting":               func(m *mount) { m.write("config", "request_timeout", 15) },
+		"credentials":           func(m *mount) { m.configure("client_id", newClientID, "verify_connection", false) },
+		"credentials that work": func(m *mount) { m.configure("client_id", newClientID) },
+		"token delete":          func(m *mount) { m.do(logical.DeleteOperation, "token", nil) },
+		"config delete":         func(m *mount) { m.do(logical.DeleteOperation, "config", nil) },
+		"check":                 func(m *mount) { m.write("rotate-root/check") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.CreateClient(newClientID, testSecret)
+				storage := m.useFaultyStorage()
+				var busy atomic.Bool
+				alone := func(apply func() error) error {
+					if assert.True(t, busy.CompareAndSwap(false, true), "two at a time") {
+						defer busy.Store(false)
+					}
+					return slowly(time.Second)(apply)
+				}
+				for _, operation := range []string{"put config", "delete config", "put token", "delete token"} {
+					kind, key, _ := strings.Cut(operation, " ")
+					storage.set(kind, key, alone)
+				}
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 250 * time.Millisecond})
+				var callers sync.WaitGroup
+				callers.Go(func() { _, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil) })
+				callers.Go(func() { act(m) })
+				callers.Wait()
+
+				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+				held := m.b.cache.Snapshot().Token
+				stored := storage.stored(t, "token")
+				assert.True(t, held == nil && stored == "" || strings.Contains(stored, held.Value))
+			})
+		})
+	}
+}
+
+// A change makes a request that is in progress pointless. Its readers don't wait for its end.
+func TestReadersDoNotWaitForAPointlessRequest(t *testing.T) {
+	for name, act := range map[string]func(*mount){
+		"token delete":  func(m *mount) { m.do(logical.DeleteOperation, "token", nil) },
+		"setting":       func(m *mount) { m.write("config", "request_timeout", 15) },
+		"config delete": func(m *mount) { m.do(logical.DeleteOperation, "config", nil) },
+		"check":         func(m *mount) { m.write("rotate-root/check") },
+		"another node":  func(m *mount) { m.b.InvalidateKey(m.t.Context(), "config") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, Times: 1})
+				began, answered := time.Now(), make(chan time.Duration)
+				go func() {
+					_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+					answered <- time.Since(began)
+				}()
+				time.Sleep(time.Second)
+				act(m)
+				assert.Equal(t, time.Second, <-answered)
+			})
+		})
+	}
+}
+
+// However many readers need the configuration, it is loaded once.
+func TestReadersShareALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		var loads atomic.Int64
+		m.useFaultyStorage().set("get", "config", func(apply func() error) error {
+			loads.Add(1)
+			return slowly(time.Second)(apply)
+		})
+		m.b.InvalidateKey(t.Context(), "config")
+		var readers sync.WaitGroup
+		for range 20 {
+			readers.Go(func() { m.read() })
+		}
+		readers.Wait()
+		assert.EqualValues(t, 1, loads.Load())
+	})
 }

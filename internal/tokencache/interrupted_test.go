@@ -260,3 +260,20 @@ func TestSourceDropsItsOwnToken(t *testing.T) {
 	}
 	assert.Nil(t, c.Snapshot().Token)
 }
+
+// The token is deleted when a flight has its successor. That one is neither served nor saved.
+func TestSupersededTokenIsNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newInterruptedCache(t)
+		source := &fakeSource{}
+		source.request = func() (Token, error) {
+			source.request = grants("next")
+			clock.at(1, c.DropToken) // The look is that of admit.
+			return hourToken("superseded", 0), nil
+		}
+		r, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		assert.Equal(t, "next", r.Token.Value)
+		assert.Equal(t, []string{"next"}, source.saved)
+	})
+}

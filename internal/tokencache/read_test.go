@@ -19,6 +19,7 @@ type fakeSource struct {
 	drops   string
 	stored  func() (Token, bool)
 	request func() (Token, error)
+	saved   []string
 }
 
 func (f *fakeSource) Policy() Policy {
@@ -31,7 +32,6 @@ func (f *fakeSource) Judge(t Token) Verdict {
 	return KeepToken
 }
 func (*fakeSource) Describe(*Cached) (map[string]any, string) { return nil, "" }
-func (*fakeSource) Save(context.Context, Token) error         { return nil }
 func (*fakeSource) Report(context.Context, Outcome)           {}
 func (f *fakeSource) load(context.Context) (Source, error)    { return f, nil }
 func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
@@ -40,6 +40,10 @@ func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 	}
 	t, ok := f.stored()
 	return t, ok, nil
+}
+func (f *fakeSource) Save(_ context.Context, t Token) error {
+	f.saved = append(f.saved, t.Value)
+	return nil
 }
 func (f *fakeSource) Request(context.Context, *Cached) (Token, error) { return f.request() }
 
@@ -69,4 +73,16 @@ func TestWarmTakesNoLock(t *testing.T) {
 		_, warm := c.Warm(minTTL)
 		assert.True(t, warm, "min_ttl %s", minTTL)
 	}
+}
+
+// A closed cache serves the token that it has. That it refreshes none anymore is no failure.
+func TestReadOfAClosedCache(t *testing.T) {
+	source := &fakeSource{request: grants("new")}
+	c := New(Options{Clock: SystemClock, Logger: hclog.NewNullLogger})
+	_, err := c.Read(t.Context(), source.load, 0)
+	require.NoError(t, err)
+	c.Close()
+	r, err := c.Read(t.Context(), source.load, 0)
+	require.NoError(t, err)
+	assert.NoError(t, r.Failure)
 }

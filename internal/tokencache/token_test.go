@@ -50,6 +50,17 @@ func TestAgeIsTheOlderOfBothClocks(t *testing.T) {
 	c := placed(time.Hour, 0)
 	assert.Equal(t, Expired, c.state(Instant{Wall: c.IssuedAt.Add(time.Hour), Mono: 0}))
 	assert.Equal(t, Expired, c.state(Instant{Wall: c.IssuedAt.Add(-time.Hour), Mono: time.Hour}))
+
+	// The monotonic clock counts from the start of the process. A token may be older or, if the
+	// wall clock was wrong, from the future.
+	const up = 5 * time.Hour
+	for age, mono := range map[time.Duration]time.Duration{0: 0, 20 * time.Minute: 20 * time.Minute, -10 * time.Minute: 0} {
+		c := place(c.Token, Policy{}, Instant{Wall: c.IssuedAt.Add(age), Mono: up}, 0)
+		back := c.IssuedAt.Add(-time.Hour)
+		assert.Equal(t, Fresh, c.state(Instant{Wall: back, Mono: up}), age)
+		assert.NotEqual(t, Expired, c.state(Instant{Wall: back, Mono: up + time.Hour - mono - 1}), age)
+		assert.Equal(t, Expired, c.state(Instant{Wall: back, Mono: up + time.Hour - mono}), age)
+	}
 }
 
 // When a reader should come back: not before the token is certainly replaced, not after

@@ -39,3 +39,21 @@ func TestReadsAgreeDuringAChange(t *testing.T) {
 		})
 	}
 }
+
+// The same holds if the read began before the change: the change waits for it.
+func TestChangeWaitsForAReadOfTheConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.CreateClient("shop-2", testSecret)
+		storage := m.useFaultyStorage()
+		storage.set("get", configKey, slowly(2*time.Second))
+		seen := make(chan any)
+		go func() { seen <- m.readConfig()["client_id"] }()
+		synctest.Wait()
+		storage.set("get", configKey, nil)
+		storage.set("put", tokenKey, slowly(10*time.Second))
+		go m.configure("client_id", "shop-2")
+		assert.Equal(t, <-seen, m.readRotation()["client_id"])
+		time.Sleep(time.Minute)
+	})
+}

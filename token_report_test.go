@@ -107,3 +107,15 @@ func TestSuspectTokenIsReplacedByWhatTestsBring(t *testing.T) {
 		})
 	}
 }
+
+// A suspect token is served for want of another, but not in its buffer.
+func TestSuspectTokenInItsBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newSuspectMount(t)
+		m.sandbox.SetFault(faultMalformed)
+		time.Sleep(53 * time.Minute)
+		assert.NotEmpty(t, m.read().Warnings)
+		time.Sleep(time.Minute)
+		m.refusedToken()
+	})
+}

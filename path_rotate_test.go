@@ -775,5 +775,10 @@ func TestTokenOfACheckSurvivesARestart(t *testing.T) {
 		m.restart()
 		assert.True(t, m.readToken() == token, "the token of a later check is not")
 		assert.Equal(t, 2, m.requests())
+
+		time.Sleep(51 * time.Minute)
+		m.sandbox.SetTokenLifetime(2 * time.Minute)
+		m.do(logical.UpdateOperation, "rotate-root/check", nil)
+		assert.True(t, m.readToken() == token, "nor one that expires earlier")
 	})
 }

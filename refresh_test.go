@@ -21,6 +21,7 @@ func TestPeriodicRefreshByTokenState(t *testing.T) {
 		before func(*mount)
 		due    bool
 	}{
+		"none":                           {before: func(m *mount) { m.do(logical.DeleteOperation, "token", nil) }},
 		"fresh":                          {age: 40 * time.Minute},
 		"in its window":                  {age: 52 * time.Minute, due: true},
 		"in its buffer":                  {age: 56 * time.Minute, due: true},

@@ -218,7 +218,7 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 			return // Another node may have deleted the token in the meantime.
 		}
 		s.restoring = nil
-		if ok && s.source == source && s.tokenState(now) != Fresh {
+		if ok && s.source == source {
 			s.token, s.suspect, s.lastSuccess = c.place(t, source, now), false, t.IssuedAt
 		}
 	})

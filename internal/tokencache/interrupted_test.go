@@ -107,6 +107,7 @@ func TestMinTTLReaderJoinsARequestThatEndedInVain(t *testing.T) {
 			assert.Equal(t, "new", r.Token.Value)
 		}
 		assert.Equal(t, 2, requests)
+		assert.Zero(t, c.Snapshot().Waiting)
 	})
 }
 

@@ -61,7 +61,7 @@ func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	case Fresh:
 		return c.serve(s, now, minTTL, nil), true
 	case InWindow:
-		if s.flight != nil && s.holdOff.cause == nil && !s.suspect {
+		if s.flight != nil && s.holdOff.cause == nil {
 			return c.serve(s, now, minTTL, nil), true
 		}
 	}

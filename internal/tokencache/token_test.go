@@ -82,6 +82,7 @@ func TestTTL(t *testing.T) {
 		"short, fresh":      {life: 20 * time.Second, age: 0, least: 7 * time.Second, most: 7 * time.Second},
 		"short, its window": {life: 20 * time.Second, age: 8 * time.Second, least: 0, most: 0},
 		"short, it opens":   {life: 20 * time.Second, age: 7500 * time.Millisecond, least: 0, most: time.Second},
+		"14 min, fresh":     {life: 14 * time.Minute, age: 0, least: 6*time.Minute + 45*time.Second, most: 8*time.Minute + 56*time.Second},
 		"15 min, fresh":     {life: 15 * time.Minute, age: 0, least: 8*time.Minute + 45*time.Second, most: 9*time.Minute + 58*time.Second},
 		"a job":             {life: time.Hour, age: 10 * time.Minute, minTTL: 25 * time.Minute, least: 25 * time.Minute, most: 26*time.Minute - time.Second},
 		"a job, no other":   {life: time.Hour, age: 10 * time.Minute, minTTL: time.Minute, least: 41*time.Minute + 15*time.Second, most: 44*time.Minute + 58*time.Second},

@@ -281,6 +281,19 @@ func TestTokenThatArrivesTooLate(t *testing.T) {
 	})
 }
 
+// Nor is a token served that expired while it was being saved.
+func TestTokenThatExpiresBeforeItIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(12 * time.Second)
+		m.sandbox.SetFault(slowAnswer)
+		m.useFaultyStorage().set("put", tokenKey, slowly(11*time.Second))
+		status, text := m.refusedToken()
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Contains(t, text, "arrived too late")
+	})
+}
+
 // A refresh that brings a token of less life does not replace the better one, nor
 // is it repeated with every read.
 func TestWorseTokenIsNotPublished(t *testing.T) {

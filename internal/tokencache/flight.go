@@ -177,12 +177,14 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	return placed, nil
 }
 
+const tooLate = "the access token arrived too late to be usable"
+
 // objection says why a token can't replace the cached one.
 func (s *state) objection(t *Cached, reported string, now Instant) error {
 	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
 	switch {
 	case t == nil || t.state(now) > InWindow:
-		return malformed("the access token arrived too late to be usable")
+		return malformed(tooLate)
 	case t.Value == reported:
 		return malformed("Fuuffy issued the very access token that an app reported as rejected")
 	}

@@ -199,14 +199,18 @@ func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Read
 	}
 	now, t := c.options.Clock(), f.published.token
 	switch {
-	case minTTL == 0, t.allows(minTTL, now):
+	case t.state(now) <= InWindow && t.allows(minTTL, now):
 		return c.serve(f.published, now, minTTL, nil), nil
 	case f.stored:
 		return Reading{}, errSuperseded // The next flight finds no better one in storage.
 	case minTTL > t.maxMinTTL():
 		return Reading{}, &MinTTLError{t.maxMinTTL()}
 	}
-	return Reading{}, &upstream.Error{Failure: upstream.Malformed, Message: "the access token arrived too late to live for min_ttl"}
+	message := tooLate
+	if minTTL > 0 {
+		message = "the access token arrived too late to live for min_ttl"
+	}
+	return Reading{}, &upstream.Error{Failure: upstream.Malformed, Message: message}
 }
 
 // excusable tells whether a token inside its buffer may stand in for a new one. It may not

@@ -161,7 +161,12 @@ func TestMinTTLToTheSecond(t *testing.T) {
 				time.Sleep(age)
 				m.sandbox.SetFault(faultMalformed)
 				left := time.Hour - age
+				m.b.InvalidateKey(t.Context(), configKey) // The read is not a warm one.
 				assert.True(t, m.readFor(left.String()).Data["access_token"] == held)
+				synctest.Wait()
+				if name == "fresh" {
+					assert.Equal(t, 1, m.requests())
+				}
 				m.refused(logical.ReadOperation, "token", pairs("min_ttl", (left+time.Second).String()))
 				assert.True(t, m.readFor(left.String()).Data["access_token"] == held)
 			})
@@ -176,10 +181,15 @@ func TestMinTTLOfATokenThatArrivesLate(t *testing.T) {
 		m := newConfiguredMount(t, "request_timeout", 30, "token_expiry_buffer", 30)
 		m.sandbox.SetTokenLifetime(62 * time.Second)
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 29 * time.Second})
-		m.useFaultyStorage().set("put", tokenKey, slowly(4*time.Second))
+		storage := m.useFaultyStorage()
+		storage.set("put", tokenKey, slowly(4*time.Second))
 		status, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", 31))
 		assert.Equal(t, http.StatusBadGateway, status)
 		assert.Contains(t, text, "arrived too late to live for min_ttl")
+
+		storage.set("put", tokenKey, slowly(2*time.Second))
+		m.do(logical.DeleteOperation, "token", nil)
+		m.readFor("31s")
 	})
 }
 

@@ -281,17 +281,21 @@ func TestTokenThatArrivesTooLate(t *testing.T) {
 	})
 }
 
-// Nor is a token served that expired while it was being saved.
-func TestTokenThatExpiresBeforeItIsSaved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.sandbox.SetTokenLifetime(12 * time.Second)
-		m.sandbox.SetFault(slowAnswer)
-		m.useFaultyStorage().set("put", tokenKey, slowly(11*time.Second))
-		status, text := m.refusedToken()
-		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Contains(t, text, "arrived too late")
-	})
+// Nor is a token served that left its window, or expired, while it was being saved.
+func TestTokenThatIsSavedTooLate(t *testing.T) {
+	for name, saving := range map[string]time.Duration{"in its buffer": 5 * time.Second, "expired": 11 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetTokenLifetime(12 * time.Second)
+				m.sandbox.SetFault(slowAnswer)
+				m.useFaultyStorage().set("put", tokenKey, slowly(saving))
+				status, text := m.refusedToken()
+				assert.Equal(t, http.StatusBadGateway, status)
+				assert.Contains(t, text, "arrived too late to be usable")
+			})
+		})
+	}
 }
 
 // A refresh that brings a token of less life does not replace the better one, nor

@@ -64,4 +64,5 @@ func TestHoldOffRow(t *testing.T) {
 	assert.Equal(t, at(0).Wall, lifted.since)
 	assert.Equal(t, holdOff{since: at(9).Wall}, h.over(at(9)))
 	assert.Equal(t, holdOff{since: at(9).Wall}, h.over(at(9)).over(at(10)), "since when all is well")
+	assert.Equal(t, holdOff{since: at(9).Wall}, holdOff{}.over(at(9)), "since the first token")
 }

@@ -276,8 +276,10 @@ func TestTokenThatArrivesTooLate(t *testing.T) {
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 7 * time.Second})
 		status, text := m.refused(logical.ReadOperation, "token", nil)
 		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Contains(t, text, "arrived too late")
-		assert.Equal(t, 1, m.requests())
+		assert.Contains(t, text, "arrived too late to be usable")
+		m.refusedToken()
+		assert.Equal(t, 1, m.requests(), "it is a failure, which a hold-off follows")
+		assert.Equal(t, "none", m.status()["token_state"])
 	})
 }
 

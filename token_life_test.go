@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 var (
@@ -199,10 +198,14 @@ func TestClocks(t *testing.T) {
 func TestWallClockSetBackDuringTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
-		var skew time.Duration
-		m.skewWallClock(func() time.Duration { return skew })
+		setBack := time.Now().Add(time.Second)
+		m.skewWallClock(func() time.Duration {
+			if time.Now().Before(setBack) {
+				return 0
+			}
+			return -time.Hour
+		})
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 9 * time.Second, Times: 1})
-		time.AfterFunc(time.Second, func() { skew = -time.Hour })
 		token := m.readToken()
 		time.Sleep(55*time.Minute - 9*time.Second)
 		assert.False(t, m.readToken() == token)
@@ -407,59 +410,4 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 		assert.Greater(t, judged.Load(), int64(10_000))
 		assert.LessOrEqual(t, m.requests(), 2*50+1, "token requests: one for each change, and one more for those it overtook")
 	})
-}
-
-func TestCleanEndsWhatIsUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.sandbox.Hold() // Never released: only Clean ends the request.
-		failed := make(chan error, 1)
-		go func() {
-			_, err := m.handle(context.Background(), logical.ReadOperation, "token", nil)
-			failed <- err
-		}()
-		synctest.Wait()
-		began := time.Now()
-		m.b.Cleanup(t.Context())
-		assert.Zero(t, time.Since(began))
-		assert.ErrorIs(t, <-failed, tokencache.ErrClosed)
-	})
-}
-
-// After Clean, nothing begins anymore.
-func TestNothingBeginsAfterClean(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.write("config", "stale_if_error", true)
-		m.b.Cleanup(t.Context())
-		storage := m.storage.count()
-		_, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
-		assert.ErrorIs(t, err, tokencache.ErrClosed)
-
-		m.b.InvalidateKey(t.Context(), configKey)
-		_, err = m.handle(t.Context(), logical.ReadOperation, "token", nil)
-		assert.ErrorIs(t, err, tokencache.ErrClosed)
-		_, err = m.handle(t.Context(), logical.RollbackOperation, "", nil)
-		assert.ErrorIs(t, err, tokencache.ErrClosed)
-		assert.Equal(t, storage, m.storage.count(), "storage operations")
-		assert.Zero(t, m.requests())
-	})
-}
-
-// Clean waits until storage is done, but not forever.
-func TestCleanWaitsForStorage(t *testing.T) {
-	for saving, want := range map[time.Duration]time.Duration{2 * time.Second: 2 * time.Second, time.Minute: 5 * time.Second} {
-		t.Run(saving.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := newConfiguredMount(t)
-				m.useFaultyStorage().set("put", tokenKey, slowly(saving))
-				go func() { _, _ = m.handle(context.Background(), logical.ReadOperation, "token", nil) }()
-				synctest.Wait()
-				began := time.Now()
-				m.b.Cleanup(t.Context())
-				assert.Equal(t, want, time.Since(began))
-				time.Sleep(saving)
-			})
-		})
-	}
 }

@@ -220,7 +220,7 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 	return c.state.Load(), err
 }
 
-// save stores a token within saveTimeout. If it fails, the cache still serves the token from
+// save stores a token within storageTimeout. If it fails, the cache still serves the token from
 // memory.
 func (c *Cache) save(ctx context.Context, source Source, t Token) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)

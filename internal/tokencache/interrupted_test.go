@@ -140,6 +140,41 @@ func TestConfigurationThatWasJustLoaded(t *testing.T) {
 	}, func(s *state) { s.source = source })
 }
 
+// Another node's change is announced while the configuration before it is put in force. It is
+// not lost: the next reader loads what is stored.
+func TestForgetWhileASourceIsPutInForce(t *testing.T) {
+	c, _ := newInterruptedCache(t)
+	source := &fakeSource{request: grants("new")}
+	_, err := c.Read(t.Context(), source.load, 0)
+	require.NoError(t, err)
+	c.Forget()
+
+	forgotten := make(chan struct{})
+	source.described = func() {
+		go func() {
+			defer close(forgotten)
+			c.Forget()
+		}()
+		// It waits for the lock, or was quicker.
+		for stacks := make([]byte, 1<<20); ; runtime.Gosched() {
+			for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+				if strings.Contains(stack, "[sync.Mutex.Lock") && strings.Contains(stack, "(*Cache).Forget(") {
+					return
+				}
+			}
+			select {
+			case <-forgotten:
+				return
+			default:
+			}
+		}
+	}
+	_, err = c.Source(t.Context(), source.load)
+	require.NoError(t, err)
+	<-forgotten
+	assert.Nil(t, c.Snapshot().Source)
+}
+
 // A change that drops the token comes in the middle of a call. Its answer is a token of the
 // new source, and the old one is not asked for another.
 func TestSourceChangesDuringACall(t *testing.T) {

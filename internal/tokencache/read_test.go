@@ -20,6 +20,8 @@ type fakeSource struct {
 	stored  func() (Token, bool)
 	request func() (Token, error)
 	saved   []string
+	// described runs when a token is put under the source. It may be nil.
+	described func()
 }
 
 func (f *fakeSource) Policy() Policy {
@@ -31,9 +33,14 @@ func (f *fakeSource) Judge(t Token) Verdict {
 	}
 	return KeepToken
 }
-func (*fakeSource) Describe(*Cached) (map[string]any, string) { return nil, "" }
-func (*fakeSource) Report(context.Context, Outcome)           {}
-func (f *fakeSource) load(context.Context) (Source, error)    { return f, nil }
+func (f *fakeSource) Describe(*Cached) (map[string]any, string) {
+	if f.described != nil {
+		f.described()
+	}
+	return nil, ""
+}
+func (*fakeSource) Report(context.Context, Outcome)        {}
+func (f *fakeSource) load(context.Context) (Source, error) { return f, nil }
 func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 	if f.stored == nil {
 		return Token{}, false, nil

@@ -31,7 +31,7 @@ var targets = []string{
 	"rotation.go", "rotation_steps.go", "path_rotate.go", "change.go", "client.go",
 }
 
-// equivalents names the mutants that make no difference, and why.
+// equivalents names the mutants that no test can notice, and why.
 //
 //go:embed equivalents.txt
 var equivalents string
@@ -76,7 +76,7 @@ func run(number int, seed uint64, only string, list bool) error {
 	if number == 0 {
 		number = len(all)
 	}
-	fmt.Printf("%d mutants, and %d that are known to change nothing; trying %d, -seed %d\n", len(all), len(known), min(number, len(all)), seed)
+	fmt.Printf("%d mutants, and %d that no test can notice; trying %d, -seed %d\n", len(all), len(known), min(number, len(all)), seed)
 
 	dir, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
@@ -102,7 +102,7 @@ func run(number int, seed uint64, only string, list bool) error {
 			survivors = append(survivors, survived...)
 		}
 	}
-	fmt.Printf("noticed: %d of %d\n", tried-len(survivors), tried)
+	fmt.Printf("noticed: %d of %d; %d others don't compile\n", tried-len(survivors), tried, min(number, len(all))-tried)
 	for _, m := range survivors {
 		fmt.Println("noticed by nobody:", m)
 	}

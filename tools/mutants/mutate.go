@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,9 @@ func (m *mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.at.
 
 // locks tells whether the mutant changes when something is locked. What that breaks, the race
 // detector notices.
-func (m *mutant) locks() bool { return strings.Contains(m.from(), "ock()") && m.kind == statement }
+func (m *mutant) locks() bool { return m.kind == statement && lockOrUnlock.MatchString(m.from()) }
+
+var lockOrUnlock = regexp.MustCompile(`\b([Ll]ock|[Uu]nlock)\(\)`)
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 

@@ -50,6 +50,7 @@ func TestMutate(t *testing.T) {
 	}, names)
 	assert.True(t, mutants[2].locks())
 	assert.False(t, mutants[3].locks())
+	assert.False(t, lockOrUnlock.MatchString("now = c.Clock()"))
 }
 
 func TestRounds(t *testing.T) {

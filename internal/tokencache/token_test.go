@@ -79,6 +79,7 @@ func TestTTL(t *testing.T) {
 		"failing":           {life: time.Hour, age: 54*time.Minute + 59*time.Second, failing: true, least: 15 * time.Second, most: 29 * time.Second},
 		"failing, 2 min":    {life: 2 * time.Minute, age: time.Minute, failing: true, least: 6 * time.Second, most: 11 * time.Second},
 		"failing, 10 s":     {life: 10 * time.Second, age: 5 * time.Second, failing: true, least: time.Second, most: time.Second},
+		"10 s, fresh":       {life: 10 * time.Second, age: 0, least: 3 * time.Second, most: 3 * time.Second},
 		"short, fresh":      {life: 20 * time.Second, age: 0, least: 7 * time.Second, most: 7 * time.Second},
 		"short, its window": {life: 20 * time.Second, age: 8 * time.Second, least: 0, most: 0},
 		"short, it opens":   {life: 20 * time.Second, age: 7500 * time.Millisecond, least: 0, most: time.Second},

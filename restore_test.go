@@ -4,6 +4,8 @@ package fuuffy
 
 import (
 	"context"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +13,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // unobserved is for storage operations that nobody records.
@@ -66,4 +70,49 @@ func TestReportAfterARestart(t *testing.T) {
 		assert.False(t, reported == resp.Data["access_token"], "the reported token is the answer")
 		require.Equal(t, before+1, m.requests())
 	})
+}
+
+// A read that comes while a node starts gets the stored token, whichever of the two finds it
+// first, and even if only the start does.
+func TestReadDuringRestore(t *testing.T) {
+	for name, age := range map[string]time.Duration{"fresh": time.Minute, "in its window": 52 * time.Minute} {
+		for name, found := range map[string]bool{name: true, name + ", and the read does not find it": false} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t)
+					stored := m.readToken()
+					time.Sleep(age)
+					m.log.reset()
+					if !found {
+						m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusForbidden})
+					}
+
+					var looks atomic.Int64
+					read := make(chan *logical.Response, 1)
+					m.useFaultyStorage().set("get", tokenKey, func(apply func() error) error {
+						if looks.Add(1) == 1 {
+							go func() {
+								resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+								assert.NoError(t, err)
+								read <- resp
+							}()
+						} else if !found {
+							time.Sleep(2 * time.Second)
+							return errStorage
+						}
+						time.Sleep(time.Second)
+						return apply()
+					})
+					m.restart()
+					resp := <-read
+					if assert.NotNil(t, resp) && assert.False(t, resp.IsError(), "%v", resp.Error()) {
+						assert.True(t, stored == resp.Data["access_token"])
+					}
+					if found {
+						assert.Zero(t, m.log.count("grants no token"), m.log)
+					}
+				})
+			})
+		}
+	}
 }

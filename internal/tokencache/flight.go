@@ -168,7 +168,8 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
-	if s.flight != f || s.meets(f.demand, now) {
+	restored := f.stored && s.token != nil && !token.ExpiresAt.After(s.token.ExpiresAt) // Restore was quicker.
+	if s.flight != f || restored || s.meets(f.demand, now) {
 		return nil, errSuperseded
 	}
 	if err := s.objection(placed, f.demand.reported, now); err != nil {

@@ -122,16 +122,21 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 			return r, nil
 		}
 	}
-	// The token may have left its buffer while this reader waited.
+	// While this reader waited, the token may have left its buffer, or Restore found one.
 	now = c.options.Clock()
 	s = c.state.Load()
-	if source.Policy().StaleIfError && excusable(err) && s.source == source && s.tokenState(now) == InBuffer &&
-		s.token.Value != want.reported && s.token.left(now) >= want.minTTL {
-		r := c.serve(s, now, want.minTTL, err)
-		r.Stale = true
-		return r, nil
+	failure, failed := errors.AsType[*upstream.Error](err)
+	switch state := s.tokenState(now); {
+	case !failed, s.source != source, state == Expired, s.token.Value == want.reported, s.token.left(now) < want.minTTL:
+		return Reading{}, err
+	case state <= InWindow:
+		return Reading{}, errSuperseded
+	case !source.Policy().StaleIfError, failure.Failure == upstream.Rejected:
+		return Reading{}, err
 	}
-	return Reading{}, err
+	r := c.serve(s, now, want.minTTL, err)
+	r.Stale = true
+	return r, nil
 }
 
 func (c *Cache) replace(ctx context.Context, source Source, reported string) (Reading, error) {
@@ -211,11 +216,4 @@ func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Read
 		message = "the access token arrived too late to live for min_ttl"
 	}
 	return Reading{}, &upstream.Error{Failure: upstream.Malformed, Message: message}
-}
-
-// excusable tells whether a token inside its buffer may stand in for a new one. It may not
-// if Fuuffy rejected the credentials.
-func excusable(err error) bool {
-	failure, ok := errors.AsType[*upstream.Error](err)
-	return ok && failure.Failure != upstream.Rejected
 }

@@ -286,6 +286,21 @@ func TestCauses(t *testing.T) {
 	assert.Same(t, promote, h.steps[2].cause)
 }
 
+// TestCausesThatHadNotBegun: of operations of unknown outcome, a step is due to one that had
+// begun when the engine took it, whichever was recorded first.
+func TestCausesThatHadNotBegun(t *testing.T) {
+	for _, at := range []int{0, len(goodHistory().Operations)} {
+		h := goodHistory()
+		promote := h.first(opPromote)
+		promote.Outcome, promote.End, promote.Seen = unknown, 60*second, nil
+		h.Operations = slices.Insert(h.Operations, at, &operation{ID: 99, Kind: opPromote, Begin: 34*second + second/2, End: 60 * second, Outcome: unknown})
+		h.Operations = append(h.Operations, &operation{ID: 100, Worker: "looks", Kind: opReadConfig, Begin: 34*second + second/10, End: 34*second + second/4,
+			Outcome: ended, Seen: &seen{Current: "C2", Reminder: 1002}})
+		assert.Empty(t, judge(h))
+		assert.Same(t, promote, h.steps[2].cause)
+	}
+}
+
 // TestKeptHistory judges a history that was kept as it judged the original, and draws it.
 func TestKeptHistory(t *testing.T) {
 	h := goodHistory()

@@ -155,11 +155,18 @@ func (s *step) dueTo(o *operation, next string) bool {
 // likelier tells which of two operations a step is rather due to. The one that must have
 // ended first comes first. Of those of unknown outcome, it is the last that had certainly
 // begun, so that as few as possible stay open for long: porcupine's work doubles with each.
+// If none certainly had, it is the first.
 func (s *step) likelier(o, than *operation) bool {
-	if o.until() != than.until() {
+	switch begun := o.Begin <= s.took; {
+	case o.until() != than.until():
 		return o.until() < than.until()
+	case begun != (than.Begin <= s.took):
+		return begun
+	case begun:
+		return o.Begin > than.Begin
+	default:
+		return o.Begin < than.Begin
 	}
-	return o.Begin <= s.took && o.Begin > than.Begin
 }
 
 // date bounds when each step took effect: after the steps before it, and before those

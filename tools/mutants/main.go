@@ -180,6 +180,12 @@ func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors 
 	if err != nil {
 		return nil, 0, err
 	}
+	// Tests that fail without a mutant would notice every mutant.
+	for _, p := range programs {
+		if failed, output := p.run("none", 4*longest); failed {
+			return nil, 0, fmt.Errorf("the tests of %s fail without a mutant:\n%s", p.folder, output)
+		}
+	}
 	var group errgroup.Group
 	group.SetLimit(runtime.NumCPU())
 	var mu sync.Mutex

@@ -130,3 +130,37 @@ func TestEquivalentsAreUpToDate(t *testing.T) {
 	_, err = readEquivalents(string(text), mutants)
 	require.NoError(t, err)
 }
+
+// An expression of a mutant is evaluated even if another is active. If that breaks a test, the
+// test says nothing about any mutant.
+func TestMutantsThatBreakTheTests(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const code = `// An example.
+package example
+
+func product(a, b int) int { return a * b }
+
+func unused(a int) bool { return a < 1 }
+`
+	for file, text := range map[string]string{
+		"go.mod": "module example\n\ngo 1.24\n",
+		"a.go":   code,
+		"a_test.go": `package example
+
+import "testing"
+
+func TestProduct(t *testing.T) {
+	if product(1, 0) != 0 {
+		t.Error("wrong")
+	}
+}
+`,
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	}
+	mutants, err := mutate("a.go", []byte(code))
+	require.NoError(t, err)
+	together, _ := disjoint(mutants)
+	_, _, err = tryAll(t.TempDir(), []*test{{folder: ".", name: "TestProduct"}}, together, false)
+	assert.ErrorContains(t, err, "fail without a mutant")
+}

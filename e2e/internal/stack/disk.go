@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -22,8 +23,13 @@ const diskSize = 128 << 20
 // machine doesn't allow that. Then the program just continues.
 func OwnMounts() error {
 	const again = "E2E_OWN_MOUNTS"
-	if os.Getenv(again) != "" {
+	pid := strconv.Itoa(os.Getpid())
+	switch os.Getenv(again) {
+	case "":
+	case pid:
 		return os.Unsetenv(again)
+	default:
+		return fmt.Errorf("another program set %s", again)
 	}
 	unshare, err := exec.LookPath("unshare")
 	if err != nil {
@@ -41,7 +47,7 @@ func OwnMounts() error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(unshare, append(append(command, "--", program), os.Args[1:]...), append(os.Environ(), again+"=yes"))
+	return syscall.Exec(unshare, append(append(command, "--", program), os.Args[1:]...), append(os.Environ(), again+"="+pid))
 }
 
 // mountAt is the command that mounts a disk.

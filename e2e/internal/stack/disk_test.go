@@ -62,6 +62,12 @@ func TestSharedDiskStaysFree(t *testing.T) {
 	require.NoFileExists(t, v.filler())
 }
 
+// Whoever sets the variable by hand doesn't make the mounts of the machine private.
+func TestOwnMountsIsNotFooled(t *testing.T) {
+	t.Setenv("E2E_OWN_MOUNTS", "yes")
+	require.ErrorContains(t, OwnMounts(), "E2E_OWN_MOUNTS")
+}
+
 // A test run that dies leaves no disk behind.
 func TestLeashRemovesDisks(t *testing.T) {
 	v := withDisk(t)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -249,6 +250,10 @@ type pairRecord struct {
 	fallbackUntil time.Time
 }
 
+// onlyTried tells whether the pair never had to get a token for readers: somebody mistyped
+// it, or it has always worked.
+func (p pairRecord) onlyTried() bool { return p.rejections == 0 && p.fallbackUntil.IsZero() }
+
 // maxPairRecords bounds the memory. A mount has at most three pairs at a time.
 const maxPairRecords = 16
 
@@ -262,6 +267,9 @@ func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	record, known := r.pairs[credentialsID]
+	if !known && len(r.pairs) >= maxPairRecords {
+		maps.DeleteFunc(r.pairs, func(_ string, p pairRecord) bool { return p.onlyTried() })
+	}
 	if r.pairs == nil || !known && len(r.pairs) >= maxPairRecords {
 		r.pairs = map[string]pairRecord{}
 	}

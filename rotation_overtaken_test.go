@@ -122,6 +122,30 @@ func TestRejectedPairsAreForgotten(t *testing.T) {
 	})
 }
 
+// However many wrong pairs somebody types, the engine remembers what readers met: how often
+// Fuuffy rejected the credentials in force, and until when apps use a token of the old ones.
+func TestMistypedPairsDisplaceNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.promoteSuccessor()
+		m.sandbox.RevokeClient(successorID)
+		m.do(logical.DeleteOperation, "token", nil)
+		m.read()
+		m.sandbox.CreateClient(successorID, successorSecret)
+		time.Sleep(51 * time.Minute)
+		m.read()
+		synctest.Wait()
+		before := m.readRotation()
+		require.NotNil(t, before["revoke_old_after"])
+		require.EqualValues(t, 1, before["auth_failures"])
+
+		for range 2 * maxPairRecords {
+			m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "wrong", "compromised", true))
+		}
+		assert.Equal(t, before, m.readRotation())
+	})
+}
+
 // Whoever gives up while Fuuffy takes its time has changed nothing, and nobody has learned
 // anything of Fuuffy.
 func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {

@@ -101,6 +101,19 @@ func TestMinTTLAllocatesNothing(t *testing.T) {
 	assert.Equal(t, allocations(nil), allocations(pairs("min_ttl", "20m")))
 }
 
+// Even whoever asks for more than a whole life, and reads first, learns what is possible.
+func TestMinTTLOfAnUnknownLife(t *testing.T) {
+	for _, minTTL := range []string{"11m", "25m"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newConfiguredMount(t)
+			m.sandbox.SetTokenLifetime(20 * time.Minute)
+			_, text := m.refused(logical.ReadOperation, "token", pairs("min_ttl", minTTL))
+			assert.Equal(t, "min_ttl is too long. Ask for at most 10m, half of the life of this mount's tokens", text, minTTL)
+			assert.Equal(t, 1, m.requests())
+		})
+	}
+}
+
 func TestMinTTLRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)

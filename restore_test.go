@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -107,6 +108,7 @@ func TestReadDuringRestore(t *testing.T) {
 					resp := <-read
 					if assert.NotNil(t, resp) && assert.False(t, resp.IsError(), "%v", resp.Error()) {
 						assert.True(t, stored == resp.Data["access_token"])
+						assert.NotContains(t, strings.Join(resp.Warnings, "\n"), "stale_if_error")
 					}
 					if found {
 						assert.Zero(t, m.log.count("grants no token"), m.log)

@@ -271,6 +271,20 @@ func TestShortLivedTokens(t *testing.T) {
 	}
 }
 
+// A token that is due for refresh when it arrives still answers a report.
+func TestReportedTokenIsReplacedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.SetTokenLifetime(20 * time.Second)
+		reported := m.readToken()
+		time.Sleep(5 * time.Second)
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 8 * time.Second})
+		resp := m.do(logical.UpdateOperation, "token", pairs("rejected_token", reported))
+		assert.False(t, resp.Data["access_token"] == reported)
+		assert.Equal(t, 2, m.requests())
+	})
+}
+
 // A token of which nothing is left on arrival is an error, not a loop.
 func TestTokenThatArrivesTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

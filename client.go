@@ -250,9 +250,9 @@ type pairRecord struct {
 	fallbackUntil time.Time
 }
 
-// onlyTried tells whether the pair never had to get a token for readers: somebody mistyped
-// it, or it has always worked.
-func (p pairRecord) onlyTried() bool { return p.rejections == 0 && p.fallbackUntil.IsZero() }
+// untroubled tells whether no reader met a rejection of the pair: somebody only tried it, or it
+// has always worked.
+func (p pairRecord) untroubled() bool { return p.rejections == 0 && p.fallbackUntil.IsZero() }
 
 // maxPairRecords bounds the memory. A mount has at most three pairs at a time.
 const maxPairRecords = 16
@@ -268,7 +268,7 @@ func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
 	defer r.mu.Unlock()
 	record, known := r.pairs[credentialsID]
 	if !known && len(r.pairs) >= maxPairRecords {
-		maps.DeleteFunc(r.pairs, func(_ string, p pairRecord) bool { return p.onlyTried() })
+		maps.DeleteFunc(r.pairs, func(_ string, p pairRecord) bool { return p.untroubled() })
 	}
 	if r.pairs == nil || !known && len(r.pairs) >= maxPairRecords {
 		r.pairs = map[string]pairRecord{}

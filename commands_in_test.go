@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/syntax"
+)
+
+var (
+	typedPattern       = regexp.MustCompile(`\bvault [a-z].*`)
+	placeholderPattern = regexp.MustCompile(`<([a-z_]+)>`)
+	// unquotedPattern is what may stand outside quotes: nothing that a shell expands, and an escaped
+	// character.
+	unquotedPattern = regexp.MustCompile(`^([A-Za-z0-9_@%+=:,./-]|\\.)*$`)
+	instantPattern  = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+)
+
+// commandsIn returns the words of each command in a text for people, as a POSIX shell would pass
+// them on. It fails the test if a shell would do anything else with a pasted line: the command
+// must be all that stands from "vault" to the end of its line. A placeholder <field> becomes the
+// word field.
+func commandsIn(t testing.TB, text string) [][]string {
+	t.Helper()
+	var all [][]string
+	for line := range strings.Lines(text) {
+		command := typedPattern.FindString(strings.TrimRight(line, "\n"))
+		if command == "" {
+			continue
+		}
+		all = append(all, shellWords(t, placeholderPattern.ReplaceAllString(command, "$1")))
+	}
+	return all
+}
+
+// shellWords returns the words of a line that must be one simple command.
+func shellWords(t testing.TB, line string) []string {
+	t.Helper()
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX), syntax.KeepComments(true)).Parse(strings.NewReader(line), "")
+	require.NoError(t, err, "a shell can't parse %q", line)
+	require.Len(t, file.Stmts, 1, "one command in %q", line)
+	require.Empty(t, file.Last, "a comment in %q", line)
+	statement := file.Stmts[0]
+	require.False(t, len(statement.Comments) > 0 || len(statement.Redirs) > 0 || statement.Background || statement.Negated, "something after the command in %q", line)
+	call, ok := statement.Cmd.(*syntax.CallExpr)
+	require.True(t, ok && len(call.Assigns) == 0, "a simple command in %q", line)
+	var words []string
+	for _, word := range call.Args {
+		for _, part := range word.Parts {
+			switch part := part.(type) {
+			case *syntax.Lit:
+				require.Regexp(t, unquotedPattern, part.Value, "unquoted in %q", line)
+			case *syntax.SglQuoted:
+				require.False(t, part.Dollar, "$'…' isn't POSIX: %q", line)
+			default:
+				require.Fail(t, "a shell would expand this", "%T in %q", part, line)
+			}
+		}
+		fields, err := expand.Fields(&expand.Config{Env: expand.ListEnviron()}, word)
+		require.NoError(t, err, line)
+		words = append(words, fields...)
+	}
+	return words
+}
+
+// typed is a command as the vault CLI understands it.
+type typed struct {
+	verb   string
+	flags  []string
+	path   string
+	fields map[string]string
+}
+
+// String names a command without the path of its mount.
+func (c typed) String() string { return c.verb + " " + c.path }
+
+// typedCommand parses the words of a command as the vault CLI does: flags until the first word
+// without a dash or until --, then the path, then the fields.
+func typedCommand(t testing.TB, words []string) typed {
+	t.Helper()
+	require.Greater(t, len(words), 2, "%q", words)
+	c := typed{verb: words[1], fields: map[string]string{}}
+	rest := words[2:]
+	for len(rest) > 0 && strings.HasPrefix(rest[0], "-") && rest[0] != "--" {
+		c.flags, rest = append(c.flags, rest[0]), rest[1:]
+	}
+	if len(rest) > 0 && rest[0] == "--" {
+		rest = rest[1:]
+	}
+	require.NotEmpty(t, rest, "no path in %q", words)
+	c.path = rest[0]
+	for _, field := range rest[1:] {
+		name, value, ok := strings.Cut(field, "=")
+		require.True(t, ok, "%q is no field in %q", field, words)
+		c.fields[name] = value
+	}
+	return c
+}
+
+// commands returns the commands in texts. It fails the test if one of them isn't an operation of
+// this mount that the vault CLI would send. Their paths are without the mount's.
+func (m *mount) commands(texts ...string) []typed {
+	m.t.Helper()
+	mountPath := cmp.Or(m.path, "fuuffy/")
+	var all []typed
+	for _, words := range commandsIn(m.t, strings.Join(texts, "\n")) {
+		c := typedCommand(m.t, words)
+		require.True(m.t, strings.HasPrefix(c.path, mountPath), "%q is on this mount, %s", words, mountPath)
+		c.path = strings.TrimPrefix(c.path, mountPath)
+		operation := map[string]logical.Operation{
+			"read": logical.ReadOperation, "write": logical.UpdateOperation, "patch": logical.PatchOperation, "delete": logical.DeleteOperation,
+		}[c.verb]
+		route := m.b.Route(c.path)
+		require.NotNil(m.t, route, "there is no path %q: %q", c.path, words)
+		require.Contains(m.t, route.Operations, operation, "%q", words)
+		for field := range c.fields {
+			require.Contains(m.t, route.Fields, field, "%q", words)
+		}
+		if c.verb == "write" {
+			require.Equal(m.t, len(c.fields) == 0, slices.Contains(c.flags, "-f"), "the CLI wants -f without fields: %q", words)
+		}
+		if strings.Contains(strings.TrimSuffix(mountPath, "/"), "/") {
+			// The path may begin with a namespace.
+			require.NotEmpty(m.t, c.flags, "%q", words)
+			require.Equal(m.t, "-namespace=", c.flags[0], "the path has the namespace already, whatever VAULT_NAMESPACE says: %q", words)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// names are the commands in texts, without the mount's path and without fields.
+func (m *mount) names(texts ...string) []string {
+	m.t.Helper()
+	var names []string
+	for _, c := range m.commands(texts...) {
+		names = append(names, c.String())
+	}
+	return names
+}
+
+// enter types a command whose placeholders are filled in.
+func (m *mount) enter(c typed, fill ...any) (*logical.Response, error) {
+	m.t.Helper()
+	data := map[string]any{}
+	for name, value := range c.fields {
+		data[name] = value
+	}
+	for name, value := range pairs(fill...) {
+		if _, ok := data[name]; ok {
+			data[name] = value
+		}
+	}
+	operation := map[string]logical.Operation{"read": logical.ReadOperation, "write": logical.UpdateOperation, "delete": logical.DeleteOperation}[c.verb]
+	return m.handle(m.t.Context(), operation, c.path, data)
+}
+
+// toldBy is everything that an answer tells people, the next step first.
+func toldBy(t testing.TB, resp *logical.Response, err error) []string {
+	t.Helper()
+	if err != nil || resp.IsError() {
+		_, text := refusal(t, resp, err)
+		return []string{text}
+	}
+	var all []string
+	if resp == nil {
+		return nil
+	}
+	if next, ok := resp.Data["next_step"].(string); ok {
+		all = append(all, next)
+	}
+	return append(all, resp.Warnings...)
+}
+
+// said sends a request, and returns everything that the answer tells people.
+func (m *mount) said(operation logical.Operation, path string, data map[string]any) string {
+	m.t.Helper()
+	resp, err := m.handle(m.t.Context(), operation, path, data)
+	return strings.Join(toldBy(m.t, resp, err), "\n")
+}
+
+// next is the next step. Status and the rotation agree on it.
+func (m *mount) next() string {
+	m.t.Helper()
+	next, _ := m.status()["next_step"].(string)
+	require.Equal(m.t, next, m.rotation()["next_step"], "one place knows")
+	return next
+}
+
+// unrevoked is the list of clients that may still work, a line each.
+func (m *mount) unrevoked() []string {
+	m.t.Helper()
+	list, _ := m.rotation()["unrevoked"].(string)
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, "\n")
+}
+
+// answering replaces the way to Fuuffy: what answer returns for a pair is the response to its
+// token requests, and nil leaves it to the sandbox.
+func (m *mount) answering(answer func(clientID, secret string) *gatewayAnswer) {
+	next := m.sandbox.RoundTripper()
+	m.b.newTransport = func(string) (http.RoundTripper, error) {
+		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			form, err := url.ParseQuery(string(body))
+			if err != nil {
+				return nil, err
+			}
+			a := answer(form.Get("client_id"), form.Get("client_secret"))
+			if a == nil {
+				passed := r.Clone(r.Context())
+				passed.Body = io.NopCloser(bytes.NewReader(body))
+				return next.RoundTrip(passed)
+			}
+			header := http.Header{"Content-Type": {a.contentType}}
+			if a.retryAfter != "" {
+				header.Set("Retry-After", a.retryAfter)
+			}
+			return &http.Response{
+				StatusCode: a.status, Status: http.StatusText(a.status),
+				Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+				Header: header, Body: io.NopCloser(strings.NewReader(a.body)), ContentLength: int64(len(a.body)), Request: r,
+			}, nil
+		}), nil
+	}
+}
+
+// answers is what stands between Vault and Fuuffy, by client.
+type answers map[string]gatewayAnswer
+
+// between lets some clients meet another answer than Fuuffy's. A change of the map counts from
+// the next request on.
+func (m *mount) between(a answers) {
+	m.answering(func(clientID, _ string) *gatewayAnswer {
+		if answer, ok := a[clientID]; ok {
+			return &answer
+		}
+		return nil
+	})
+}
+
+func TestCommandsIn(t *testing.T) {
+	assert.Equal(t, [][]string{
+		{"vault", "write", "fuuffy/rotate-root", "client_id=client_id", "client_secret=-"},
+		{"vault", "write", "-f", "--", "-a b/x", "y=it's $(not) run"},
+	}, commandsIn(t, "Stage new ones: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-\n"+
+		`vault write -f -- '-a b/x' y='it'\''s $(not) run'`+"\nThe Vault server has no vault."))
+}

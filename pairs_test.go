@@ -1,0 +1,818 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+)
+
+// A pair is rejected if the last answer to it was a 400, 401, or 403. It is revoked only if
+// Fuuffy proved it: by a 401, or by its own envelope that says invalid_client.
+var (
+	firewallPage     = provesNothing["a firewall's 403 page"]
+	aboutSomethingIn = provesNothing["400 about a parameter"]
+
+	rejectedNotRevoked = map[string]gatewayAnswer{
+		"a firewall's 403 page": firewallPage, "a 400 about something else": aboutSomethingIn,
+		"no permission": provesNothing["403, no permission"],
+	}
+)
+
+const (
+	thirdID     = "shop-3"
+	thirdSecret = "third-secret"
+)
+
+var (
+	third       = pairs("client_id", thirdID, "client_secret", thirdSecret)
+	thirdLeaked = pairs("client_id", thirdID, "client_secret", thirdSecret, "compromised", true)
+	firstPair   = pairs("client_id", testClientID, "client_secret", testSecret)
+)
+
+// newPairsMount is newRotatingMount with something between Vault and Fuuffy, and a third client.
+func newPairsMount(t *testing.T, state string) (*mount, answers) {
+	t.Helper()
+	m, between := newMount(t), answers{}
+	m.between(between)
+	m.configure()
+	m.sandbox.CreateClient(newClientID, newSecret)
+	m.sandbox.CreateClient(thirdID, thirdSecret)
+	m.rotateTo(state)
+	return m, between
+}
+
+var revokeAdvice = regexp.MustCompile(`(?i)(don't |do not |never )?\brevoke ((?:the (?:old|new) secret of )?client [\w-]*\w)`)
+
+// toldToRevoke is what a text has an operator revoke, in its words: "client shop-1", "the old
+// secret of client shop-1".
+func toldToRevoke(text string) []string {
+	var told []string
+	for _, match := range revokeAdvice.FindAllStringSubmatch(text, -1) {
+		if match[1] == "" {
+			told = append(told, match[2])
+		}
+	}
+	return told
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+// newLeakedMount returns an idle engine after an emergency that was completed by force: shop-1 is
+// compromised and may still work.
+func newLeakedMount(t *testing.T) (*mount, answers) {
+	t.Helper()
+	m, between := newPairsMount(t, stateCompromised)
+	m.forceComplete()
+	return m, between
+}
+
+func (m *mount) forceComplete() {
+	m.t.Helper()
+	m.write("rotate-root/complete", "force", true)
+	require.Equal(m.t, stateIdle, m.rotation()["state"])
+}
+
+// lineOf is the entry of a client among the unrevoked, empty if there is none.
+func (m *mount) lineOf(clientID string) string {
+	m.t.Helper()
+	for _, line := range m.unrevoked() {
+		if strings.Contains(line, " "+clientID+" ") {
+			return line
+		}
+	}
+	return ""
+}
+
+// Defect 1 and the words of check: each answer, and what check makes of it.
+func TestCheckSaysWhatFuuffyProved(t *testing.T) {
+	want := map[string]map[string]gatewayAnswer{
+		"rejected: ": rejectedNotRevoked,
+		"revoked: ":  provesDeath,
+		"unknown: ":  {"503": provesNothing["503"], "429": provesNothing["429"], "login page": provesNothing["200 without a token"], "redirect": provesNothing["redirect to a login page"]},
+	}
+	for verdict, all := range want {
+		for name, answer := range all {
+			t.Run(verdict+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, between := newPairsMount(t, statePromoted)
+					between[testClientID] = answer
+					data := m.write("rotate-root/check").Data
+					assert.Equal(t, "works", data["current"])
+					assert.True(t, strings.HasPrefix(data["previous"].(string), verdict), "previous: %s", data["previous"])
+				})
+			})
+		}
+	}
+}
+
+// Defect 1a: after a leak, somebody else's 403 doesn't end the advice to revoke the leaked client,
+// and an outage doesn't either.
+func TestLeakedClientIsToBeRevokedUntilProof(t *testing.T) {
+	for name, answer := range rejectedNotRevoked {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, between := newPairsMount(t, stateCompromised)
+				between[testClientID] = answer
+				checked := m.write("rotate-root/check").Data["next_step"].(string)
+				assert.Contains(t, toldToRevoke(firstLine(checked)), "client shop-1", checked)
+				assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+
+				delete(between, testClientID)
+				m.sandbox.SetFault(faultUnavailable)
+				m.loseToken()
+				text := m.said(logical.ReadOperation, "token", nil)
+				assert.Contains(t, toldToRevoke(text), "client shop-1", text)
+				assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1", m.next())
+
+				m.sandbox.ClearFault()
+				m.sandbox.RevokeClient(testClientID)
+				time.Sleep(checkInterval)
+				assert.Contains(t, m.write("rotate-root/check").Data["previous"], "revoked: ")
+				assert.Empty(t, toldToRevoke(m.next()), "it is proved now")
+				assert.Equal(t, "write rotate-root/complete", m.names(m.next())[0])
+			})
+		})
+	}
+}
+
+// After a leak, "revoke client X" comes first whatever fails, until X is proved revoked or marked.
+func TestLeakComesFirstWhateverFails(t *testing.T) {
+	for name, answer := range map[string]gatewayAnswer{
+		"503": provesNothing["503"], "429": provesNothing["429"], "login page": provesNothing["200 without a token"],
+		"redirect": provesNothing["redirect to a login page"], "404": provesNothing["404"], "firewall": firewallPage,
+		"the new client is revoked": provesDeath["401"], "nothing": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, between := newPairsMount(t, stateCompromised)
+				if answer.status != 0 {
+					between[newClientID] = answer
+					m.loseToken()
+					m.refusedToken()
+				}
+				next := m.next()
+				assert.Contains(t, toldToRevoke(firstLine(next)), "client shop-1", next)
+				assert.NotContains(t, toldToRevoke(next), "client shop-2", next)
+				m.commands(next)
+
+				m.write("rotate-root/revoked", "client_id", testClientID)
+				assert.NotContains(t, toldToRevoke(m.next()), "client shop-1", m.next())
+			})
+		})
+	}
+}
+
+// Defect 1b: in a routine rotation a 403 page neither ends the wait nor finishes the rotation,
+// while it is there and after it has gone.
+func TestRejectedPreviousPairIsNotRevoked(t *testing.T) {
+	for name, answer := range rejectedNotRevoked {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, between := newPairsMount(t, statePromoted)
+				between[testClientID] = answer
+				m.write("rotate-root/check")
+				after := m.rotation()["revoke_old_after"].(string)
+				for _, when := range []string{"during", "afterwards"} {
+					next := m.next()
+					assert.Contains(t, next, after, "%s: the time to wait for", when)
+					assert.NotContains(t, next, "so finish", when)
+					assert.NotContains(t, next, "is revoked", when)
+					for _, told := range toldToRevoke(next) {
+						assert.Equal(t, "client shop-1", told, when)
+					}
+					delete(between, testClientID)
+				}
+				time.Sleep(checkInterval)
+				assert.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
+				assert.Contains(t, m.next(), after)
+			})
+		})
+	}
+}
+
+// Proof is taken back when Fuuffy accepts the pair again.
+func TestAcceptedAgainIsNotRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newPairsMount(t, stateCompromised)
+		m.sandbox.RevokeClient(testClientID)
+		require.Contains(t, m.write("rotate-root/check").Data["previous"], "revoked: ")
+		assert.Empty(t, toldToRevoke(m.next()))
+
+		m.sandbox.CreateClient(testClientID, testSecret)
+		time.Sleep(checkInterval)
+		require.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
+		assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1", m.next())
+	})
+}
+
+// Defect 1c: a page for both pairs proves nothing about either. Nothing is advised that needs
+// proof: no completion, and no emergency where nothing leaked.
+func TestPageForBothPairs(t *testing.T) {
+	for _, state := range []string{stateStaged, statePromoted} {
+		for name, answer := range rejectedNotRevoked {
+			t.Run(state+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, between := newPairsMount(t, state)
+					between[testClientID], between[newClientID] = answer, answer
+					m.write("rotate-root/check")
+					m.loseToken()
+					text := m.said(logical.ReadOperation, "token", nil)
+					next := m.next()
+					for _, told := range []string{text, next} {
+						require.NotEmpty(t, m.commands(told), told)
+						for _, c := range m.commands(told) {
+							assert.NotContains(t, c.fields, "compromised", told)
+							assert.NotEqual(t, "write rotate-root/complete", c.String(), told)
+						}
+						assert.Empty(t, toldToRevoke(told), told)
+						assert.NotContains(t, told, "no others", "there are: %s", told)
+						assert.NotContains(t, told, "is revoked", told)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Defect 2: what an operator called compromised comes back neither by a step nor by a config
+// write, until it is marked as revoked.
+func TestCompromisedPairNeverComesBack(t *testing.T) {
+	untested := pairs("client_id", testClientID, "client_secret", testSecret, "verify_connection", false)
+	leakedAgain := pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true)
+	for name, try := range map[string]adviceRequest{
+		"stage":                  {logical.UpdateOperation, "rotate-root", firstPair},
+		"emergency":              {logical.UpdateOperation, "rotate-root", leakedAgain},
+		"config":                 {logical.UpdateOperation, "config", firstPair},
+		"config, without a test": {logical.UpdateOperation, "config", untested},
+		"config, patch":          {logical.PatchOperation, "config", firstPair},
+	} {
+		for _, restarted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restarted %t", name, restarted), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, _ := newLeakedMount(t)
+					if restarted {
+						m.restart()
+					}
+					before := m.rotation()
+					for range 2 {
+						code, text := m.refused(try.operation, try.path, try.data)
+						assert.Equal(t, http.StatusBadRequest, code)
+						assert.Contains(t, text, "client shop-1")
+						assert.Equal(t, []string{"vault", "write", "fuuffy/rotate-root/revoked", "client_id=shop-1"}, commandsIn(t, text)[0], "the way out: %s", text)
+						after := m.rotation()
+						for _, field := range []string{"state", "client_id", "unrevoked", "history", "staged_client_id"} {
+							assert.Equal(t, before[field], after[field], field)
+						}
+						m.do(logical.DeleteOperation, "rotate-root", nil) // Nothing is staged.
+						assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+						assert.Equal(t, "degraded", m.status()["health"])
+						assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+					}
+
+					marked := m.write("rotate-root/revoked", "client_id", testClientID).Data
+					assert.Contains(t, marked["history"], "marked revoked shop-1")
+					assert.Empty(t, m.unrevoked())
+					if try.path == "config" {
+						m.do(try.operation, try.path, try.data)
+						assert.Equal(t, testClientID, m.rotation()["client_id"])
+						return
+					}
+					m.do(logical.UpdateOperation, "rotate-root", firstPair)
+					m.promote()
+					assert.Equal(t, testClientID, m.rotation()["client_id"])
+				})
+			})
+		}
+	}
+}
+
+// Defect 2, during the emergency.
+func TestCompromisedPairDoesNotComeBackWhilePromoted(t *testing.T) {
+	for name, try := range map[string]adviceRequest{
+		"stage":    {logical.UpdateOperation, "rotate-root", firstPair},
+		"rollback": {logical.UpdateOperation, "rotate-root/rollback", nil},
+		"config":   {logical.UpdateOperation, "config", firstPair},
+		"promote":  {logical.UpdateOperation, "rotate-root/promote", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, _ := newPairsMount(t, stateCompromised)
+				text := m.said(try.operation, try.path, try.data)
+				assert.Contains(t, text, "client shop-1")
+				m.commands(text)
+				assert.Equal(t, newClientID, m.rotation()["client_id"])
+				assert.Equal(t, true, m.rotation()["compromised"])
+				assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+			})
+		})
+	}
+}
+
+// Only the leaked pair stays away: another secret of the same client is another pair, and neither
+// taking it in nor dropping it changes what is known of the leaked one.
+func TestAnotherSecretOfACompromisedClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newSecretsMount(t)
+		m.createSecret("second")
+		m.createSecret("third")
+		m.write("rotate-root", "client_id", testClientID, "client_secret", "second", "compromised", true)
+		m.forceComplete()
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Equal(t, []string{"the old secret of client shop-1"}, toldToRevoke(m.next()))
+
+		_, text := m.refused(logical.UpdateOperation, "config", firstPair)
+		assert.Contains(t, text, "shop-1")
+		m.write("config", "client_id", testClientID, "client_secret", "second") // Terraform repeats it.
+		m.write("rotate-root", "client_id", testClientID, "client_secret", "third")
+		assert.Equal(t, stateStaged, m.rotation()["state"])
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, strings.Join(m.unrevoked(), "\n"), "(discarded)")
+		m.refused(logical.UpdateOperation, "rotate-root", firstPair)
+	})
+}
+
+// force alone forces, after an emergency too; what leaked stays on the list.
+func TestForceAloneCompletesAnEmergency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newPairsMount(t, stateCompromised)
+		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true, "compromised_client_id", testClientID))
+		assert.Contains(t, text, "unknown field")
+		data := m.write("rotate-root/complete", "force", true).Data
+		assert.Equal(t, stateIdle, data["state"])
+		assert.Contains(t, data["unrevoked"], "shop-1 (compromised)")
+		assert.Equal(t, "degraded", m.status()["health"])
+		m.restart()
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+	})
+}
+
+// newSecretsMount returns a configured engine whose Fuuffy keeps several secrets of shop-1.
+func newSecretsMount(t *testing.T) *mount {
+	t.Helper()
+	m := newMount(t)
+	m.separateSecrets()
+	m.configure()
+	m.sandbox.CreateClient(newClientID, newSecret)
+	return m
+}
+
+// separateSecrets treats each secret of shop-1 but the first as a client of its own: the sandbox
+// keeps one secret a client, and the real dashboard lets the old one work until it is revoked.
+func (m *mount) separateSecrets() {
+	next := m.sandbox.RoundTripper()
+	m.b.newTransport = func(string) (http.RoundTripper, error) {
+		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return nil, err
+			}
+			form, err := url.ParseQuery(string(body))
+			if err != nil {
+				return nil, err
+			}
+			if secret := form.Get("client_secret"); form.Get("client_id") == testClientID && secret != testSecret {
+				form.Set("client_id", secretOfShop1(secret))
+			}
+			passed := r.Clone(r.Context())
+			encoded := form.Encode()
+			passed.Body, passed.ContentLength = io.NopCloser(bytes.NewReader([]byte(encoded))), int64(len(encoded))
+			return next.RoundTrip(passed)
+		}), nil
+	}
+}
+
+func secretOfShop1(secret string) string { return testClientID + " with " + secret }
+
+func (m *mount) createSecret(secret string) { m.sandbox.CreateClient(secretOfShop1(secret), secret) }
+
+// Defect 3: nobody is told to revoke the secret that is in use. The one that was given up is the
+// new secret, or the old.
+func TestGivenUpSecretOfTheClientInUse(t *testing.T) {
+	for name, giveUp := range map[string]func(*mount){
+		"discarded":   func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) },
+		"rolled back": func(m *mount) { m.promote(); m.write("rotate-root/rollback") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newSecretsMount(t)
+				m.createSecret("second")
+				m.write("rotate-root", "client_id", testClientID, "client_secret", "second")
+				giveUp(m)
+				require.Contains(t, m.lineOf(testClientID), "("+name+")")
+				status := m.do(logical.ReadOperation, "status", nil)
+				told := strings.Join(toldBy(t, status, nil), "\n")
+				assert.Equal(t, []string{"the new secret of client shop-1"}, toldToRevoke(m.next()))
+				assert.NotContains(t, told, "old secret", told)
+				assert.Contains(t, strings.Join(status.Warnings, "\n"), "the new secret of client shop-1", "in the warning too")
+
+				commands := m.commands(m.next())
+				require.NotEmpty(t, commands)
+				require.Equal(t, "write rotate-root/revoked", commands[0].String())
+				_, err := m.enter(commands[0])
+				require.NoError(t, err)
+				assert.Empty(t, m.unrevoked())
+				assert.Equal(t, "ok", m.status()["health"])
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+			})
+		})
+	}
+}
+
+// The old secret is called so where it is the earlier one.
+func TestOldSecretOfTheClientInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newSecretsMount(t)
+		m.createSecret("second")
+		m.write("rotate-root", "client_id", testClientID, "client_secret", "second")
+		m.promote()
+		for _, told := range toldToRevoke(m.next()) {
+			assert.Equal(t, "the old secret of client shop-1", told)
+		}
+		m.write("rotate-root/complete", "force", true)
+		assert.Equal(t, []string{"the old secret of client shop-1"}, toldToRevoke(m.next()))
+	})
+}
+
+// Defect 4: an entry is a pair's, not a client's.
+func TestUnrevokedEntriesAreOfPairs(t *testing.T) {
+	discard := func(m *mount, secret string) {
+		m.t.Helper()
+		m.createSecret(secret)
+		m.write("rotate-root", "client_id", testClientID, "client_secret", secret)
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+	}
+	t.Run("another secret is staged", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newSecretsMount(t)
+			discard(m, "second")
+			m.createSecret("third")
+			m.write("rotate-root", "client_id", testClientID, "client_secret", "third")
+			assert.Contains(t, m.lineOf(testClientID), "(discarded)", "the second may still work")
+			m.promote()
+			assert.Contains(t, m.lineOf(testClientID), "(discarded)")
+		})
+	})
+	t.Run("another secret is written", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newSecretsMount(t)
+			discard(m, "second")
+			m.createSecret("third")
+			m.write("config", "client_id", testClientID, "client_secret", "third")
+			assert.Contains(t, strings.Join(m.unrevoked(), "\n"), "(discarded)", "the second may still work")
+		})
+	})
+	t.Run("another secret is proved revoked", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newSecretsMount(t)
+			discard(m, "second")
+			m.stage()
+			m.promote()
+			m.sandbox.RevokeClient(testClientID) // The first secret.
+			m.write("rotate-root/complete")
+			assert.Contains(t, m.lineOf(testClientID), "(discarded)", "the second may still work")
+			assert.Contains(t, strings.Join(toldToRevoke(m.next()), "\n"), "client shop-1")
+		})
+	})
+	t.Run("two secrets were discarded", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newSecretsMount(t)
+			discard(m, "second")
+			discard(m, "third")
+			assert.Len(t, m.unrevoked(), 2)
+		})
+	})
+	t.Run("the same secret is discarded twice", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newSecretsMount(t)
+			discard(m, "second")
+			discard(m, "second")
+			assert.Len(t, m.unrevoked(), 1)
+		})
+	})
+}
+
+// Defect 5: a mark that came too early doesn't hide the leaked client from the list once it was
+// given up without proof.
+func TestForcedAfterAMarkThatCameTooEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newPairsMount(t, stateCompromised)
+		_, _ = m.handle(t.Context(), logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", testClientID))
+		m.refused(logical.UpdateOperation, "rotate-root/complete", nil) // It still works.
+		m.forceComplete()
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Equal(t, "degraded", m.status()["health"])
+		assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+	})
+}
+
+// Defect 6: the leak comes first in the next step and among the warnings, however old the others
+// are, and what only needs attention comes after what is wrong.
+func TestTheLeakComesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newPairsMount(t, stateIdle)
+		m.do(logical.UpdateOperation, "rotate-root", third)
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+		time.Sleep(time.Minute)
+		m.rotateTo(stateCompromised)
+		m.forceComplete()
+		require.Len(t, m.unrevoked(), 2)
+		for _, when := range []string{"now", "when the next rotation is due soon"} {
+			next := m.next()
+			require.NotEmpty(t, toldToRevoke(next), when)
+			assert.Equal(t, "client shop-1", toldToRevoke(next)[0], "%s: %s", when, next)
+			commands := m.commands(next)
+			require.NotEmpty(t, commands)
+			assert.Equal(t, "write rotate-root/revoked", commands[0].String(), when)
+			assert.Equal(t, testClientID, commands[0].fields["client_id"], when)
+			for _, path := range []string{"status", "rotate-root"} {
+				warnings := m.do(logical.ReadOperation, path, nil).Warnings
+				require.NotEmpty(t, warnings)
+				assert.Contains(t, warnings[0], "client shop-1", "%s: the worst first: %q", when, warnings)
+			}
+			time.Sleep(80 * 24 * time.Hour)
+		}
+	})
+}
+
+// Defect 7: only proof makes a rollback's refusal say that the old client is revoked.
+func TestRefusedRollbackDoesNotClaimRevocation(t *testing.T) {
+	for name, answer := range rejectedNotRevoked {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, between := newPairsMount(t, statePromoted)
+				between[testClientID] = answer
+				code, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+				assert.Equal(t, http.StatusBadRequest, code)
+				assert.Contains(t, text, "shop-1")
+				assert.NotContains(t, text, "is revoked")
+				assert.Equal(t, statePromoted, m.rotation()["state"])
+				delete(between, testClientID)
+				m.write("rotate-root/rollback")
+			})
+		})
+	}
+}
+
+// Defect 9: check answers in time, whatever Fuuffy does. It tries the pairs side by side.
+func TestCheckAnswersInTime(t *testing.T) {
+	for _, timeout := range []string{"10s", "30s"} {
+		for _, state := range []string{stateIdle, stateStaged, statePromoted} {
+			t.Run(state+", "+timeout, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, _ := newPairsMount(t, state)
+					m.write("config", "request_timeout", timeout)
+					m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang})
+					began := time.Now()
+					data := m.write("rotate-root/check").Data
+					assert.LessOrEqual(t, time.Since(began), 45*time.Second)
+					for _, pair := range []string{"current", "staged", "previous"} {
+						if said, ok := data[pair].(string); ok {
+							assert.True(t, strings.HasPrefix(said, "unknown: "), "%s: %s", pair, said)
+						}
+					}
+				})
+			})
+		}
+	}
+	for _, hanging := range []string{testClientID, newClientID} {
+		t.Run("only "+hanging+" hangs", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, _ := newPairsMount(t, statePromoted)
+				m.write("config", "request_timeout", "30s")
+				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: hanging})
+				began := time.Now()
+				data := m.write("rotate-root/check").Data
+				assert.LessOrEqual(t, time.Since(began), 45*time.Second)
+				verdicts := map[any]any{data["client_id"]: data["current"], data["previous_client_id"]: data["previous"]}
+				for clientID, said := range verdicts {
+					if clientID == hanging {
+						assert.Contains(t, said, "unknown: ")
+					} else {
+						assert.Equal(t, "works", said, clientID)
+					}
+				}
+			})
+		})
+	}
+}
+
+// arrivals are the times of token requests.
+type arrivals []time.Time
+
+// most is the most requests in any minute.
+func (a arrivals) most() int {
+	most := 0
+	for i, first := range a {
+		within := slices.IndexFunc(a[i:], func(at time.Time) bool { return at.Sub(first) >= time.Minute })
+		if within < 0 {
+			within = len(a) - i
+		}
+		most = max(most, within)
+	}
+	return most
+}
+
+// maxPerMinute is how many token requests a mount sends in any minute.
+const maxPerMinute = 20
+
+// Defect 10: nobody can make a mount hammer Fuuffy.
+func TestTokenRequestsPerMinute(t *testing.T) {
+	wrong := func(i int) map[string]any {
+		return pairs("client_id", fmt.Sprintf("typo-%d", i), "client_secret", "wrong")
+	}
+	for name, tt := range map[string]struct {
+		state string
+		call  func(m *mount, i int) (*logical.Response, error)
+		// waits is set for readers, who may wait instead.
+		waits bool
+	}{
+		"stage": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root", wrong(i))
+		}, false},
+		"emergency": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+			data := wrong(i)
+			data["compromised"] = true
+			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root", data)
+		}, false},
+		"complete": {statePromoted, func(m *mount, _ int) (*logical.Response, error) {
+			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root/complete", nil)
+		}, false},
+		"config": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+			return m.handle(m.t.Context(), logical.UpdateOperation, "config", wrong(i))
+		}, false},
+		"delete and read": {stateIdle, func(m *mount, _ int) (*logical.Response, error) {
+			m.loseToken()
+			return m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
+		}, true},
+	} {
+		for _, pace := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprintf("%s, one in %s", name, pace), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newMount(t)
+					var sent arrivals
+					m.answering(func(string, string) *gatewayAnswer {
+						sent = append(sent, time.Now())
+						return nil
+					})
+					m.configure()
+					m.sandbox.CreateClient(newClientID, newSecret)
+					m.rotateTo(tt.state)
+					m.read()
+					sent = nil
+					time.Sleep(time.Minute)
+					limited := 0
+					for i := range 300 {
+						before := len(sent)
+						resp, err := tt.call(m, i)
+						if len(sent) == before && !tt.waits {
+							limited++
+							code, text := refusal(t, resp, err)
+							require.Equal(t, http.StatusTooManyRequests, code, "call %d: %s", i, text)
+							require.Regexp(t, instantPattern.String()+`|\b\d+ ?s`, text, "it says when")
+							m.commands(text)
+						}
+						time.Sleep(pace)
+					}
+					assert.LessOrEqual(t, sent.most(), maxPerMinute, "of %d requests", len(sent))
+					assert.NotEmpty(t, sent)
+					if tt.waits {
+						return
+					}
+					assert.NotZero(t, limited, "some calls are refused")
+
+					token := m.readToken()
+					assert.True(t, m.sandbox.TokenAlive(token), "readers get the cached token meanwhile")
+					time.Sleep(2 * time.Minute)
+					before := len(sent)
+					_, _ = tt.call(m, 300)
+					assert.Greater(t, len(sent), before, "it goes on later")
+				})
+			})
+		}
+	}
+}
+
+// A reader without a token doesn't fail because an operator used up the mount's requests: it waits.
+func TestReaderWaitsForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure()
+		limited := 0
+		for i := range 40 {
+			resp, err := m.handle(t.Context(), logical.UpdateOperation, "rotate-root", pairs("client_id", fmt.Sprintf("typo-%d", i), "client_secret", "wrong"))
+			if code, _ := refusal(t, resp, err); code == http.StatusTooManyRequests {
+				limited++
+			}
+		}
+		assert.NotZero(t, limited)
+		m.loseToken()
+		began := time.Now()
+		assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+		assert.LessOrEqual(t, time.Since(began), time.Minute)
+	})
+}
+
+// Defect 12: each client that falls off the list is in the log, however many fall in one step.
+func TestEachDroppedClientIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newPairsMount(t, stateIdle)
+		m.fillUnrevoked(maxUnrevoked)
+		before := m.unrevoked()
+		require.Len(t, before, maxUnrevoked)
+		m.stage()
+		m.log.reset()
+		m.do(logical.UpdateOperation, "rotate-root", thirdLeaked)
+		after := strings.Join(m.unrevoked(), "\n")
+		assert.Contains(t, after, "shop-1 (compromised)")
+		assert.Contains(t, after, "shop-2 (discarded)")
+		for _, line := range before {
+			if clientID := strings.Fields(line)[1]; !strings.Contains(after, " "+clientID+" ") {
+				assert.Equal(t, 1, m.log.count("client_id="+clientID+"\n"), "%s was dropped:\n%s", clientID, m.log)
+			}
+		}
+	})
+}
+
+// fillUnrevoked stages and discards clients, at a pace that Fuuffy's limit allows.
+func (m *mount) fillUnrevoked(n int) {
+	m.t.Helper()
+	for i := range n {
+		id := fmt.Sprintf("shop-%d", 100+i)
+		m.sandbox.CreateClient(id, newSecret)
+		m.write("rotate-root", "client_id", id, "client_secret", newSecret)
+		m.do(logical.DeleteOperation, "rotate-root", nil)
+		time.Sleep(checkInterval)
+	}
+}
+
+// A compromised client's entry outlives everything but a mark or a proof, a full list too.
+func TestFullListKeepsTheCompromised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := newLeakedMount(t)
+		m.fillUnrevoked(maxUnrevoked + 2)
+		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Equal(t, "degraded", m.status()["health"])
+		m.refused(logical.UpdateOperation, "rotate-root", firstPair)
+	})
+}
+
+// A config write that replaces the pair lists the replaced one, unless Fuuffy's last word on it
+// was a proof.
+func TestReplacedPairIsListed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		happen func(m *mount, between answers)
+		listed bool
+	}{
+		"it worked":      {func(*mount, answers) {}, true},
+		"it was revoked": {func(m *mount, _ answers) { m.sandbox.RevokeClient(testClientID); m.loseToken(); m.refusedToken() }, false},
+		"a check proved it": {func(m *mount, _ answers) {
+			m.sandbox.RevokeClient(testClientID)
+			m.write("rotate-root/check")
+		}, false},
+		"a 403 page": {func(m *mount, between answers) { between[testClientID] = firewallPage; m.loseToken(); m.refusedToken() }, true},
+		"accepted after a proof": {func(m *mount, _ answers) {
+			m.sandbox.RevokeClient(testClientID)
+			m.write("rotate-root/check")
+			m.sandbox.CreateClient(testClientID, testSecret)
+			time.Sleep(checkInterval)
+			m.write("rotate-root/check")
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, between := newPairsMount(t, stateIdle)
+				tt.happen(m, between)
+				m.do(logical.UpdateOperation, "config", m.newPair())
+				if !tt.listed {
+					assert.Empty(t, m.unrevoked())
+					return
+				}
+				assert.Contains(t, m.lineOf(testClientID), "shop-1 (replaced)")
+				assert.Equal(t, []string{"client shop-1"}, toldToRevoke(m.next()), m.next())
+				m.write("rotate-root/revoked", "client_id", testClientID)
+				assert.Empty(t, m.unrevoked())
+			})
+		})
+	}
+}

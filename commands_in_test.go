@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -263,4 +265,214 @@ func TestCommandsIn(t *testing.T) {
 		{"vault", "write", "-f", "--", "-a b/x", "y=it's $(not) run"},
 	}, commandsIn(t, "Stage new ones: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-\n"+
 		`vault write -f -- '-a b/x' y='it'\''s $(not) run'`+"\nThe Vault server has no vault."))
+}
+
+// awkwardMounts are paths that Vault takes, and a shell or the vault CLI would misread. A path with
+// a slash inside may begin with a namespace.
+var awkwardMounts = []string{
+	"fuuffy/", "my fuuffy/", "fu&uffy/", "fuuffy;x/", "-dash/", "--/", "$(id)/", "`id`/", "a'b/", `a"b/`, `a\b/`, "#fuuffy/", "~fuuffy/", "fuu*y/", "(f)/", "a|b/", "a>b/", "!f/", "fuuffy=x/", "føffy/",
+	"team/fuuffy/", "team/my fuuffy/", "-team/fuuffy/", "a/b/c/",
+}
+
+// adviceStates are the states that give different advice.
+var adviceStates = map[string]func(m *mount, between answers){
+	"not configured": nil,
+	"idle":           func(*mount, answers) {},
+	"untested": func(m *mount, _ answers) {
+		m.write("config", "client_id", thirdID, "client_secret", thirdSecret, "verify_connection", false)
+	},
+	"due":      func(m *mount, _ answers) { time.Sleep(80 * 24 * time.Hour) },
+	"staged":   func(m *mount, _ answers) { m.rotateTo(stateStaged) },
+	"promoted": func(m *mount, _ answers) { m.rotateTo(statePromoted) },
+	"promoted long ago": func(m *mount, _ answers) {
+		m.rotateTo(statePromoted)
+		time.Sleep(8 * 24 * time.Hour)
+		m.read()
+	},
+	"compromised": func(m *mount, _ answers) { m.rotateTo(stateCompromised) },
+	"rolled back": func(m *mount, _ answers) { m.rotateTo(statePromoted); m.write("rotate-root/rollback") },
+	"forced":      func(m *mount, _ answers) { m.rotateTo(statePromoted); m.write("rotate-root/complete", "force", true) },
+	"rejected":    func(m *mount, _ answers) { m.sandbox.RevokeClient(testClientID); m.loseToken(); m.refusedToken() },
+	"fallback": func(m *mount, _ answers) {
+		m.rotateTo(statePromoted)
+		m.sandbox.RevokeClient(newClientID)
+		m.loseToken()
+		m.read()
+	},
+	"both revoked": func(m *mount, _ answers) {
+		m.rotateTo(statePromoted)
+		m.sandbox.RevokeClient(testClientID)
+		m.sandbox.RevokeClient(newClientID)
+		m.loseToken()
+		m.refusedToken()
+	},
+	"unavailable":  func(m *mount, _ answers) { m.sandbox.SetFault(faultUnavailable); m.loseToken(); m.refusedToken() },
+	"rate limited": func(m *mount, b answers) { b[testClientID] = provesNothing["429"]; m.loseToken(); m.refusedToken() },
+	"login page": func(m *mount, b answers) {
+		b[testClientID] = provesNothing["200 without a token"]
+		m.loseToken()
+		m.refusedToken()
+	},
+	"redirect": func(m *mount, b answers) {
+		b[testClientID] = provesNothing["redirect to a login page"]
+		m.loseToken()
+		m.refusedToken()
+	},
+	"redirect while staged": func(m *mount, b answers) {
+		m.rotateTo(stateStaged)
+		b[testClientID] = provesNothing["redirect to a login page"]
+		m.loseToken()
+		m.refusedToken()
+	},
+	"redirect while promoted": func(m *mount, b answers) {
+		m.rotateTo(statePromoted)
+		b[newClientID] = provesNothing["redirect to a login page"]
+		m.loseToken()
+		m.refusedToken()
+	},
+	"in its buffer": func(m *mount, _ answers) {
+		m.sandbox.SetFault(faultUnavailable)
+		time.Sleep(57 * time.Minute)
+		m.refusedToken()
+	},
+	"suspect": func(m *mount, _ answers) {
+		time.Sleep(time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		m.refused(logical.UpdateOperation, "token", nil)
+	},
+}
+
+// everyRequest is what people send, in an order in which each finds something to say.
+var everyRequest = []adviceRequest{
+	{logical.ReadOperation, "status", nil},
+	{logical.ReadOperation, "rotate-root", nil},
+	{logical.ReadOperation, "config", nil},
+	{logical.ReadOperation, "token", nil},
+	{logical.UpdateOperation, "token", pairs("min_ttl", "20m")},
+	{logical.UpdateOperation, "rotate-root/check", nil},
+	{logical.UpdateOperation, "rotate-root/check", nil},
+	{logical.UpdateOperation, "config", pairs("client_id", "typo", "client_secret", "wrong")},
+	{logical.UpdateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret)},
+	{logical.UpdateOperation, "config", pairs("environment", "testing", "client_secret", testSecret)},
+	{logical.UpdateOperation, "rotate-root", nil},
+	{logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret)},
+	{logical.UpdateOperation, "rotate-root", pairs("client_id", thirdID, "client_secret", thirdSecret)},
+	{logical.UpdateOperation, "rotate-root/rollback", nil},
+	{logical.UpdateOperation, "rotate-root/complete", nil},
+	{logical.UpdateOperation, "rotate-root/promote", nil},
+	{logical.UpdateOperation, "rotate-root/complete", nil},
+	{logical.DeleteOperation, "rotate-root", nil},
+	{logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID, "client_secret", newSecret)},
+	{logical.UpdateOperation, "rotate-root/complete", pairs("force", true)},
+	{logical.UpdateOperation, "rotate-root/revoked", nil},
+	{logical.UpdateOperation, "rotate-root/complete", pairs("compromised_client_id", testClientID)},
+	{logical.DeleteOperation, "config", nil},
+	{logical.ReadOperation, "status", nil},
+}
+
+// Defect 8: each command in each text can be pasted into a shell as it stands, on any mount: it
+// is one command of this mount, at the end of its line.
+func TestAdviceCanBePasted(t *testing.T) {
+	for name, prepare := range adviceStates {
+		for _, path := range awkwardMounts {
+			t.Run(name+" at "+path, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m, between := newMount(t), answers{}
+					m.path = path
+					m.between(between)
+					m.sandbox.CreateClient(newClientID, newSecret)
+					m.sandbox.CreateClient(thirdID, thirdSecret)
+					if prepare != nil {
+						m.configure()
+						m.read()
+						prepare(m, between)
+					}
+					require.NotEmpty(t, m.said(logical.ReadOperation, "status", nil))
+					commands := 0
+					for _, r := range everyRequest {
+						text := m.said(r.operation, r.path, r.data)
+						commands += len(m.commands(text))
+						time.Sleep(3 * time.Second)
+					}
+					assert.Greater(t, commands, 3)
+				})
+			})
+		}
+	}
+}
+
+// awkwardIDs are client IDs that a shell would expand, split, or run. Whoever may write the config
+// without a test can plant one.
+var awkwardIDs = []string{
+	"$(id)", "`id`", "a;id", "a&id", "a&&id", "a|id", "a>b", "a<b", "a'b", `a"b`, "'", "$HOME", "${HOME}", "#a", "~", `a\b`, `\`, "*", "a?b[c]", "{a,b}", "!!", "-force", "a=b", "(a)", "é", "%s", "<mount>",
+}
+
+// Defect 8: a client ID is pasted as it is, whatever it contains, and the command does what it
+// says.
+func TestClientIDsCanBePasted(t *testing.T) {
+	for _, id := range awkwardIDs {
+		t.Run(id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.configure("client_id", id, "verify_connection", false)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				hear := func(text string) string {
+					m.commandsOf(id, text)
+					return text
+				}
+				hear(m.said(logical.ReadOperation, "status", nil))
+				hear(m.said(logical.UpdateOperation, "rotate-root/check", nil))
+				m.stage()
+				hear(m.next())
+				m.promote()
+				hear(m.next())
+				hear(m.said(logical.UpdateOperation, "rotate-root/rollback", nil))
+				hear(m.said(logical.UpdateOperation, "rotate-root/complete", pairs("force", true)))
+				require.Len(t, m.unrevoked(), 1)
+
+				next := hear(m.next())
+				commands := m.commandsOf(id, next)
+				at := slices.IndexFunc(commands, func(c typed) bool { return c.String() == "write rotate-root/revoked" })
+				require.GreaterOrEqual(t, at, 0, next)
+				assert.Equal(t, id, commands[at].fields["client_id"])
+				resp, err := m.enter(commands[at])
+				require.NoError(t, err)
+				require.False(t, resp.IsError(), "%v", resp)
+				assert.Empty(t, m.unrevoked())
+			})
+		})
+	}
+}
+
+// commandsOf is commands where an ID may look like a placeholder.
+func (m *mount) commandsOf(id, text string) []typed {
+	m.t.Helper()
+	const standIn = "xIDx"
+	if !placeholderPattern.MatchString(id) {
+		return m.commands(text)
+	}
+	all := m.commands(strings.ReplaceAll(text, id, standIn))
+	for _, c := range all {
+		for name, value := range c.fields {
+			c.fields[name] = strings.ReplaceAll(value, standIn, id)
+		}
+	}
+	return all
+}
+
+// The vault CLI reads a value that begins with @ from a file; \@ is an @.
+func TestClientIDThatTheCLIWouldReadFromAFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.configure("client_id", "@/etc/passwd", "verify_connection", false)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.stage()
+		m.promote()
+		m.write("rotate-root/complete", "force", true)
+		for _, c := range m.commands(m.next()) {
+			if c.String() == "write rotate-root/revoked" {
+				assert.Equal(t, `\@/etc/passwd`, c.fields["client_id"])
+			}
+		}
+	})
 }

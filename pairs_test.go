@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,11 +26,11 @@ import (
 // A pair is rejected if the last answer to it was a 400, 401, or 403. It is revoked only if
 // Fuuffy proved it: by a 401, or by its own envelope that says invalid_client.
 var (
-	firewallPage     = provesNothing["a firewall's 403 page"]
-	aboutSomethingIn = provesNothing["400 about a parameter"]
+	firewallPage       = provesNothing["a firewall's 403 page"]
+	aboutSomethingElse = provesNothing["400 about a parameter"]
 
 	rejectedNotRevoked = map[string]gatewayAnswer{
-		"a firewall's 403 page": firewallPage, "a 400 about something else": aboutSomethingIn,
+		"a firewall's 403 page": firewallPage, "a 400 about something else": aboutSomethingElse,
 		"no permission": provesNothing["403, no permission"],
 	}
 )
@@ -71,10 +72,28 @@ func toldToRevoke(text string) []string {
 	return told
 }
 
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return line
+// assertToldToRevoke holds a text to have an operator revoke this and nothing else.
+func assertToldToRevoke(t *testing.T, want, text string) {
+	t.Helper()
+	told := toldToRevoke(text)
+	slices.Sort(told)
+	assert.Equal(t, []string{want}, slices.Compact(told), text)
 }
+
+// revokeFirst is a text that begins with what to revoke.
+var revokeFirst = regexp.MustCompile(`(?i)^(\w+[:,] )?revoke ((?:the (?:old|new) secret of )?client [\w-]*\w)`)
+
+// assertRevokeFirst holds a text to begin with what to revoke.
+func assertRevokeFirst(t *testing.T, want, text string) {
+	t.Helper()
+	match := revokeFirst.FindStringSubmatch(text)
+	if assert.NotNil(t, match, "it doesn't begin with what to revoke: %s", text) {
+		assert.Equal(t, want, match[2], text)
+	}
+}
+
+// claimsRevoked is a sentence that says that a client is revoked, and not whether it is.
+var claimsRevoked = regexp.MustCompile(`(?i)(^|[.:;\n] ?)(the (old|new) secret of )?client [\w-]+ is revoked`)
 
 // newLeakedMount returns an idle engine after an emergency that was completed by force: shop-1 is
 // compromised and may still work.
@@ -133,15 +152,15 @@ func TestLeakedClientIsToBeRevokedUntilProof(t *testing.T) {
 				m, between := newPairsMount(t, stateCompromised)
 				between[testClientID] = answer
 				checked := m.write("rotate-root/check").Data["next_step"].(string)
-				assert.Contains(t, toldToRevoke(firstLine(checked)), "client shop-1", checked)
-				assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+				assertRevokeFirst(t, "client shop-1", checked)
+				assertRevokeFirst(t, "client shop-1", m.next())
 
 				delete(between, testClientID)
 				m.sandbox.SetFault(faultUnavailable)
 				m.loseToken()
 				text := m.said(logical.ReadOperation, "token", nil)
 				assert.Contains(t, toldToRevoke(text), "client shop-1", text)
-				assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1", m.next())
+				assertRevokeFirst(t, "client shop-1", m.next())
 
 				m.sandbox.ClearFault()
 				m.sandbox.RevokeClient(testClientID)
@@ -170,7 +189,7 @@ func TestLeakComesFirstWhateverFails(t *testing.T) {
 					m.refusedToken()
 				}
 				next := m.next()
-				assert.Contains(t, toldToRevoke(firstLine(next)), "client shop-1", next)
+				assertRevokeFirst(t, "client shop-1", next)
 				assert.NotContains(t, toldToRevoke(next), "client shop-2", next)
 				m.commands(next)
 
@@ -195,7 +214,7 @@ func TestRejectedPreviousPairIsNotRevoked(t *testing.T) {
 					next := m.next()
 					assert.Contains(t, next, after, "%s: the time to wait for", when)
 					assert.NotContains(t, next, "so finish", when)
-					assert.NotContains(t, next, "is revoked", when)
+					assert.NotRegexp(t, claimsRevoked, next, when)
 					for _, told := range toldToRevoke(next) {
 						assert.Equal(t, "client shop-1", told, when)
 					}
@@ -220,7 +239,7 @@ func TestAcceptedAgainIsNotRevoked(t *testing.T) {
 		m.sandbox.CreateClient(testClientID, testSecret)
 		time.Sleep(checkInterval)
 		require.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
-		assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1", m.next())
+		assertRevokeFirst(t, "client shop-1", m.next())
 	})
 }
 
@@ -238,14 +257,14 @@ func TestPageForBothPairs(t *testing.T) {
 					text := m.said(logical.ReadOperation, "token", nil)
 					next := m.next()
 					for _, told := range []string{text, next} {
+						assert.NotContains(t, told, "compromised=true")
 						require.NotEmpty(t, m.commands(told), told)
 						for _, c := range m.commands(told) {
-							assert.NotContains(t, c.fields, "compromised", told)
 							assert.NotEqual(t, "write rotate-root/complete", c.String(), told)
 						}
 						assert.Empty(t, toldToRevoke(told), told)
 						assert.NotContains(t, told, "no others", "there are: %s", told)
-						assert.NotContains(t, told, "is revoked", told)
+						assert.NotRegexp(t, claimsRevoked, told)
 					}
 				})
 			})
@@ -277,7 +296,7 @@ func TestCompromisedPairNeverComesBack(t *testing.T) {
 						code, text := m.refused(try.operation, try.path, try.data)
 						assert.Equal(t, http.StatusBadRequest, code)
 						assert.Contains(t, text, "client shop-1")
-						assert.Equal(t, []string{"vault", "write", "fuuffy/rotate-root/revoked", "client_id=shop-1"}, commandsIn(t, text)[0], "the way out: %s", text)
+						assert.Contains(t, m.names(text), "write rotate-root/revoked", "the way out: %s", text)
 						after := m.rotation()
 						for _, field := range []string{"state", "client_id", "unrevoked", "history", "staged_client_id"} {
 							assert.Equal(t, before[field], after[field], field)
@@ -285,7 +304,7 @@ func TestCompromisedPairNeverComesBack(t *testing.T) {
 						m.do(logical.DeleteOperation, "rotate-root", nil) // Nothing is staged.
 						assert.Contains(t, m.lineOf(testClientID), "(compromised)")
 						assert.Equal(t, "degraded", m.status()["health"])
-						assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+						assertRevokeFirst(t, "client shop-1", m.next())
 					}
 
 					marked := m.write("rotate-root/revoked", "client_id", testClientID).Data
@@ -337,7 +356,7 @@ func TestAnotherSecretOfACompromisedClient(t *testing.T) {
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "second", "compromised", true)
 		m.forceComplete()
 		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
-		assert.Equal(t, []string{"the old secret of client shop-1"}, toldToRevoke(m.next()))
+		assertToldToRevoke(t, "the old secret of client shop-1", m.next())
 
 		_, text := m.refused(logical.UpdateOperation, "config", firstPair)
 		assert.Contains(t, text, "shop-1")
@@ -422,7 +441,7 @@ func TestGivenUpSecretOfTheClientInUse(t *testing.T) {
 				require.Contains(t, m.lineOf(testClientID), "("+name+")")
 				status := m.do(logical.ReadOperation, "status", nil)
 				told := strings.Join(toldBy(t, status, nil), "\n")
-				assert.Equal(t, []string{"the new secret of client shop-1"}, toldToRevoke(m.next()))
+				assertToldToRevoke(t, "the new secret of client shop-1", m.next())
 				assert.NotContains(t, told, "old secret", told)
 				assert.Contains(t, strings.Join(status.Warnings, "\n"), "the new secret of client shop-1", "in the warning too")
 
@@ -450,7 +469,7 @@ func TestOldSecretOfTheClientInUse(t *testing.T) {
 			assert.Equal(t, "the old secret of client shop-1", told)
 		}
 		m.write("rotate-root/complete", "force", true)
-		assert.Equal(t, []string{"the old secret of client shop-1"}, toldToRevoke(m.next()))
+		assertToldToRevoke(t, "the old secret of client shop-1", m.next())
 	})
 }
 
@@ -522,7 +541,7 @@ func TestForcedAfterAMarkThatCameTooEarly(t *testing.T) {
 		m.forceComplete()
 		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
-		assert.Contains(t, toldToRevoke(firstLine(m.next())), "client shop-1")
+		assertRevokeFirst(t, "client shop-1", m.next())
 	})
 }
 
@@ -565,7 +584,7 @@ func TestRefusedRollbackDoesNotClaimRevocation(t *testing.T) {
 				code, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 				assert.Equal(t, http.StatusBadRequest, code)
 				assert.Contains(t, text, "shop-1")
-				assert.NotContains(t, text, "is revoked")
+				assert.NotRegexp(t, claimsRevoked, text)
 				assert.Equal(t, statePromoted, m.rotation()["state"])
 				delete(between, testClientID)
 				m.write("rotate-root/rollback")
@@ -670,22 +689,29 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, one in %s", name, pace), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					m := newMount(t)
-					var sent arrivals
+					var mu sync.Mutex
+					var all arrivals
 					m.answering(func(string, string) *gatewayAnswer {
-						sent = append(sent, time.Now())
+						mu.Lock()
+						defer mu.Unlock()
+						all = append(all, time.Now())
 						return nil
 					})
+					sent := func() arrivals {
+						mu.Lock()
+						defer mu.Unlock()
+						return slices.Clone(all)
+					}
 					m.configure()
 					m.sandbox.CreateClient(newClientID, newSecret)
 					m.rotateTo(tt.state)
 					m.read()
-					sent = nil
 					time.Sleep(time.Minute)
 					limited := 0
 					for i := range 300 {
-						before := len(sent)
+						before := len(sent())
 						resp, err := tt.call(m, i)
-						if len(sent) == before && !tt.waits {
+						if len(sent()) == before && !tt.waits {
 							limited++
 							code, text := refusal(t, resp, err)
 							require.Equal(t, http.StatusTooManyRequests, code, "call %d: %s", i, text)
@@ -694,8 +720,8 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 						}
 						time.Sleep(pace)
 					}
-					assert.LessOrEqual(t, sent.most(), maxPerMinute, "of %d requests", len(sent))
-					assert.NotEmpty(t, sent)
+					assert.LessOrEqual(t, sent().most(), maxPerMinute, "of %d requests", len(sent()))
+					assert.NotEmpty(t, sent())
 					if tt.waits {
 						return
 					}
@@ -704,9 +730,9 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 					token := m.readToken()
 					assert.True(t, m.sandbox.TokenAlive(token), "readers get the cached token meanwhile")
 					time.Sleep(2 * time.Minute)
-					before := len(sent)
+					before := len(sent())
 					_, _ = tt.call(m, 300)
-					assert.Greater(t, len(sent), before, "it goes on later")
+					assert.Greater(t, len(sent()), before, "it goes on later")
 				})
 			})
 		}
@@ -748,7 +774,7 @@ func TestEachDroppedClientIsLogged(t *testing.T) {
 		assert.Contains(t, after, "shop-2 (discarded)")
 		for _, line := range before {
 			if clientID := strings.Fields(line)[1]; !strings.Contains(after, " "+clientID+" ") {
-				assert.Equal(t, 1, m.log.count("client_id="+clientID+"\n"), "%s was dropped:\n%s", clientID, m.log)
+				assert.NotZero(t, m.log.count(clientID), "%s was dropped:\n%s", clientID, m.log)
 			}
 		}
 	})
@@ -809,7 +835,7 @@ func TestReplacedPairIsListed(t *testing.T) {
 					return
 				}
 				assert.Contains(t, m.lineOf(testClientID), "shop-1 (replaced)")
-				assert.Equal(t, []string{"client shop-1"}, toldToRevoke(m.next()), m.next())
+				assertToldToRevoke(t, "client shop-1", m.next())
 				m.write("rotate-root/revoked", "client_id", testClientID)
 				assert.Empty(t, m.unrevoked())
 			})

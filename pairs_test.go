@@ -110,15 +110,11 @@ func (m *mount) forceComplete() {
 	require.Equal(m.t, stateIdle, m.rotation()["state"])
 }
 
-// lineOf is the entry of a client among the unrevoked, empty if there is none.
-func (m *mount) lineOf(clientID string) string {
+// linesOf are the entries of a client among the unrevoked, empty if there are none.
+func (m *mount) linesOf(clientID string) string {
 	m.t.Helper()
-	for _, line := range m.unrevoked() {
-		if strings.Contains(line, " "+clientID+" ") {
-			return line
-		}
-	}
-	return ""
+	others := func(line string) bool { return !strings.Contains(line, " "+clientID+" ") }
+	return strings.Join(slices.DeleteFunc(m.unrevoked(), others), "\n")
 }
 
 // Defect 1 and the words of check: each answer, and what check makes of it.
@@ -302,7 +298,7 @@ func TestCompromisedPairNeverComesBack(t *testing.T) {
 							assert.Equal(t, before[field], after[field], field)
 						}
 						m.do(logical.DeleteOperation, "rotate-root", nil) // Nothing is staged.
-						assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+						assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 						assert.Equal(t, "degraded", m.status()["health"])
 						assertRevokeFirst(t, "client shop-1", m.next())
 					}
@@ -340,7 +336,7 @@ func TestCompromisedPairDoesNotComeBackWhilePromoted(t *testing.T) {
 				m.commands(text)
 				assert.Equal(t, newClientID, m.rotation()["client_id"])
 				assert.Equal(t, true, m.rotation()["compromised"])
-				assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+				assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 			})
 		})
 	}
@@ -355,7 +351,7 @@ func TestAnotherSecretOfACompromisedClient(t *testing.T) {
 		m.createSecret("third")
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "second", "compromised", true)
 		m.forceComplete()
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assertToldToRevoke(t, "the old secret of client shop-1", m.next())
 
 		_, text := m.refused(logical.UpdateOperation, "config", firstPair)
@@ -363,9 +359,9 @@ func TestAnotherSecretOfACompromisedClient(t *testing.T) {
 		m.write("config", "client_id", testClientID, "client_secret", "second") // Terraform repeats it.
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "third")
 		assert.Equal(t, stateStaged, m.rotation()["state"])
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		m.do(logical.DeleteOperation, "rotate-root", nil)
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assert.Contains(t, strings.Join(m.unrevoked(), "\n"), "(discarded)")
 		m.refused(logical.UpdateOperation, "rotate-root", firstPair)
 	})
@@ -382,7 +378,7 @@ func TestForceAloneCompletesAnEmergency(t *testing.T) {
 		assert.Contains(t, data["unrevoked"], "shop-1 (compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
 		m.restart()
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 	})
 }
 
@@ -438,7 +434,7 @@ func TestGivenUpSecretOfTheClientInUse(t *testing.T) {
 				m.createSecret("second")
 				m.write("rotate-root", "client_id", testClientID, "client_secret", "second")
 				giveUp(m)
-				require.Contains(t, m.lineOf(testClientID), "("+name+")")
+				require.Contains(t, m.linesOf(testClientID), "("+name+")")
 				status := m.do(logical.ReadOperation, "status", nil)
 				told := strings.Join(toldBy(t, status, nil), "\n")
 				assertToldToRevoke(t, "the new secret of client shop-1", m.next())
@@ -487,9 +483,9 @@ func TestUnrevokedEntriesAreOfPairs(t *testing.T) {
 			discard(m, "second")
 			m.createSecret("third")
 			m.write("rotate-root", "client_id", testClientID, "client_secret", "third")
-			assert.Contains(t, m.lineOf(testClientID), "(discarded)", "the second may still work")
+			assert.Contains(t, m.linesOf(testClientID), "(discarded)", "the second may still work")
 			m.promote()
-			assert.Contains(t, m.lineOf(testClientID), "(discarded)")
+			assert.Contains(t, m.linesOf(testClientID), "(discarded)")
 		})
 	})
 	t.Run("another secret is written", func(t *testing.T) {
@@ -509,7 +505,7 @@ func TestUnrevokedEntriesAreOfPairs(t *testing.T) {
 			m.promote()
 			m.sandbox.RevokeClient(testClientID) // The first secret.
 			m.write("rotate-root/complete")
-			assert.Contains(t, m.lineOf(testClientID), "(discarded)", "the second may still work")
+			assert.Contains(t, m.linesOf(testClientID), "(discarded)", "the second may still work")
 			assert.Contains(t, strings.Join(toldToRevoke(m.next()), "\n"), "client shop-1")
 		})
 	})
@@ -539,7 +535,7 @@ func TestForcedAfterAMarkThatCameTooEarly(t *testing.T) {
 		_, _ = m.handle(t.Context(), logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", testClientID))
 		m.refused(logical.UpdateOperation, "rotate-root/complete", nil) // It still works.
 		m.forceComplete()
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
 		assertRevokeFirst(t, "client shop-1", m.next())
 	})
@@ -797,7 +793,7 @@ func TestFullListKeepsTheCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newLeakedMount(t)
 		m.fillUnrevoked(maxUnrevoked + 2)
-		assert.Contains(t, m.lineOf(testClientID), "(compromised)")
+		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
 		m.refused(logical.UpdateOperation, "rotate-root", firstPair)
 	})
@@ -834,7 +830,7 @@ func TestReplacedPairIsListed(t *testing.T) {
 					assert.Empty(t, m.unrevoked())
 					return
 				}
-				assert.Contains(t, m.lineOf(testClientID), "shop-1 (replaced)")
+				assert.Contains(t, m.linesOf(testClientID), "shop-1 (replaced)")
 				assertToldToRevoke(t, "client shop-1", m.next())
 				m.write("rotate-root/revoked", "client_id", testClientID)
 				assert.Empty(t, m.unrevoked())

@@ -390,6 +390,9 @@ func TestAdviceCanBePasted(t *testing.T) {
 					require.NotEmpty(t, m.said(logical.ReadOperation, "status", nil))
 					commands := 0
 					for _, r := range everyRequest {
+						if prepare == nil && r.path == "config" && r.operation == logical.ReadOperation {
+							continue // Vault answers 404 itself.
+						}
 						text := m.said(r.operation, r.path, r.data)
 						commands += len(m.commands(text))
 						time.Sleep(3 * time.Second)
@@ -469,10 +472,9 @@ func TestClientIDThatTheCLIWouldReadFromAFile(t *testing.T) {
 		m.stage()
 		m.promote()
 		m.write("rotate-root/complete", "force", true)
-		for _, c := range m.commands(m.next()) {
-			if c.String() == "write rotate-root/revoked" {
-				assert.Equal(t, `\@/etc/passwd`, c.fields["client_id"])
-			}
-		}
+		commands := m.commands(m.next())
+		at := slices.IndexFunc(commands, func(c typed) bool { return c.String() == "write rotate-root/revoked" })
+		require.GreaterOrEqual(t, at, 0)
+		assert.Equal(t, `\@/etc/passwd`, commands[at].fields["client_id"])
 	})
 }

@@ -130,6 +130,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.config.UserAgent)
 
 	resp, err := c.config.Transport.RoundTrip(req)

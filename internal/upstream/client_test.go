@@ -61,6 +61,7 @@ func TestTokenRequestOnTheWire(t *testing.T) {
 	assert.Equal(t, "/v1/auth/token", seen.URL.Path)
 	assert.Equal(t, "application/x-www-form-urlencoded", seen.Header.Get("Content-Type"))
 	assert.Equal(t, "application/json", seen.Header.Get("Accept"))
+	assert.Equal(t, []string{"identity"}, seen.Header.Values("Accept-Encoding"))
 	assert.Equal(t, "test/1", seen.UserAgent())
 	assert.Equal(t, url.Values{"grant_type": {"client_credentials"}, "client_id": {testClientID}, "client_secret": {testSecret}}, form)
 }
@@ -77,10 +78,10 @@ func TestErrorDialects(t *testing.T) {
 		"code and reason":  {401, `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id, client_secret, or session_key"}}`, Rejected, "invalid_client_id_or_client_secret (401021)", "Invalid client_id, client_secret, or session_key"},
 		"error trace":      {400, `{"error": {"code": "400000", "code_reason": "validation_error", "message": "Invalid request parameters", "error_trace": {"weight": "Missing", "age": "Missing too"}}}`, Rejected, "validation_error (400000)", "Invalid request parameters; age: Missing too; weight: Missing"},
 		"details as list":  {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": [{"field": "sender.phone", "message": "Phone number is required"}]}}`, Rejected, "validation_error", "Invalid request parameters; sender.phone: Phone number is required"},
-		"details as else":  {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": [{"field": 7, "message": "Phone number is required"}]}}`, Rejected, "validation_error", "Invalid request parameters"},
+		"details as else":  {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": [{"field": 7, "message": "Phone number is required"}]}}`, Rejected, "validation_error", "Invalid request parameters; 7: Phone number is required"},
 		"details empty":    {422, `{"error": {"code": "validation_error", "message": "Invalid request parameters", "details": ""}}`, Rejected, "validation_error", "Invalid request parameters"},
-		"message as else":  {400, `{"error": {"code": "invalid_client", "message": 7}}`, Rejected, "", noExplanation},
-		"OAuth as else":    {400, `{"error": "invalid_client", "error_description": 7}`, Rejected, "", noExplanation},
+		"message as else":  {400, `{"error": {"code": "invalid_client", "message": 7}}`, Rejected, "invalid_client", "7"},
+		"OAuth as else":    {400, `{"error": "invalid_client", "error_description": 7}`, Rejected, "invalid_client", "7"},
 		"64 KiB":           {400, padded(`{"error": {"code": "conflict", "message": "In use"}}`, maxBody), Rejected, "conflict", "In use"},
 		"over 64 KiB":      {400, padded(`{"error": {"code": "conflict", "message": "In use"}}`, maxBody+1), Rejected, "", noExplanation},
 		"field":            {400, `{"error": {"code": "invalid_request", "message": "The 'recipient' field is required", "field": "recipient"}}`, Rejected, "invalid_request", "The 'recipient' field is required; field recipient"},

@@ -50,6 +50,8 @@ type Error struct {
 	lasting bool
 	// deniesClient is set if Fuuffy's own envelope says that the client is invalid.
 	deniesClient bool
+	// notFuuffy is set if the response claims success without Fuuffy's envelope.
+	notFuuffy bool
 }
 
 func (e *Error) Error() string {
@@ -76,6 +78,10 @@ func (e *Error) RejectsCredentials() bool {
 func (e *Error) LeadsElsewhere() bool {
 	return e.Failure == Rejected && (e.Status < http.StatusBadRequest || e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed)
 }
+
+// NotFuuffy tells whether a response claims success but isn't Fuuffy's: a login page, a proxy's
+// page, another API. So base_url may be wrong, or something in between responded.
+func (e *Error) NotFuuffy() bool { return e.notFuuffy }
 
 // ProvesDead tells whether the response proves that Fuuffy no longer accepts the
 // credentials. A firewall's 403 page or a 400 about something else proves nothing.

@@ -27,25 +27,38 @@ const (
 	MaxRetryAfter = time.Hour
 )
 
-// noExplanation is the message for an error that has none.
-const noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have responded instead"
+const (
+	// noExplanation is the message for an error that isn't in Fuuffy's format.
+	noExplanation = "no explanation in Fuuffy's format; a proxy or gateway may have responded instead"
+	// onlyCode is the message for an error that has only a code.
+	onlyCode = "no explanation given"
+)
+
+// byteOrderMark begins the texts of some gateways. JSON has none (RFC 8259 §8.1).
+var byteOrderMark = []byte("\ufeff")
 
 // readResponse turns a response into a Grant or an *Error. The status alone decides the class
 // of an error; the body only explains it.
 func readResponse(resp *http.Response, body []byte, now time.Time, redact *redactor) (Grant, *Error) {
 	status := resp.StatusCode
+	body = bytes.TrimPrefix(body, byteOrderMark)
 	switch {
 	case status >= 100 && status < 200:
 		return Grant{}, &Error{
-			Failure: Malformed, Status: status,
+			Failure: Malformed, Status: status, notFuuffy: true,
 			Message: "the response is only informational or switches protocols, and has no token",
 		}
 	case status >= 200 && status < 300:
-		granted, problem := parseGrant(body, resp.Header.Get("Content-Type"), redact)
-		if problem != "" {
-			return Grant{}, &Error{Failure: Malformed, Status: status, Message: problem}
+		granted, problem := parseGrant(body, resp.Header, redact)
+		if problem == "" {
+			return granted, nil
 		}
-		return granted, nil
+		// A gateway may put an error under this status. Only the status can make it proof.
+		failed := parseError(body, redact)
+		failed.Failure, failed.Status, failed.deniesClient = Malformed, status, false
+		failed.Message = cmp.Or(failed.Message, problem)
+		failed.notFuuffy = !hasEnvelope(body) && compression(resp.Header) == ""
+		return Grant{}, failed
 	case status >= 300 && status < 400:
 		return Grant{}, &Error{
 			Failure: Rejected, Status: status,
@@ -55,7 +68,13 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 
 	failed := parseError(body, redact)
 	failed.Status = status
-	failed.Message = cmp.Or(failed.Message, noExplanation)
+	switch {
+	case failed.Message != "":
+	case failed.Code != "":
+		failed.Message = onlyCode
+	default:
+		failed.Message = cmp.Or(compressed(resp.Header, redact), noExplanation)
+	}
 	switch {
 	case status == http.StatusTooManyRequests:
 		failed.Failure = RateLimited
@@ -72,47 +91,81 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 
 // parseGrant reads a token response. Fuuffy wraps each success in "data". The second result
 // says what is wrong with the response, without quoting it.
-func parseGrant(body []byte, contentType string, redact *redactor) (Grant, string) {
-	if len(body) > maxBody {
-		return Grant{}, fmt.Sprintf("the response is longer than %d KiB", maxBody>>10)
-	}
-	if len(bytes.TrimSpace(body)) == 0 {
-		return Grant{}, "the response is empty"
-	}
+func parseGrant(body []byte, header http.Header, redact *redactor) (Grant, string) {
 	var envelope struct {
-		Data *struct {
-			AccessToken json.RawMessage `json:"access_token"`
-			TokenType   json.RawMessage `json:"token_type"`
-			ExpiresIn   json.RawMessage `json:"expires_in"`
-		} `json:"data"`
+		Data json.RawMessage `json:"data"`
 	}
-	if err := json.Unmarshal(body, &envelope); err != nil {
-		return Grant{}, notJSON(contentType, redact)
-	}
-	if envelope.Data == nil {
+	err := json.Unmarshal(body, &envelope)
+	switch {
+	case len(body) > maxBody:
+		return Grant{}, cmp.Or(compressed(header, redact), fmt.Sprintf("the response is longer than %d KiB", maxBody>>10))
+	case len(bytes.TrimSpace(body)) == 0:
+		return Grant{}, "the response is empty"
+	case err != nil && json.Valid(body):
+		return Grant{}, "the response is JSON, but not an object"
+	case err != nil:
+		return Grant{}, cmp.Or(compressed(header, redact), notJSON(header, redact))
+	case len(envelope.Data) == 0 || string(envelope.Data) == "null":
 		return Grant{}, `the response has no "data" object`
+	}
+	var data struct {
+		AccessToken json.RawMessage `json:"access_token"`
+		TokenType   json.RawMessage `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+	}
+	if json.Unmarshal(envelope.Data, &data) != nil {
+		return Grant{}, `the response's "data" is not an object`
 	}
 
 	var token, tokenType string
-	if json.Unmarshal(envelope.Data.AccessToken, &token) != nil {
+	if string(data.AccessToken) == "null" || json.Unmarshal(data.AccessToken, &token) != nil {
 		return Grant{}, "access_token is missing or not a string"
 	}
 	if problem := TokenProblem(token); problem != "" {
 		return Grant{}, "access_token " + problem
 	}
 	// RFC 6749 §5.1: the type is case insensitive.
-	if json.Unmarshal(envelope.Data.TokenType, &tokenType) != nil || !strings.EqualFold(tokenType, "Bearer") {
+	if json.Unmarshal(data.TokenType, &tokenType) != nil || !strings.EqualFold(tokenType, "Bearer") {
 		return Grant{}, "token_type is not Bearer"
 	}
-	life, given, problem := parseExpiresIn(envelope.Data.ExpiresIn)
+	life, given, problem := parseExpiresIn(data.ExpiresIn)
 	if problem != "" {
 		return Grant{}, "expires_in " + problem
 	}
 	return Grant{AccessToken: token, ExpiresIn: life, AssumedExpiry: !given}, ""
 }
 
-func notJSON(contentType string, redact *redactor) string {
-	mediaType, _, err := mime.ParseMediaType(contentType)
+// hasEnvelope tells whether a body has Fuuffy's envelope, whatever is in it.
+func hasEnvelope(body []byte) bool {
+	var envelope struct {
+		Data  json.RawMessage `json:"data"`
+		Error json.RawMessage `json:"error"`
+	}
+	return json.Unmarshal(body, &envelope) == nil && (envelope.Data != nil || envelope.Error != nil)
+}
+
+// compression is how a body was compressed, although the request asked for the contrary. It is
+// empty if the body wasn't.
+func compression(header http.Header) string {
+	encoding := strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ", "))
+	if strings.EqualFold(encoding, "identity") {
+		return ""
+	}
+	return encoding
+}
+
+// compressed is the message for a body that is unreadable because it is compressed, and empty
+// for others.
+func compressed(header http.Header, redact *redactor) string {
+	encoding := compression(header)
+	if encoding == "" {
+		return ""
+	}
+	return fmt.Sprintf("the response is compressed (%s), though the engine asked for one that isn't; a proxy or gateway may have compressed it", redact.clean(encoding))
+}
+
+func notJSON(header http.Header, redact *redactor) string {
+	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil || strings.HasSuffix(mediaType, "json") {
 		return "the response is not valid JSON"
 	}

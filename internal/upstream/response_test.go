@@ -36,7 +36,7 @@ func TestParseGrant(t *testing.T) {
 		"two documents":           {`{"data": {"access_token": "sk-1", "token_type": "Bearer"}} {}`, Grant{}, "the response is not valid JSON"},
 		"no envelope":             {`{"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}`, Grant{}, `the response has no "data" object`},
 		"null data":               {`{"data": null}`, Grant{}, `the response has no "data" object`},
-		"data is a list":          {`{"data": []}`, Grant{}, "the response is not valid JSON"},
+		"data is a list":          {`{"data": []}`, Grant{}, `the response's "data" is not an object`},
 		"no token":                {`{"data": {"token_type": "Bearer"}}`, Grant{}, "access_token is missing or not a string"},
 		"token is a number":       {`{"data": {"access_token": 1, "token_type": "Bearer"}}`, Grant{}, "access_token is missing or not a string"},
 		"empty token":             {`{"data": {"access_token": "", "token_type": "Bearer"}}`, Grant{}, "access_token is empty"},
@@ -59,7 +59,7 @@ func TestParseGrant(t *testing.T) {
 		"nesting":                 {strings.Repeat(`[`, 60000), Grant{}, "the response is not valid JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, problem := parseGrant([]byte(tt.body), "application/json", newRedactor(testSecret))
+			got, problem := parseGrant([]byte(tt.body), http.Header{"Content-Type": {"application/json"}}, newRedactor(testSecret))
 			assert.Equal(t, tt.problem, problem)
 			assert.Equal(t, tt.want, got)
 		})
@@ -69,7 +69,7 @@ func TestParseGrant(t *testing.T) {
 // A gateway that forgets the content type does not make a good answer a bad one.
 func TestContentTypeIsOnlyForTheMessage(t *testing.T) {
 	for _, contentType := range []string{"", "text/html", "nonsense;;"} {
-		got, problem := parseGrant([]byte(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 60}}`), contentType, newRedactor(testSecret))
+		got, problem := parseGrant([]byte(`{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 60}}`), http.Header{"Content-Type": {contentType}}, newRedactor(testSecret))
 		assert.Empty(t, problem)
 		assert.Equal(t, Grant{"sk-1", time.Minute, false}, got)
 	}
@@ -79,7 +79,7 @@ func TestContentTypeIsOnlyForTheMessage(t *testing.T) {
 		"":                         "the response is not valid JSON",
 		"nonsense;;":               "the response is not valid JSON",
 	} {
-		_, problem := parseGrant([]byte("<html>"), contentType, newRedactor(testSecret))
+		_, problem := parseGrant([]byte("<html>"), http.Header{"Content-Type": {contentType}}, newRedactor(testSecret))
 		assert.Equal(t, want, problem, contentType)
 	}
 }

@@ -40,7 +40,7 @@ type Config struct {
 	Transport http.RoundTripper
 	// UserAgent is what Fuuffy sees as the client's name.
 	UserAgent string
-	// Now is the wall clock, for a Retry-After that is a date.
+	// Now is the wall clock, for a Retry-After that is a date in a response without one.
 	Now func() time.Time
 	// RateLimit keeps the last X-RateLimit-Remaining. The clients of a mount share it.
 	RateLimit *RateLimit

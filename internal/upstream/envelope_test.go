@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,35 @@ import (
 )
 
 const goodGrant = `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`
+
+// A time in a response is judged by the response's own clock. Only without one does the
+// engine's clock count.
+func TestTimesAreJudgedByTheClockThatWroteThem(t *testing.T) {
+	local := time.Unix(1_800_000_000, 0)
+	for name, ahead := range map[string]time.Duration{"ahead": 20 * time.Minute, "behind": -20 * time.Minute, "the same": 0} {
+		theirs := local.Add(ahead)
+		until := theirs.Add(30 * time.Second)
+		date := theirs.UTC().Format(http.TimeFormat)
+		for _, tt := range []struct {
+			name   string
+			header []string
+			want   time.Duration
+		}{
+			{"Retry-After", []string{"Date", date, "Retry-After", until.UTC().Format(http.TimeFormat)}, 30 * time.Second},
+			{"reset", []string{"Date", date, "X-RateLimit-Reset", strconv.FormatInt(until.Unix(), 10)}, 30 * time.Second},
+			{"seconds", []string{"Date", date, "Retry-After", "30"}, 30 * time.Second},
+			{"without a date", []string{"Retry-After", until.UTC().Format(http.TimeFormat)}, max(0, 30*time.Second+ahead)},
+			{"unreadable date", []string{"Date", "yesterday", "Retry-After", until.UTC().Format(http.TimeFormat)}, max(0, 30*time.Second+ahead)},
+			{"reset without a date", []string{"X-RateLimit-Reset", strconv.FormatInt(until.Unix(), 10)}, max(0, 30*time.Second+ahead)},
+		} {
+			t.Run(name+", "+tt.name, func(t *testing.T) {
+				c := answering(429, `{}`, tt.header...)
+				c.config.Now = func() time.Time { return local }
+				assert.Equal(t, tt.want, requireFailed(t, c).RetryAfter)
+			})
+		}
+	}
+}
 
 // A 429 that names no time gives none: what to wait is the caller's decision.
 func TestRateLimitWithoutATime(t *testing.T) {

@@ -75,6 +75,7 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 	default:
 		failed.Message = cmp.Or(compressed(resp.Header, redact), noExplanation)
 	}
+	now = clockOf(resp.Header, now)
 	switch {
 	case status == http.StatusTooManyRequests:
 		failed.Failure = RateLimited
@@ -193,6 +194,15 @@ func parseExpiresIn(raw json.RawMessage) (life time.Duration, given bool, proble
 		return 0, true, fmt.Sprintf("is less than %.0f seconds", MinTokenLife.Seconds())
 	}
 	return time.Duration(seconds) * time.Second, true, ""
+}
+
+// clockOf returns the time at which a response was written, by the clock that also wrote the
+// times in it. Without a Date that is the engine's own clock.
+func clockOf(header http.Header, now time.Time) time.Time {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		return date
+	}
+	return now
 }
 
 // retryAfter reads Retry-After, which is in seconds or a date (RFC 9110 §10.2.3);

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -133,6 +134,10 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.config.UserAgent)
 
+	var conn *silentConn
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { conn, _ = info.Conn.(*silentConn) },
+	}))
 	resp, err := c.config.Transport.RoundTrip(req)
 	if err != nil {
 		c.stopConnecting()
@@ -152,7 +157,11 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 		// The status of an error says enough. A partial body explains nothing.
 		body = nil
 	}
-	return readResponse(resp, body, c.config.Now(), redact)
+	granted, failed := readResponse(resp, body, c.config.Now(), redact)
+	if failed != nil && conn != nil && conn.wantsCertificate.Load() {
+		failed.blameCertificate()
+	}
+	return granted, failed
 }
 
 // stopConnecting ends the dial that net/http continues after its request ended. It doesn't

@@ -42,6 +42,13 @@ type Error struct {
 	Timeout bool
 	// RetryAfter is how long Fuuffy asked to wait, at most MaxRetryAfter; 0 if it didn't say.
 	RetryAfter time.Duration
+	// Proxy is the host of the proxy that ended the request, empty if none did. ProxyStatus is
+	// the HTTP status with which it refused to connect, 0 if it didn't say.
+	Proxy       string
+	ProxyStatus int
+	// WantsClientCertificate is set if the host, or Proxy, requires a client certificate. The
+	// engine has none.
+	WantsClientCertificate bool
 	// Cause is the transport's error, if that ended the request. Its text is as safe
 	// as the others.
 	Cause error
@@ -94,6 +101,15 @@ func (e *Error) worthRetrying() bool {
 	return e.Failure == Unavailable && !e.lasting && e.RetryAfter <= maxPause
 }
 
+// blameCertificate explains the page of a gateway that asked for a client certificate. Fuuffy
+// itself gives an explanation.
+func (e *Error) blameCertificate() {
+	if e.Message == noExplanation && (e.Status == http.StatusBadRequest || e.Status == http.StatusForbidden) {
+		e.WantsClientCertificate = true
+		e.Message = "the host asked for a client certificate, which the engine doesn't support, and answered with no explanation in Fuuffy's format"
+	}
+}
+
 // networkError is the failure to get a whole response.
 func networkError(doing string, err error, redact *redactor) *Error {
 	timedOut, isNet := errors.AsType[interface {
@@ -111,6 +127,15 @@ func networkError(doing string, err error, redact *redactor) *Error {
 	}
 	// A certificate that can't be verified doesn't get better in a second.
 	_, e.lasting = errors.AsType[*tls.CertificateVerificationError](err)
+	if wanted, ok := errors.AsType[*clientCertificateError](err); ok {
+		e.WantsClientCertificate, e.lasting = true, true
+		e.Message = redact.clean(wanted.Error())
+	}
+	if proxy, ok := errors.AsType[*proxyError](err); ok {
+		e.Proxy, e.ProxyStatus = redact.clean(proxy.host), proxy.status
+		e.Message = redact.clean(proxy.Error())
+		e.lasting = e.lasting || proxy.lasting()
+	}
 	return e
 }
 

@@ -3,7 +3,6 @@
 package upstream
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -83,18 +82,16 @@ func TestConnection(t *testing.T) {
 // After a request has ended, net/http would go on connecting, for the next request.
 func TestNoConnectionOutlivesItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		transport, err := NewTransport("")
-		require.NoError(t, err)
 		lasted := make(chan time.Duration, maxAttempts)
-		transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		transport := dialing(t, "", func() net.Conn {
 			client, server := net.Pipe()
 			began := time.Now()
 			go func() {
 				_, _ = io.Copy(io.Discard, server) // The handshake gets no answer.
 				lasted <- time.Since(began)
 			}()
-			return client, nil
-		}
+			return client
+		})
 		assert.True(t, requireFailed(t, New(Config{BaseURL: "https://gateway.example.com/v1", Timeout: time.Second, Transport: transport})).Timeout)
 		for range maxAttempts {
 			assert.Equal(t, time.Second, <-lasted)

@@ -43,6 +43,8 @@ type Config struct {
 	UserAgent string
 	// Now is the wall clock, for a Retry-After that is a date in a response without one.
 	Now func() time.Time
+	// Budget bounds how many attempts the clients of a mount make. Without one there is no bound.
+	Budget *Budget
 	// RateLimit keeps the last X-RateLimit-Remaining. The clients of a mount share it.
 	RateLimit *RateLimit
 }
@@ -95,14 +97,36 @@ type Grant struct {
 }
 
 // RequestToken requests an access token with the client credentials grant (RFC 6749
-// §4.4). If Fuuffy grants none, the error is an *Error. If ctx ends, it is ctx's own.
+// §4.4). Where the Budget is spent, it waits for its turn. If Fuuffy grants none, the error is
+// an *Error. If ctx ends, it is ctx's own.
 func (c *Client) RequestToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
+	return c.request(ctx, clientID, clientSecret, c.config.Budget.wait)
+}
+
+// TryToken is RequestToken for an operator, who doesn't wait for a turn: if the Budget is
+// spent, it fails immediately with an *Error that is OverBudget.
+func (c *Client) TryToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
+	return c.request(ctx, clientID, clientSecret, c.config.Budget.take)
+}
+
+// request sends attempts for as long as another may help. Before each, spend tells whether
+// the budget allows it.
+func (c *Client) request(ctx context.Context, clientID, clientSecret string, spend func(context.Context) bool) (Grant, error) {
 	limited, cancel := context.WithTimeout(ctx, maxRequestTime)
 	defer cancel()
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "client_secret": {clientSecret}}.Encode()
 	redact := newRedactor(clientSecret)
+	var failed *Error
 	for attempt := 1; ; attempt++ {
-		granted, failed := c.attempt(limited, form, redact)
+		if !spend(limited) {
+			if ctx.Err() != nil {
+				return Grant{}, ctx.Err()
+			}
+			// What Fuuffy said last explains more than the budget.
+			return Grant{}, cmp.Or(failed, c.config.Budget.exhausted())
+		}
+		var granted Grant
+		granted, failed = c.attempt(limited, form, redact)
 		if failed == nil {
 			return granted, nil
 		}

@@ -20,7 +20,7 @@ const (
 	// Rejected: Fuuffy understood the request and said no. A retry changes nothing
 	// and may lock the account.
 	Rejected Failure = "rejected"
-	// RateLimited: Fuuffy asks for fewer requests (status 429).
+	// RateLimited: Fuuffy asks for fewer requests (status 429), or the Budget is spent.
 	RateLimited Failure = "rate_limited"
 	// Unavailable: no response, or one that says "not now".
 	Unavailable Failure = "unavailable"
@@ -40,7 +40,8 @@ type Error struct {
 	Message string
 	// Timeout is set if no response arrived in time.
 	Timeout bool
-	// RetryAfter is how long Fuuffy asked to wait, at most MaxRetryAfter; 0 if it didn't say.
+	// RetryAfter is how long Fuuffy asked to wait, at most MaxRetryAfter; 0 if it didn't say. Of
+	// an error that is OverBudget it is how long until the next request.
 	RetryAfter time.Duration
 	// Proxy is the host of the proxy that ended the request, empty if none did. ProxyStatus is
 	// the HTTP status with which it refused to connect, 0 if it didn't say.
@@ -57,6 +58,8 @@ type Error struct {
 	lasting bool
 	// deniesClient is set if Fuuffy's own envelope says that the client is invalid.
 	deniesClient bool
+	// overBudget is set if the engine sent nothing.
+	overBudget bool
 	// notFuuffy is set if the response claims success without Fuuffy's envelope.
 	notFuuffy bool
 }
@@ -85,6 +88,10 @@ func (e *Error) RejectsCredentials() bool {
 func (e *Error) LeadsElsewhere() bool {
 	return e.Failure == Rejected && (e.Status < http.StatusBadRequest || e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed)
 }
+
+// OverBudget tells whether the engine itself held the request back, to send no more than
+// MaxPerMinute. Fuuffy wasn't asked, so the error says nothing about it.
+func (e *Error) OverBudget() bool { return e.overBudget }
 
 // NotFuuffy tells whether a response claims success but isn't Fuuffy's: a login page, a proxy's
 // page, another API. So base_url may be wrong, or something in between responded.

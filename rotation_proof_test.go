@@ -35,6 +35,7 @@ var provesNothing = map[string]gatewayAnswer{
 	"503":                                   {status: http.StatusServiceUnavailable, contentType: htmlType},
 	"429":                                   {status: http.StatusTooManyRequests, contentType: jsonType},
 	"200 without a token":                   {status: http.StatusOK, contentType: htmlType, body: "<html>Log in</html>"},
+	"200 that says it":                      {status: http.StatusOK, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`},
 }
 
 // provesDeath are the answers that do.
@@ -45,6 +46,10 @@ var provesDeath = map[string]gatewayAnswer{
 	"403 invalid_client":           {status: http.StatusForbidden, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`},
 	"400 in the numbered dialect":  {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id"}}`},
 	"400 with the number alone":    {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "401021", "message": "Invalid client_id"}}`},
+	"400, error_trace as a text":   {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": "No", "error_trace": "trace-7"}}`},
+	"400, message as a list":       {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "invalid_client", "message": ["No"]}}`},
+	"400, code_reason as a number": {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": "invalid_client", "code_reason": 7, "message": "No"}}`},
+	"400 with a byte order mark":   {status: http.StatusBadRequest, contentType: jsonType, body: "\ufeff" + `{"error": {"code": "invalid_client", "message": "No"}}`},
 	"400 with the number unquoted": {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": 401021, "message": "Invalid client_id"}}`},
 }
 

@@ -75,11 +75,11 @@ func (d *dialer) tunnel(ctx context.Context, proxyURL *url.URL, address string) 
 	failed.host = net.JoinHostPort(proxyURL.Hostname(), cmp.Or(proxyURL.Port(), port))
 
 	if proxyURL.Scheme == "socks5" || proxyURL.Scheme == "socks5h" {
+		var conn net.Conn
 		through, err := socks.FromURL(proxyURL, d.dial)
-		if err != nil {
-			return nil, failed.because(err, "connect through the proxy %s: %v")
+		if err == nil {
+			conn, err = through.(socks.ContextDialer).DialContext(ctx, "tcp", address)
 		}
-		conn, err := through.(socks.ContextDialer).DialContext(ctx, "tcp", address)
 		if err != nil {
 			return nil, failed.because(err, "connect through the proxy %s: %v")
 		}
@@ -139,11 +139,7 @@ func connectThrough(ctx context.Context, conn net.Conn, user *url.Userinfo, addr
 // secure starts TLS on a connection and verifies the host's certificate. It closes the
 // connection if that fails.
 func (d *dialer) secure(ctx context.Context, conn net.Conn, address string) (*securedConn, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
+	host, _, _ := net.SplitHostPort(address) // Without a name, the handshake fails.
 	s := &securedConn{}
 	config := d.tls.Clone()
 	config.ServerName = host

@@ -137,6 +137,7 @@ func TestResponseThatIsNotFuuffys(t *testing.T) {
 		"a list":                  {200, "application/json", `[]`, true},
 		"another API":             {200, "application/json", `{"status": "ok"}`, true},
 		"another OAuth":           {200, "application/json", `{"access_token": "sk-1", "token_type": "Bearer"}`, true},
+		"another API's error":     {200, "application/json", `{"error": null, "result": {}}`, true},
 		"switching protocols":     {101, "", "", true},
 		"no token":                {200, "application/json", `{"data": {}}`, false},
 		"null data":               {200, "application/json", `{"data": null}`, false},

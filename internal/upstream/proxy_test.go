@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -20,6 +21,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -130,18 +132,19 @@ func TestProxyThatFails(t *testing.T) {
 		again   bool
 		text    string
 	}{
-		"407":          {proxy: newProxy(t, false, "", status(407)), scheme: "http", status: 407, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 407 (Proxy Authentication Required)"},
-		"403":          {proxy: newProxy(t, false, "", status(403)), scheme: "http", status: 403, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 403 (Forbidden)"},
-		"502":          {proxy: newProxy(t, false, "", status(502)), scheme: "http", status: 502, again: true, text: "the proxy %s refused to connect to Fuuffy: it answered 502 (Bad Gateway)"},
-		"599":          {proxy: newProxy(t, false, "", status(599)), scheme: "http", status: 599, again: true, text: "the proxy %s refused to connect to Fuuffy: it answered 599"},
-		"407 over TLS": {proxy: newProxy(t, true, "", status(407)), scheme: "https", status: 407, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 407 (Proxy Authentication Required)"},
-		"hangs up":     {proxy: newProxy(t, false, "", func(net.Conn, *http.Request) {}), scheme: "http", again: true, text: "the proxy %s didn't answer the request to connect: "},
-		"garbage":      {proxy: newProxy(t, false, "", echo), scheme: "http", again: true, text: "the proxy %s didn't answer the request to connect in HTTP"},
-		"not trusted":  {proxy: newProxy(t, true, "", status(407)), scheme: "https", address: "not trusted", again: false, text: "connect to the proxy %s: tls: failed to verify certificate"},
-		"not TLS":      {proxy: newProxy(t, false, "", status(407)), scheme: "https", again: true, text: "connect to the proxy %s: tls: first record does not look like a TLS handshake"},
-		"refused":      {scheme: "http", address: closed.Addr().String(), again: true, text: "connect to the proxy %s: dial tcp"},
-		"socks":        {scheme: "socks5", address: closed.Addr().String(), again: true, text: "connect through the proxy %s: "},
-		"other scheme": {scheme: "ftp", address: closed.Addr().String(), again: true, text: "connect to the proxy %s: its scheme is neither http, https, nor socks5"},
+		"407":                 {proxy: newProxy(t, false, "", status(407)), scheme: "http", status: 407, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 407 (Proxy Authentication Required)"},
+		"403":                 {proxy: newProxy(t, false, "", status(403)), scheme: "http", status: 403, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 403 (Forbidden)"},
+		"502":                 {proxy: newProxy(t, false, "", status(502)), scheme: "http", status: 502, again: true, text: "the proxy %s refused to connect to Fuuffy: it answered 502 (Bad Gateway)"},
+		"599":                 {proxy: newProxy(t, false, "", status(599)), scheme: "http", status: 599, again: true, text: "the proxy %s refused to connect to Fuuffy: it answered 599"},
+		"407 over TLS":        {proxy: newProxy(t, true, "", status(407)), scheme: "https", status: 407, again: false, text: "the proxy %s refused to connect to Fuuffy: it answered 407 (Proxy Authentication Required)"},
+		"hangs up":            {proxy: newProxy(t, false, "", func(net.Conn, *http.Request) {}), scheme: "http", again: true, text: "the proxy %s didn't answer the request to connect: "},
+		"garbage":             {proxy: newProxy(t, false, "", echo), scheme: "http", again: true, text: "the proxy %s didn't answer the request to connect in HTTP"},
+		"not trusted":         {proxy: newProxy(t, true, "", status(407)), scheme: "https", address: "not trusted", again: false, text: "connect to the proxy %s: tls: failed to verify certificate"},
+		"not TLS":             {proxy: newProxy(t, false, "", status(407)), scheme: "https", again: true, text: "connect to the proxy %s: tls: first record does not look like a TLS handshake"},
+		"refused":             {scheme: "http", address: closed.Addr().String(), again: true, text: "connect to the proxy %s: dial tcp"},
+		"socks":               {scheme: "socks5", address: closed.Addr().String(), again: true, text: "connect through the proxy %s: "},
+		"socks, closed to us": {scheme: "socks5", address: newSOCKS(t, "", 0xff), again: true, text: "connect through the proxy %s: socks connect"},
+		"other scheme":        {scheme: "ftp", address: closed.Addr().String(), again: true, text: "connect to the proxy %s: its scheme is neither http, https, nor socks5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			caCert, address := gateway.CACert(), tt.address
@@ -190,8 +193,8 @@ func TestProxyThatWorks(t *testing.T) {
 	for _, tt := range []struct{ scheme, address string }{
 		{"http", plain.address("http")},
 		{"https", secure.address("https")},
-		{"socks5", "socks5://" + newSOCKS(t, destination)},
-		{"socks5h", "socks5h://" + newSOCKS(t, destination)},
+		{"socks5", "socks5://" + newSOCKS(t, destination, 0)},
+		{"socks5h", "socks5h://" + newSOCKS(t, destination, 0)},
 	} {
 		t.Run(tt.scheme, func(t *testing.T) {
 			// The proxy resolves the name: only the certificate must fit.
@@ -216,9 +219,9 @@ func TestProxyThatWorks(t *testing.T) {
 	assert.EqualValues(t, 3, secure.connected.Load())
 }
 
-// newSOCKS starts a SOCKS5 proxy (RFC 1928) that asks for no credentials and connects to
-// destination, and returns its address.
-func newSOCKS(t *testing.T, destination string) string {
+// newSOCKS starts a SOCKS5 proxy (RFC 1928) that connects to destination, and returns its
+// address. Method 0 asks for no credentials, and 0xff accepts none.
+func newSOCKS(t *testing.T, destination string, method byte) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -234,7 +237,10 @@ func newSOCKS(t *testing.T, destination string) string {
 				part := make([]byte, 2)
 				_, _ = io.ReadFull(conn, part) // The version, and how many methods it offers.
 				_, _ = io.ReadFull(conn, make([]byte, part[1]))
-				_, _ = conn.Write([]byte{5, 0})
+				_, _ = conn.Write([]byte{5, method})
+				if method != 0 {
+					return
+				}
 				head := make([]byte, 5) // Version, command, reserved, a host name, its length.
 				_, _ = io.ReadFull(conn, head)
 				_, _ = io.ReadFull(conn, make([]byte, int(head[4])+2))
@@ -313,6 +319,65 @@ func TestHostThatWantsAClientCertificate(t *testing.T) {
 			assert.False(t, failed.WantsClientCertificate, "Fuuffy answered")
 		})
 	}
+}
+
+// A proxy's URL may leave out the port.
+func TestProxyPorts(t *testing.T) {
+	for address, want := range map[string]string{
+		"http://proxy.example.com":          "proxy.example.com:80",
+		"https://proxy.example.com":         "proxy.example.com:443",
+		"socks5://proxy.example.com":        "proxy.example.com:1080",
+		"socks5h://proxy.example.com":       "proxy.example.com:1080",
+		"http://u:p@proxy.example.com:3128": "proxy.example.com:3128",
+		"http://[::1]":                      "[::1]:80",
+	} {
+		u, err := url.Parse(address)
+		require.NoError(t, err)
+		d, err := newDialer("")
+		require.NoError(t, err)
+		dialed := ""
+		d.proxy = http.ProxyURL(u)
+		d.dial = func(_ context.Context, _, address string) (net.Conn, error) {
+			dialed = address
+			return nil, io.ErrClosedPipe
+		}
+		_, err = d.dialTLS(t.Context(), "tcp", "gateway.example.com:443")
+		assert.ErrorIs(t, err, io.ErrClosedPipe)
+		failed, ok := errors.AsType[*proxyError](err)
+		require.True(t, ok)
+		assert.Equal(t, want, dialed)
+		assert.Equal(t, want, failed.host)
+	}
+}
+
+// A proxy that is silent is given up with the request.
+func TestSilentProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := newDialer("")
+		require.NoError(t, err)
+		d.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example.com:3128"})
+		lasted := make(chan time.Duration, 2)
+		d.dial = func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			began := time.Now()
+			go func() {
+				_, _ = io.Copy(io.Discard, server)
+				lasted <- time.Since(began)
+			}()
+			return client, nil
+		}
+		_, failed := New(Config{BaseURL: "https://gateway.example.com", Timeout: time.Second, Transport: d.transport()}).attempt(t.Context(), "", newRedactor(testSecret))
+		require.NotNil(t, failed)
+		assert.True(t, failed.Timeout)
+		assert.Equal(t, time.Second, <-lasted)
+
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err = d.dialTLS(ctx, "tcp", "gateway.example.com:443")
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.EqualError(t, err, "the proxy proxy.example.com:3128 didn't answer the request to connect: context deadline exceeded")
+		assert.Equal(t, 2*time.Second, <-lasted)
+	})
 }
 
 // A setting that can't be used is not quoted.

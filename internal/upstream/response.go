@@ -55,9 +55,9 @@ func readResponse(resp *http.Response, body []byte, now time.Time, redact *redac
 		}
 		// A gateway may put an error under this status. Only the status can make it proof.
 		failed := parseError(body, redact)
+		failed.notFuuffy = failed.Code == "" && failed.Message == "" && !hasData(body) && compression(resp.Header) == ""
 		failed.Failure, failed.Status, failed.deniesClient = Malformed, status, false
 		failed.Message = cmp.Or(failed.Message, problem)
-		failed.notFuuffy = !hasEnvelope(body) && compression(resp.Header) == ""
 		return Grant{}, failed
 	case status >= 300 && status < 400:
 		return Grant{}, &Error{
@@ -136,13 +136,12 @@ func parseGrant(body []byte, header http.Header, redact *redactor) (Grant, strin
 	return Grant{AccessToken: token, ExpiresIn: life, AssumedExpiry: !given}, ""
 }
 
-// hasEnvelope tells whether a body has Fuuffy's envelope, whatever is in it.
-func hasEnvelope(body []byte) bool {
+// hasData tells whether a body has the envelope of Fuuffy's successes, whatever is in it.
+func hasData(body []byte) bool {
 	var envelope struct {
-		Data  json.RawMessage `json:"data"`
-		Error json.RawMessage `json:"error"`
+		Data json.RawMessage `json:"data"`
 	}
-	return json.Unmarshal(body, &envelope) == nil && (envelope.Data != nil || envelope.Error != nil)
+	return json.Unmarshal(body, &envelope) == nil && envelope.Data != nil
 }
 
 // compression is how a body was compressed, although the request asked for the contrary. It is

@@ -114,6 +114,8 @@ func FuzzReadResponse(f *testing.F) {
 		`{"error": {"code": "401021", "code_reason": "x", "message": "m", "details": [{"field": "f", "message": "m"}], "error_trace": {"w": [1, {}]}}}`,
 		`{"error": {"code": [1], "message": "\u0000\ud800", "details": "d", "field": "f"}}`,
 		`{"error": "invalid_client", "error_description": "d"}`,
+		`{"error": {"code": "x", "message": ["m", {"message": {"a": [1, true, null]}}]}, "error_description": {"b": 1e999}}`,
+		"\ufeff" + `{"data": {"access_token": "sk-1", "token_type": "Bearer", "expires_in": 3600}}`,
 		`<html>`, ``, `null`, `[]`, `{"data": 1}`,
 	} {
 		for _, status := range []int{200, 204, 302, 400, 401, 404, 408, 429, 500, 503} {
@@ -122,7 +124,7 @@ func FuzzReadResponse(f *testing.F) {
 	}
 	f.Add(429, []byte(""), "text/html; charset=", "Fri, 31 Dec 9999 23:59:59 GMT")
 	f.Fuzz(func(t *testing.T, status int, body []byte, contentType, wait string) {
-		resp := &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {contentType}, "Retry-After": {wait}, "X-Ratelimit-Reset": {wait}}}
+		resp := &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {contentType}, "Retry-After": {wait}, "X-Ratelimit-Reset": {wait}, "Date": {wait}, "Content-Encoding": {contentType}}}
 		granted, failed := readResponse(resp, body, time.Unix(1_800_000_000, 0), newRedactor(testSecret))
 		if failed == nil {
 			require.Empty(t, TokenProblem(granted.AccessToken))

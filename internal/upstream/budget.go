@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// budgetBurst requests may follow each other at once, and then there is one more every
+	// budgetBurst requests may follow each other immediately. Then there is one more every
 	// budgetPause. So no minute has more than MaxPerMinute.
 	budgetBurst = 10
 	budgetPause = 6 * time.Second
-	// MaxPerMinute is how many token requests a mount sends in any minute at most. Fuuffy
-	// allows 100 for the whole account.
+	// MaxPerMinute is the most token requests that a mount sends in any minute. Fuuffy allows
+	// the whole account 100.
 	MaxPerMinute = budgetBurst + int(time.Minute/budgetPause)
 )
 

@@ -149,6 +149,10 @@ func (c *Client) request(ctx context.Context, clientID, clientSecret string, spe
 func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Grant, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
+	var conn *silentConn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { conn, _ = info.Conn.(*silentConn) },
+	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.tokenURL, strings.NewReader(form))
 	if err != nil {
 		return Grant{}, networkError("build the request", err, redact)
@@ -158,10 +162,6 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.config.UserAgent)
 
-	var conn *silentConn
-	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { conn, _ = info.Conn.(*silentConn) },
-	}))
 	resp, err := c.config.Transport.RoundTrip(req)
 	if err != nil {
 		c.stopConnecting()

@@ -20,9 +20,9 @@ import (
 	socks "golang.org/x/net/proxy"
 )
 
-// dialer makes TLS connections to Fuuffy, directly or through a proxy. net/http could do
-// that too. But it starts to read before there is a request, and doesn't tell whether the
-// proxy or the host failed.
+// dialer makes TLS connections to Fuuffy, directly or through a proxy. net/http could do that
+// too, but it starts to read before there is a request, and doesn't tell whether the proxy or
+// the host failed.
 type dialer struct {
 	tls   *tls.Config
 	dial  dialFunc
@@ -121,7 +121,7 @@ func connectThrough(ctx context.Context, conn net.Conn, user *url.Userinfo, addr
 	switch {
 	case ctx.Err() != nil:
 		return failed.because(ctx.Err(), "the proxy %s didn't answer the request to connect: %v")
-	case isNetwork || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case isNetwork || errors.Is(err, io.ErrUnexpectedEOF):
 		return failed.because(err, "the proxy %s didn't answer the request to connect: %v")
 	case err != nil:
 		return failed.because(nil, "the proxy %s didn't answer the request to connect in HTTP")
@@ -145,7 +145,7 @@ func (d *dialer) secure(ctx context.Context, conn net.Conn, address string) (*se
 	config.ServerName = host
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		s.wantsCertificate.Store(true)
-		return &tls.Certificate{}, nil // Go on without one: the host may only ask.
+		return &tls.Certificate{}, nil // The host may accept clients without one.
 	}
 	client := tls.Client(conn, config)
 	s.Conn = client
@@ -169,7 +169,7 @@ func (s *securedConn) Read(p []byte) (int, error) {
 	return n, s.explain(err)
 }
 
-// explain adds why the host ended the connection, if that was for want of a client
+// explain adds why the host ended the connection, if it was because the engine has no client
 // certificate.
 func (s *securedConn) explain(err error) error {
 	alert, is := errors.AsType[*net.OpError](err)
@@ -179,12 +179,12 @@ func (s *securedConn) explain(err error) error {
 	return err
 }
 
-// silentConn lets nobody read before the first write. What a host says before it is asked
-// would be unexpected to net/http, which writes it into the process's log. Read as the answer
-// to the request it is what it is: an answer, or a malformed one.
+// silentConn delivers nothing before the first write. net/http doesn't expect what a host
+// sends before it gets the request, and writes it into the process's log. Afterward, net/http
+// reads it as the response: a malformed one, most likely.
 type silentConn struct {
 	*securedConn
-	asked chan struct{} // closed at the first write, or at the end
+	asked chan struct{} // closed at the first write, or with the connection
 	once  sync.Once
 }
 
@@ -196,8 +196,8 @@ func (c *silentConn) Read(p []byte) (int, error) {
 	return c.securedConn.Read(p)
 }
 
-// Write is part of net.Conn. net/http expects a response from before the first byte of a
-// request.
+// Write is part of net.Conn. net/http expects the response before it writes the first byte of
+// the request.
 func (c *silentConn) Write(p []byte) (int, error) {
 	c.ask()
 	return c.securedConn.Write(p)
@@ -237,8 +237,7 @@ func (e *proxyError) because(err error, text string) error {
 // lasting tells whether another attempt would end the same way.
 func (e *proxyError) lasting() bool { return e.status >= 400 && e.status < 500 }
 
-// clientCertificateError is the alert of a host that requested a client certificate and got
-// none.
+// clientCertificateError is the alert of a host that requested a client certificate in vain.
 type clientCertificateError struct{ alert error }
 
 func (e *clientCertificateError) Error() string {

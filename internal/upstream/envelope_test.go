@@ -83,18 +83,18 @@ func TestByteOrderMark(t *testing.T) {
 // A compressed body is named so. What can be read nevertheless is read.
 func TestCompressedResponse(t *testing.T) {
 	const gzipped = "\x1f\x8b\x08\x00\x00\x00\x00\x00"
-	const compressed = "the response is compressed (gzip), though the engine asked for one that isn't; a proxy or gateway may have compressed it"
+	const compressed = "the response is compressed (gzip), although the engine requested an uncompressed one; a proxy or gateway may have compressed it"
 	for name, tt := range map[string]struct {
 		status               int
 		body, encoding, want string
 	}{
 		"200":             {200, gzipped, "gzip", compressed},
-		"200, in capital": {200, gzipped, "GZIP", "the response is compressed (GZIP), though the engine asked for one that isn't; a proxy or gateway may have compressed it"},
+		"200, in capital": {200, gzipped, "GZIP", "the response is compressed (GZIP), although the engine requested an uncompressed one; a proxy or gateway may have compressed it"},
 		"401":             {401, gzipped, "gzip", compressed},
 		"503":             {503, gzipped, "gzip", compressed},
 		"identity":        {200, "<html>", "identity", "the response is not valid JSON"},
 		"a readable one":  {401, `{"error": {"code": "x", "message": "m"}}`, "gzip", "m"},
-		"hostile":         {401, gzipped, "x-" + testSecret + "\x1b", "the response is compressed (x-[redacted]), though the engine asked for one that isn't; a proxy or gateway may have compressed it"},
+		"hostile":         {401, gzipped, "x-" + testSecret + "\x1b", "the response is compressed (x-[redacted]), although the engine requested an uncompressed one; a proxy or gateway may have compressed it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, tt.want, answerOf(t, tt.status, tt.body, "Content-Encoding", tt.encoding).Message)

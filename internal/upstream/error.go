@@ -47,8 +47,8 @@ type Error struct {
 	// the HTTP status with which it refused to connect, 0 if it didn't say.
 	Proxy       string
 	ProxyStatus int
-	// WantsClientCertificate is set if the host, or Proxy, requires a client certificate. The
-	// engine has none.
+	// WantsClientCertificate is set if the host requires a client certificate, or Proxy does.
+	// The engine has none.
 	WantsClientCertificate bool
 	// Cause is the transport's error, if that ended the request. Its text is as safe
 	// as the others.
@@ -108,12 +108,12 @@ func (e *Error) worthRetrying() bool {
 	return e.Failure == Unavailable && !e.lasting && e.RetryAfter <= maxPause
 }
 
-// blameCertificate explains the page of a gateway that asked for a client certificate. Fuuffy
-// itself gives an explanation.
+// blameCertificate explains the page of a gateway that requested a client certificate, as
+// nginx does. Fuuffy itself gives an explanation.
 func (e *Error) blameCertificate() {
 	if e.Message == noExplanation && (e.Status == http.StatusBadRequest || e.Status == http.StatusForbidden) {
 		e.WantsClientCertificate = true
-		e.Message = "the host asked for a client certificate, which the engine doesn't support, and answered with no explanation in Fuuffy's format"
+		e.Message = "the host requested a client certificate, which the engine doesn't support, and gave no explanation in Fuuffy's format"
 	}
 }
 

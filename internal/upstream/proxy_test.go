@@ -98,12 +98,21 @@ func (p *proxy) address(scheme string) string {
 // none for hosts on this machine.
 func throughProxy(t *testing.T, caCert, address string) http.RoundTripper {
 	t.Helper()
-	u, err := url.Parse(address)
-	require.NoError(t, err)
 	d, err := newDialer(caCert)
 	require.NoError(t, err)
-	d.proxy = http.ProxyURL(u)
+	d.proxy = fixedProxy(t, address)
 	return d.transport()
+}
+
+// fixedProxy uses a proxy for every host, or none if address is empty.
+func fixedProxy(t *testing.T, address string) func(*http.Request) (*url.URL, error) {
+	t.Helper()
+	if address == "" {
+		return http.ProxyURL(nil)
+	}
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	return http.ProxyURL(u)
 }
 
 func status(code int) func(net.Conn, *http.Request) {
@@ -305,7 +314,7 @@ func TestHostThatWantsAClientCertificate(t *testing.T) {
 			failed, _ = errors.AsType[*Error](request(t, asks, ""))
 			require.NotNil(t, failed)
 			assert.True(t, failed.WantsClientCertificate)
-			assert.Equal(t, "the host asked for a client certificate, which the engine doesn't support, and answered with no explanation in Fuuffy's format", failed.Message)
+			assert.Equal(t, "the host requested a client certificate, which the engine doesn't support, and gave no explanation in Fuuffy's format", failed.Message)
 			failed, _ = errors.AsType[*Error](request(t, doesnt, ""))
 			require.NotNil(t, failed)
 			assert.False(t, failed.WantsClientCertificate)
@@ -331,12 +340,10 @@ func TestProxyPorts(t *testing.T) {
 		"http://u:p@proxy.example.com:3128": "proxy.example.com:3128",
 		"http://[::1]":                      "[::1]:80",
 	} {
-		u, err := url.Parse(address)
-		require.NoError(t, err)
 		d, err := newDialer("")
 		require.NoError(t, err)
 		dialed := ""
-		d.proxy = http.ProxyURL(u)
+		d.proxy = fixedProxy(t, address)
 		d.dial = func(_ context.Context, _, address string) (net.Conn, error) {
 			dialed = address
 			return nil, io.ErrClosedPipe

@@ -144,8 +144,8 @@ func hasData(body []byte) bool {
 	return json.Unmarshal(body, &envelope) == nil && envelope.Data != nil
 }
 
-// compression is how a body was compressed, although the request asked for the contrary. It is
-// empty if the body wasn't.
+// compression is how a gateway compressed a body, although the engine requested an uncompressed
+// one. It is empty if the body isn't compressed.
 func compression(header http.Header) string {
 	encoding := strings.TrimSpace(strings.Join(header.Values("Content-Encoding"), ", "))
 	if strings.EqualFold(encoding, "identity") {
@@ -161,7 +161,7 @@ func compressed(header http.Header, redact *redactor) string {
 	if encoding == "" {
 		return ""
 	}
-	return fmt.Sprintf("the response is compressed (%s), though the engine asked for one that isn't; a proxy or gateway may have compressed it", redact.clean(encoding))
+	return fmt.Sprintf("the response is compressed (%s), although the engine requested an uncompressed one; a proxy or gateway may have compressed it", redact.clean(encoding))
 }
 
 func notJSON(header http.Header, redact *redactor) string {

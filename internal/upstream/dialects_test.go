@@ -3,6 +3,7 @@
 package upstream
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,6 +43,25 @@ func TestFieldsHideNoOther(t *testing.T) {
 			assert.Equal(t, tt.message, failed.Message)
 			assert.Equal(t, strings.Contains(tt.code, "invalid_client"), failed.ProvesDead())
 		})
+	}
+}
+
+// Of a nested explanation the engine reads four levels, so that no response keeps it busy.
+func TestNestedExplanations(t *testing.T) {
+	for value, want := range map[string]string{
+		`[[["a"]]]`:                                  "a",
+		`[[[["a"]]]]`:                                noExplanation,
+		`{"a": {"b": {"c": "d"}}}`:                   "a: b: c: d",
+		`{"a": {"b": {"c": {"d": "e"}}}}`:            noExplanation,
+		`{"message": {"message": {"message": "m"}}}`: "m",
+		`{"message": {"message": {"message": {"message": "m"}}}}`: noExplanation,
+		`[{"field": {"a": "c"}, "message": "m"}]`:                 "a: c: m",
+		`[{"field": {"a": {"b": "c"}}, "message": "m"}]`:          "m",
+		strings.Repeat("[", 9000) + strings.Repeat("]", 9000):     noExplanation,
+	} {
+		for _, field := range []string{"message", "details", "error_trace"} {
+			assert.Equal(t, want, cmp.Or(parseError([]byte(`{"error": `+object(field, value)+`}`), newRedactor(testSecret)).Message, noExplanation), "%s: %.60s", field, value)
+		}
 	}
 }
 

@@ -120,15 +120,15 @@ func (c *client) proveDead(ctx context.Context, t transition) error {
 func (b *backend) store(ctx context.Context, storage logical.Storage, based *storedConfig, change change) (transition, *client, error) {
 	stored, err := reload(ctx, storage, based)
 	if err != nil {
-		return transition{}, nil, err
+		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
 	t, err := change(stored, b.now().UTC())
 	if err != nil {
-		return transition{}, nil, err
+		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
 	next, err := b.newClient(&t.next, storage)
 	if err != nil {
-		return transition{}, nil, err
+		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
 	return t, next, saveConfig(ctx, storage, next.storedConfig)
 }

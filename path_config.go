@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func (b *backend) pathConfig() *framework.Path {
@@ -113,8 +115,8 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 		stored, err := loadConfig(ctx, req.Storage)
 		// An entry that can't be read can still be deleted. That's the way out.
 		if err == nil && stored != nil && stored.Rotation.state() != stateIdle && !d.Get("force").(bool) {
-			return userError("a rotation is in progress (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
-				"To end the rotation: vault read <mount>rotate-root. To delete it anyway: vault delete <mount>config force=true")
+			return &tokencache.Refused{Err: userError("a rotation is in progress (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
+				"To end the rotation: vault read <mount>rotate-root. To delete it anyway: vault delete <mount>config force=true")}
 		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return fmt.Errorf("delete config: %w", err)

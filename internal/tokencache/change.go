@@ -4,6 +4,7 @@ package tokencache
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
@@ -12,7 +13,7 @@ import (
 // Switch is a change of the stored configuration and, with it, of the source.
 type Switch struct {
 	// Store writes the configuration and returns its source. If it fails, nobody knows what
-	// storage contains.
+	// storage contains, unless the error is a *Refused.
 	Store func(context.Context) (Source, error)
 	// Proof is a token that tested the change, nil for none. If it belongs to the credentials
 	// in force after the change, and there is no better one, the cache serves it, so that no
@@ -21,6 +22,21 @@ type Switch struct {
 	// Renewed is set when the credentials are different. What Fuuffy said about the old ones
 	// doesn't apply to these.
 	Renewed bool
+}
+
+// Refused is the error of a change that wrote nothing. The cache goes on as if nobody had
+// tried: it keeps its source, its requests in progress, and its hold-off.
+type Refused struct{ Err error }
+
+func (e *Refused) Error() string { return e.Err.Error() }
+
+func (e *Refused) Unwrap() error { return e.Err }
+
+// forgetUnlessRefused follows a change that failed.
+func (c *Cache) forgetUnlessRefused(err error) {
+	if _, refused := errors.AsType[*Refused](err); !refused {
+		c.Forget() // Storage may have it anyway: the next reader looks.
+	}
 }
 
 // Switch carries out a change. Nothing else is stored at the same time, and readers see the
@@ -48,7 +64,7 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (next Source, rescu
 	defer unlock()
 	next, err = change.Store(ctx)
 	if err != nil {
-		c.Forget() // Storage may have it anyway: the next reader looks.
+		c.forgetUnlessRefused(err)
 		return nil, false, nil, err
 	}
 	now := c.options.Clock()
@@ -118,7 +134,8 @@ func (c *Cache) DeleteToken(ctx context.Context, remove func(context.Context) er
 	return nil
 }
 
-// DeleteAll deletes everything stored, and the source and the token in memory.
+// DeleteAll deletes everything stored, and the source and the token in memory. If remove fails,
+// nobody knows what storage contains, unless the error is a *Refused.
 func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) error) error {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
@@ -126,7 +143,7 @@ func (c *Cache) DeleteAll(ctx context.Context, remove func(context.Context) erro
 	}
 	defer unlock()
 	if err := remove(ctx); err != nil {
-		c.Forget() // It may be deleted anyway: the next reader looks in storage.
+		c.forgetUnlessRefused(err)
 		return err
 	}
 	c.change(func(s *state) {
@@ -174,13 +191,14 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	return nil
 }
 
-// Fail records that a request outside a flight failed with the source in force.
+// Fail records that a request outside a flight failed with the source in force. Readers learn
+// of the failure, but what is only a test neither shortens a wait nor makes the next one longer.
 func (c *Cache) Fail(source Source, failure *upstream.Error) {
 	now, random := c.options.Clock(), c.options.Random()
 	before := c.state.Load().holdOff
 	c.change(func(s *state) {
 		if s.source == source {
-			s.holdOff = s.holdOff.after(failure, now, random)
+			s.holdOff = s.holdOff.heard(failure, now, random)
 		}
 	})
 	c.logOutcome(before, c.state.Load().holdOff, now)

@@ -20,11 +20,13 @@ const defaultRateLimitWait = time.Minute
 type holdOff struct {
 	// cause is the failure of the last token request, nil if it brought a token.
 	cause *upstream.Error
-	// failures counts the failures of one kind in a row since an operator last changed
-	// something; 0 means that there is no hold-off.
+	// failures counts the failures of one kind in a row, of readers' requests, since an operator
+	// last changed something.
 	failures int
-	// until is its end on the monotonic clock.
+	kind     upstream.Failure
+	// until is its end on the monotonic clock, if held is set.
 	until time.Duration
+	held  bool
 	// since is when the current outcome of requests began, zero if unknown.
 	since time.Time
 }
@@ -44,11 +46,34 @@ func (e *HeldOffError) Unwrap() error { return e.Cause }
 
 // after returns the hold-off that follows one more failure. random is in [0, 1).
 func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdOff {
-	failures, since := 1, now.Wall
-	if h.cause != nil && alike(h.cause.Failure, cause.Failure) {
-		failures, since = h.failures+1, h.since
+	failures := 1
+	if alike(h.kind, cause.Failure) {
+		failures = h.failures + 1
 	}
-	return holdOff{cause: cause, failures: failures, until: now.Mono + holdOffTime(cause, failures, random), since: since}
+	h = h.because(cause, now)
+	h.failures, h.kind = failures, cause.Failure
+	h.until, h.held = now.Mono+holdOffTime(cause, failures, random), true
+	return h
+}
+
+// heard returns the hold-off that follows the failure of a request that was only a test. It
+// is the last word, but it doesn't count, and it changes no wait that is in progress.
+func (h holdOff) heard(cause *upstream.Error, now Instant, random float64) holdOff {
+	held := h.left(now) > 0
+	h = h.because(cause, now)
+	if !held {
+		h.until, h.held = now.Mono+holdOffTime(cause, 1, random), true
+	}
+	return h
+}
+
+// because changes the last outcome.
+func (h holdOff) because(cause *upstream.Error, now Instant) holdOff {
+	if h.cause == nil || !alike(h.cause.Failure, cause.Failure) {
+		h.since = now.Wall
+	}
+	h.cause = cause
+	return h
 }
 
 // alike tells whether two failures belong to the same row. Otherwise an upstream that
@@ -75,7 +100,7 @@ func (h holdOff) lifted() holdOff { return holdOff{cause: h.cause, since: h.sinc
 
 // left is the rest of the hold-off.
 func (h holdOff) left(now Instant) time.Duration {
-	if h.failures == 0 {
+	if !h.held {
 		return 0
 	}
 	return max(0, h.until-now.Mono)

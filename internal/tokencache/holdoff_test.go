@@ -66,3 +66,35 @@ func TestHoldOffRow(t *testing.T) {
 	assert.Equal(t, holdOff{since: at(9).Wall}, h.over(at(9)).over(at(10)), "since when all is well")
 	assert.Equal(t, holdOff{since: at(9).Wall}, holdOff{}.over(at(9)), "since the first token")
 }
+
+// A test that fails has the last word, but it changes no wait in progress, starts no longer one
+// than the first, and doesn't count.
+func TestHoldOffOfATest(t *testing.T) {
+	at := func(seconds int) Instant {
+		return Instant{Wall: time.Unix(int64(1_800_000_000+seconds), 0), Mono: time.Duration(seconds) * time.Second}
+	}
+	limited := &upstream.Error{Failure: upstream.RateLimited, RetryAfter: 10 * time.Minute}
+	unavailable, rejected := &upstream.Error{Failure: upstream.Unavailable}, &upstream.Error{Failure: upstream.Rejected}
+
+	h := holdOff{}.after(limited, at(0), 0).heard(rejected, at(1), 0)
+	assert.Equal(t, 599*time.Second, h.left(at(1)))
+	assert.Equal(t, rejected, h.cause)
+	assert.Equal(t, 1, h.failures)
+	assert.Equal(t, at(1).Wall, h.since)
+	assert.Equal(t, at(1).Wall, h.heard(rejected, at(2), 0).since)
+	assert.Equal(t, 2, h.after(limited, at(700), 0).failures, "the row of readers' failures goes on")
+	assert.Equal(t, 1, h.after(rejected, at(700), 0).failures)
+
+	h = holdOff{}.heard(rejected, at(0), 0)
+	assert.Equal(t, 30*time.Second, h.left(at(0)))
+	assert.Equal(t, 0, h.failures)
+	assert.Equal(t, 30*time.Second, h.heard(unavailable, at(0), 0).left(at(0)))
+	assert.Equal(t, time.Nanosecond, h.heard(rejected, Instant{Mono: 30*time.Second - 1}, 0).left(Instant{Mono: 30*time.Second - 1}))
+	assert.Equal(t, 30*time.Second, h.heard(rejected, at(30), 0).left(at(30)))
+	assert.Equal(t, 30*time.Second, h.after(rejected, at(30), 0).left(at(30)), "the first failure of a reader")
+
+	h = holdOff{}.after(unavailable, at(0), 0).after(unavailable, at(1), 0).after(unavailable, at(3), 0)
+	assert.Equal(t, time.Second, h.heard(unavailable, at(7), 0).left(at(7)))
+	assert.Equal(t, 8*time.Second, h.heard(unavailable, at(7), 0).after(unavailable, at(8), 0).left(at(8)))
+	assert.Zero(t, h.lifted().left(at(3)))
+}

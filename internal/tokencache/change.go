@@ -94,7 +94,8 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (next Source, rescu
 }
 
 // improvement places a token that was requested for another purpose. It is nil if a flight
-// would not publish it in place of the cached one.
+// would not publish it in place of the cached one, or would not have been started: a fresh
+// token is only replaced if it is a fallback's that is no longer needed.
 func (c *Cache) improvement(t Token, source Source, now Instant) *Cached {
 	s := *c.state.Load()
 	c.enforce(&s, source, now)
@@ -103,7 +104,8 @@ func (c *Cache) improvement(t Token, source Source, now Instant) *Cached {
 		reported = s.token.Value
 	}
 	placed := c.place(t, source, now)
-	if s.tokenState(now) == Fresh || s.objection(placed, reported, now) != nil {
+	switch {
+	case placed == nil, s.tokenState(now) == Fresh && !s.endsFallback(placed), s.objection(placed, reported, now) != nil:
 		return nil
 	}
 	return placed

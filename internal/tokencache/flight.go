@@ -189,11 +189,17 @@ func (s *state) objection(t *Cached, reported string, now Instant) error {
 	case t.Value == reported:
 		return malformed("Fuuffy issued the very access token that an app reported as rejected")
 	}
-	needed := reported != "" || s.tokenState(now) > InWindow || s.token.Superseded
+	needed := reported != "" || s.tokenState(now) > InWindow || s.token.Superseded || s.endsFallback(t)
 	if !needed && !s.token.ExpiresAt.Before(t.ExpiresAt) {
 		return malformed("the new access token expires before the one it would replace")
 	}
 	return nil
+}
+
+// endsFallback tells whether a token shows that the credentials in force work again, while a
+// token of their fallback is cached.
+func (s *state) endsFallback(t *Cached) bool {
+	return s.token != nil && s.token.FallbackFor != "" && s.token.FallbackFor == t.CredentialsID && t.FallbackFor == ""
 }
 
 // publish ends a flight unless something superseded it.

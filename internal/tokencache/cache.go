@@ -199,6 +199,13 @@ type Snapshot struct {
 	Token   *Cached
 	State   TokenState
 	Suspect bool
+	// Stale is set if readers get the token although it is in its buffer, because of
+	// Policy.StaleIfError and the last failure. Readers get a token if State is Fresh or
+	// InWindow, or if Stale is set, and an error otherwise.
+	Stale bool
+	// Unsaved is why the cached token is only in memory, and lost on a restart. It is nil if
+	// the token is stored, and if there is none.
+	Unsaved error
 	// Failure is the failure of the last request, nil if it brought a token.
 	Failure *upstream.Error
 	// Failures counts the failures of one class in a row.
@@ -216,11 +223,17 @@ type Snapshot struct {
 // Snapshot returns what is in memory. It waits for nothing.
 func (c *Cache) Snapshot() Snapshot {
 	now, s := c.options.Clock(), c.state.Load()
+	var unsaved error
+	if s.token != nil {
+		unsaved = s.token.unsaved
+	}
 	return Snapshot{
 		Source:      s.source,
 		Token:       s.token,
 		State:       s.tokenState(now),
 		Suspect:     s.suspect,
+		Stale:       s.standsIn(s.holdOff.cause, now),
+		Unsaved:     unsaved,
 		Failure:     s.holdOff.cause,
 		Failures:    s.holdOff.failures,
 		Since:       s.holdOff.since,

@@ -74,7 +74,7 @@ func (c *Cache) carryOut(ctx context.Context, change Switch) (next Source, rescu
 		proof = c.improvement(*change.Proof, next, now)
 	}
 	if proof != nil {
-		unsaved = c.save(ctx, next, proof.Token)
+		unsaved = c.save(ctx, next, proof)
 	}
 	c.change(func(s *state) {
 		s.supersede()
@@ -170,7 +170,7 @@ func (c *Cache) Succeed(ctx context.Context, source Source, t Token) error {
 	}
 	var unsaved error
 	if placed != nil {
-		unsaved = c.save(ctx, source, t)
+		unsaved = c.save(ctx, source, placed)
 	}
 	rescued := false
 	c.change(func(s *state) {

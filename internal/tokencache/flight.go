@@ -107,7 +107,7 @@ func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
 	placed, err := c.admit(f, token, err)
 	var unsaved error
 	if placed != nil && !f.stored {
-		unsaved = c.save(ctx, f.source, token)
+		unsaved = c.save(ctx, f.source, placed)
 	}
 	now, before := c.options.Clock(), c.state.Load().holdOff
 	published, err := c.publish(f, placed, err, now)
@@ -228,13 +228,12 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 }
 
 // save stores a token within storageTimeout. If it fails, the cache still serves the token from
-// memory.
-func (c *Cache) save(ctx context.Context, source Source, t Token) error {
+// memory, and the token says why.
+func (c *Cache) save(ctx context.Context, source Source, t *Cached) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
-	var err error
-	if panicked := guard("save of the access token", func() { err = source.Save(ctx, t) }); panicked != nil {
-		return panicked
+	if panicked := guard("save of the access token", func() { t.unsaved = source.Save(ctx, t.Token) }); panicked != nil {
+		t.unsaved = panicked
 	}
-	return err
+	return t.unsaved
 }

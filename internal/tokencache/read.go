@@ -131,12 +131,19 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 		return Reading{}, err
 	case state <= InWindow:
 		return Reading{}, errSuperseded
-	case !source.Policy().StaleIfError, failure.Failure == upstream.Rejected:
+	case !s.standsIn(failure, now):
 		return Reading{}, err
 	}
 	r := c.serve(s, now, want.minTTL, err)
 	r.Stale = true
 	return r, nil
+}
+
+// standsIn tells whether the token inside its buffer is served because of a failure, nil for
+// none.
+func (s *state) standsIn(failure *upstream.Error, now Instant) bool {
+	return failure != nil && failure.Failure != upstream.Rejected &&
+		s.source != nil && s.source.Policy().StaleIfError && s.tokenState(now) == InBuffer
 }
 
 func (c *Cache) replace(ctx context.Context, source Source, reported string) (Reading, error) {

@@ -20,6 +20,8 @@ type fakeSource struct {
 	stored  func() (Token, bool)
 	request func() (Token, error)
 	saved   []string
+	// unsaved is why it saves nothing, nil if it does.
+	unsaved error
 	// described runs when a token is put under the source. It may be nil.
 	described func()
 }
@@ -50,7 +52,7 @@ func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 }
 func (f *fakeSource) Save(_ context.Context, t Token) error {
 	f.saved = append(f.saved, t.Value)
-	return nil
+	return f.unsaved
 }
 func (f *fakeSource) Request(context.Context, *Cached) (Token, error) { return f.request() }
 

@@ -121,6 +121,8 @@ type Cached struct {
 	// secondLook is the time for a reader that still finds the old token and must come back
 	// again.
 	secondLook time.Duration
+	// unsaved is why the token is not in storage, nil if it is.
+	unsaved error
 	// used is set by the first read. The cache lets a token lapse if nobody reads it.
 	used atomic.Bool
 }

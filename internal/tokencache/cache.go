@@ -87,8 +87,9 @@ type state struct {
 	// token then counts as in its refresh window.
 	suspect bool
 	// flight is the token request in progress, nil if there is none.
-	flight  *flight
-	holdOff holdOff
+	flight     *flight
+	holdOff    holdOff
+	repetition repetition
 	// lastSuccess is when Fuuffy last granted a token, as far as this node knows.
 	lastSuccess time.Time
 	closed      bool
@@ -111,7 +112,7 @@ func (s *state) supersede() {
 	if s.flight != nil {
 		s.flight.cancel()
 	}
-	s.flight, s.loading, s.restoring, s.holdOff = nil, nil, nil, s.holdOff.lifted()
+	s.flight, s.loading, s.restoring, s.holdOff, s.repetition = nil, nil, nil, s.holdOff.lifted(), s.repetition.lifted()
 }
 
 // Cache holds one token and makes at most one request for another at a time.
@@ -232,7 +233,7 @@ func (c *Cache) Snapshot() Snapshot {
 		Token:       s.token,
 		State:       s.tokenState(now),
 		Suspect:     s.suspect,
-		Stale:       s.standsIn(s.holdOff.cause, now),
+		Stale:       s.standsIn(s.failure(now), now),
 		Unsaved:     unsaved,
 		Failure:     s.holdOff.cause,
 		Failures:    s.holdOff.failures,

@@ -61,6 +61,9 @@ func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *fl
 			}
 			return s, nil, err
 		}
+		if err := s.repeats(now); err != nil && want.reported == "" {
+			return s, nil, err
+		}
 		f = c.startLocked(source, now)
 		f.early = want.reported == "" && s.tokenState(now) == Fresh
 	}
@@ -106,7 +109,7 @@ func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
 	}
 	placed, err := c.admit(f, token, err)
 	var unsaved error
-	if placed != nil && !f.stored {
+	if err == nil && !f.stored {
 		unsaved = c.save(ctx, f.source, placed)
 	}
 	now, before := c.options.Clock(), c.state.Load().holdOff
@@ -151,14 +154,19 @@ func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Toke
 		return Token{}, false, err
 	}
 	placed := c.place(t, source, now)
-	return t, placed != nil && placed.state(now) <= InWindow, nil
+	switch {
+	case placed == nil || placed.state(now) > InWindow,
+		cached != nil && cached.state(now) <= InWindow && !placed.betterThan(cached, now):
+		return Token{}, false, nil
+	}
+	return t, true, nil
 }
 
 // admit decides whether to store the token that a flight brought. The error is errSuperseded
-// if there is a better one by now.
+// if there is a better one by now, and errNoBetter if the cached one is as good.
 func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	if err != nil {
-		return nil, err
+		return nil, c.excuse(f, err)
 	}
 	now := c.options.Clock()
 	placed := c.place(token, f.source, now)
@@ -172,26 +180,27 @@ func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
 	if s.flight != f || restored || s.meets(f.demand, now) {
 		return nil, errSuperseded
 	}
-	if err := s.objection(placed, f.demand.reported, now); err != nil {
-		return nil, err
-	}
-	return placed, nil
+	return placed, s.objection(placed, f.demand.reported, now)
 }
 
 const tooLate = "the access token arrived too late to be usable"
 
-// objection says why a token can't replace the cached one.
+// objection says why a token can't replace the cached one. It is errNoBetter, which is no
+// failure, or a failure.
 func (s *state) objection(t *Cached, reported string, now Instant) error {
 	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
 	switch {
-	case t == nil || t.state(now) > InWindow:
+	case t == nil:
 		return malformed(tooLate)
 	case t.Value == reported:
 		return malformed("Fuuffy issued the very access token that an app reported as rejected")
 	}
 	needed := reported != "" || s.tokenState(now) > InWindow || s.token.Superseded || s.endsFallback(t)
-	if !needed && !s.token.ExpiresAt.Before(t.ExpiresAt) {
-		return malformed("the new access token expires before the one it would replace")
+	switch {
+	case !needed && !t.betterThan(s.token, now):
+		return errNoBetter
+	case t.state(now) > InWindow:
+		return malformed(tooLate)
 	}
 	return nil
 }
@@ -217,7 +226,15 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 		case failed:
 			s.holdOff = s.holdOff.after(failure, now, random)
 			s.suspect = f.demand.reported != ""
+		case err == errNoBetter:
+			s.repetition, s.holdOff = s.repeated(t, now), s.holdOff.over(now)
+			if t != nil {
+				s.lastSuccess = t.IssuedAt
+			}
 		case err == nil:
+			if s.token != nil && s.token.Value == t.Value && !t.betterThan(s.token, now) {
+				s.repetition, t.firstLife = s.repeated(t, now), s.token.wholeLife()
+			}
 			s.token, s.suspect, s.holdOff, s.lastSuccess = t, false, s.holdOff.over(now), t.IssuedAt
 		}
 	})

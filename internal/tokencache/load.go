@@ -98,6 +98,6 @@ func (c *Cache) enforce(s *state, source Source, now Instant) {
 		s.suspect = false
 		return
 	}
-	s.token.issuedMono, s.token.unsaved = old.issuedMono, old.unsaved
+	s.token.issuedMono, s.token.firstLife, s.token.unsaved = old.issuedMono, old.firstLife, old.unsaved
 	s.token.used.Store(old.used.Load())
 }

@@ -51,7 +51,7 @@ func (e *MinTTLError) Error() string {
 }
 
 // Warm returns the cached token if serving it is all there is to do: it is fresh, or its
-// refresh is in progress and there is no failure to report. It takes no lock.
+// refresh is in progress or pointless, and there is no failure to report. It takes no lock.
 func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	now, s := c.options.Clock(), c.state.Load()
 	if s.source == nil || s.token == nil || !s.token.allows(minTTL, now) {
@@ -61,7 +61,7 @@ func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	case Fresh:
 		return c.serve(s, now, minTTL, nil), true
 	case InWindow:
-		if s.flight != nil && s.holdOff.cause == nil {
+		if s.holdOff.cause == nil && (s.flight != nil || s.repeatsFor(now) > 0) {
 			return c.serve(s, now, minTTL, nil), true
 		}
 	}
@@ -108,8 +108,9 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 		return Reading{}, err
 	}
 	if state := s.tokenState(now); state <= InWindow && s.token.left(now) >= want.minTTL {
+		_, repeated := errors.AsType[*RepeatedError](err)
 		switch {
-		case state == Fresh:
+		case state == Fresh, repeated:
 			err = nil
 		case err == nil && s.holdOff.cause != nil:
 			err = s.holdOff.cause // One more attempt is in progress.
@@ -205,6 +206,9 @@ func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Read
 	case <-f.done:
 	case <-ctx.Done():
 		return Reading{}, fmt.Errorf("wait for an access token: %w", ctx.Err())
+	}
+	if f.err == errNoBetter {
+		return Reading{}, errSuperseded // The next look finds out whether the cached one will do.
 	}
 	if f.err != nil {
 		return Reading{}, f.err

@@ -121,6 +121,9 @@ type Cached struct {
 	// secondLook is the time for a reader that still finds the old token and must come back
 	// again.
 	secondLook time.Duration
+	// firstLife is the life that the token had when Fuuffy first issued it, if Fuuffy issued it
+	// again for the rest of that, and zero otherwise.
+	firstLife time.Duration
 	// unsaved is why the token is not in storage, nil if it is.
 	unsaved error
 	// used is set by the first read. The cache lets a token lapse if nobody reads it.
@@ -181,16 +184,39 @@ func (t *Cached) markUsed() {
 }
 
 // ReplaceAge is how old the token must be before a report replaces it. It is at most a tenth
-// of the life, so that reports replace short-lived tokens too.
-func (t *Cached) ReplaceAge() time.Duration { return min(minReplaceAge, t.Life()/10) }
+// of the life, so that reports replace short-lived tokens too. A token that Fuuffy issued again
+// isn't young.
+func (t *Cached) ReplaceAge() time.Duration {
+	if t.firstLife > 0 {
+		return 0
+	}
+	return min(minReplaceAge, t.Life()/10)
+}
+
+// wholeLife is the token's life since Fuuffy first issued it.
+func (t *Cached) wholeLife() time.Duration { return max(t.Life(), t.firstLife) }
 
 // left is the time until the expiry that readers see, which has whole seconds.
 func (t *Cached) left(now Instant) time.Duration {
 	return t.ExpiresAt.Truncate(time.Second).Sub(t.IssuedAt) - t.age(now)
 }
 
+// lifeLeft is the time until the token expires.
+func (t *Cached) lifeLeft(now Instant) time.Duration { return t.Life() - t.age(now) }
+
+// betterThan tells whether a new token lives longer than the cached one. The comparison is on
+// this node's clocks, because a clock that was set makes two expiry times incomparable. If Fuuffy
+// repeats a token, its life seems to grow by what was rounded off, so that must be more.
+func (t *Cached) betterThan(cached *Cached, now Instant) bool {
+	gain := t.lifeLeft(now) - cached.lifeLeft(now)
+	if t.Value == cached.Value {
+		return gain > cached.repetitionGap()
+	}
+	return gain > 0
+}
+
 // maxMinTTL is the longest life that a reader may ask for.
-func (t *Cached) maxMinTTL() time.Duration { return t.Life() / 2 }
+func (t *Cached) maxMinTTL() time.Duration { return t.wholeLife() / 2 }
 
 // allows tells whether the token lives as long as a reader asks.
 func (t *Cached) allows(minTTL time.Duration, now Instant) bool {

@@ -52,7 +52,8 @@ type Source interface {
 // Outcome is the result of a Request for readers, or that a token of another request took
 // the place of a suspect one.
 type Outcome struct {
-	// Err is nil if the cache serves the new token.
+	// Err is nil if the cache serves the new token. It is no *upstream.Error if nothing failed:
+	// the cached token is as good, or the cache is closed.
 	Err error
 	// Replaced is set if an app reported the previous token.
 	Replaced bool

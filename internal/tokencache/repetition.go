@@ -14,7 +14,7 @@ import (
 // failure: the cache serves what it has, and asks again when that could help.
 
 // errNoBetter says that Fuuffy issued a token that is no better than the cached one.
-var errNoBetter = errors.New("Fuuffy issued no better access token than the cached one")
+var errNoBetter = errors.New("no better access token than the cached one")
 
 // maxRepetitions is how often the cache asks for another token in a life that Fuuffy repeats.
 const maxRepetitions = 12

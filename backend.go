@@ -111,7 +111,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if req.MountPoint != "" && b.mountPoint.Load() != req.MountPoint {
 		b.mountPoint.Store(req.MountPoint)
 	}
-	if err := b.checkInput(req); err != nil {
+	req, err := b.checkInput(req)
+	if err != nil {
 		return b.respond(ctx, req, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)

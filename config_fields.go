@@ -3,7 +3,6 @@
 package fuuffy
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -290,7 +289,6 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 	if _, err := c.text(d, "environment", &e.Environment); err != nil {
 		return err
 	}
-	e.Environment = cmp.Or(e.Environment, defaultEnvironment)
 	if _, ok := baseURLs[e.Environment]; !ok {
 		return userError("environment must be one of " + strings.Join(slices.Sorted(maps.Keys(baseURLs)), ", "))
 	}

@@ -119,32 +119,76 @@ func readCACert(bundle string) (string, error) {
 
 var writes = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation}
 
-// checkInput rejects fields that a path doesn't have, and values that are not of their field's
-// type. The framework would only warn of the first, and quote the second in its error. A value
-// may be a secret or huge, and Vault's audit log keeps error texts in clear text.
-func (b *backend) checkInput(req *logical.Request) error {
+// checkInput returns the request as its sender meant it. It rejects fields that a path doesn't
+// have, and values that are not of their field's type. The framework would only warn of the
+// first, and either convert the second (a number loses digits on its way into a text, an empty
+// text is false) or quote it in its error. A value may be a secret or huge, and Vault's audit log
+// keeps error texts in clear text.
+func (b *backend) checkInput(req *logical.Request) (*logical.Request, error) {
 	if len(req.Data) == 0 {
-		return nil
+		return req, nil
 	}
 	path := b.Route(req.Path)
 	if path == nil {
-		return nil
+		return req, nil
 	}
 	if _, ok := path.Operations[req.Operation]; ok && slices.Contains(writes, req.Operation) {
 		if err := refuseUnknown(req.Data, path.Fields); err != nil {
-			return err
+			return req, err
 		}
 	}
 	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
 	for _, field := range slices.Sorted(maps.Keys(path.Fields)) {
-		if _, _, err := d.GetOkErr(field); err != nil {
-			return userError(field + " must be " + typeNames[path.Fields[field].Type])
-		}
-		if path.Fields[field].Type == framework.TypeDurationSecond && hasFraction(req.Data[field]) {
-			return userError(field + " must be whole seconds")
+		if err := checkValue(&d, field); err != nil {
+			return req, err
 		}
 	}
+	return withoutNulls(req), nil
+}
+
+// checkValue rejects a value that is not of its field's type.
+func checkValue(d *framework.FieldData, field string) error {
+	value := d.Raw[field]
+	if value == nil {
+		if _, given := d.Raw[field]; given && field == rejectedTokenField {
+			return errNoRejectedToken
+		}
+		return nil
+	}
+	kind := d.Schema[field].Type
+	text, isText := value.(string)
+	if kind != framework.TypeString && isText && strings.TrimSpace(text) == "" {
+		return userError(fmt.Sprintf("%s is empty, perhaps because a shell variable is unset. Leave it out, or set it to %s", field, typeNames[kind]))
+	}
+	_, _, err := d.GetOkErr(field)
+	right := err == nil
+	switch kind {
+	case framework.TypeString:
+		right = isText
+	case framework.TypeBool: // The framework takes any number but 0 for true.
+		_, err := strconv.ParseBool(fmt.Sprint(value))
+		right = err == nil
+	}
+	switch {
+	case !right:
+		return userError(field + " must be " + typeNames[kind])
+	case kind == framework.TypeDurationSecond && hasFraction(value):
+		return userError(field + " must be whole seconds")
+	}
 	return nil
+}
+
+// withoutNulls leaves out the fields that are null, in a copy: Vault's audit log has the
+// request as it was sent.
+func withoutNulls(req *logical.Request) *logical.Request {
+	isNull := func(_ string, value any) bool { return value == nil }
+	data := maps.Clone(req.Data)
+	if maps.DeleteFunc(data, isNull); len(data) == len(req.Data) {
+		return req
+	}
+	given := *req
+	given.Data = data
+	return &given
 }
 
 // maxUnknown is how many unknown fields an error names: Vault's audit log keeps it.
@@ -171,7 +215,7 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 
 // typeNames are the types of this engine's fields, for people.
 var typeNames = map[framework.FieldType]string{
-	framework.TypeString:         "a string",
+	framework.TypeString:         "a string (in JSON, put it in quotes)",
 	framework.TypeBool:           "true or false",
 	framework.TypeDurationSecond: "a duration like 5m, or a whole number of seconds",
 }

@@ -68,7 +68,7 @@ func TestMinTTLOfAWarmRead(t *testing.T) {
 		m := newConfiguredMount(t)
 		m.read()
 		storage := m.storage.count()
-		for _, minTTL := range []any{"30m", 1800, "1800", "", 0} {
+		for _, minTTL := range []any{"30m", 1800, "1800", nil, 0} {
 			_, warm := m.b.warmToken(pairs("min_ttl", minTTL))
 			assert.True(t, warm, minTTL)
 		}

@@ -310,7 +310,6 @@ func TestConfigRefusesBadInput(t *testing.T) {
 	}{
 		"no client_id":          {pairs("client_id", ""), "client_id is missing"},
 		"no client_secret":      {pairs("client_secret", " \n"), "client_secret is missing"},
-		"null client_secret":    {pairs("client_secret", nil), "client_secret is missing"},
 		"secret is a map":       {pairs("client_secret", map[string]any{"a": testSecret}), "client_secret must be a string"},
 		"secret is a list":      {pairs("client_secret", []any{testSecret}), "client_secret must be a string"},
 		"space in the secret":   {pairs("client_secret", "two words"), "client_secret has white space or an invisible character inside (character 4)"},

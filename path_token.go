@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 func (b *backend) pathToken() *framework.Path {
@@ -23,7 +24,7 @@ func (b *backend) pathToken() *framework.Path {
 		Pattern:      tokenKey,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"},
 		Fields: map[string]*framework.FieldSchema{
-			"rejected_token": {
+			rejectedTokenField: {
 				Type:         framework.TypeString,
 				Description:  "The access token that got a 401 from the API. The engine replaces it only if it is still the cached one. If you leave this out, the engine replaces whichever token is cached.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Rejected token", Sensitive: true},
@@ -72,6 +73,9 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 
+// rejectedTokenField is the token that an app reports.
+const rejectedTokenField = "rejected_token"
+
 // minTTLField is how long a job needs the token that it reads.
 const minTTLField = "min_ttl"
 
@@ -102,7 +106,7 @@ func wholeSeconds(value any) (time.Duration, bool) {
 		}
 	}
 	d, err := parseutil.ParseDurationSecond(value)
-	return d, err == nil && d >= 0 && !hasFraction(value)
+	return d, err == nil && d >= 0 && !hasFraction(value) && value != ""
 }
 
 func (b *backend) readToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -120,12 +124,39 @@ func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *fra
 	if err := refuseMinTTL(d); err != nil {
 		return nil, err
 	}
+	var rejected string
+	if text, given := d.GetOk(rejectedTokenField); given {
+		var err error
+		if rejected, err = reportedToken(text.(string)); err != nil {
+			return nil, err
+		}
+	}
 	b.metrics.replacements.Inc()
-	r, err := b.cache.Replace(ctx, b.load(req.Storage), strings.TrimSpace(d.Get("rejected_token").(string)))
+	r, err := b.cache.Replace(ctx, b.load(req.Storage), rejected)
 	if err != nil {
 		return nil, err
 	}
 	return tokenResponse(r), nil
+}
+
+// errNoRejectedToken is for a report that names no token. It must not cost a good one.
+const errNoRejectedToken = userError("rejected_token is empty, perhaps because a shell variable is unset; nothing was replaced. Pass the token that the API rejected, or leave the field out to replace the cached one")
+
+// reportedToken is the token in a report. Apps have it in their Authorization header, so it may
+// follow the word Bearer.
+func reportedToken(text string) (string, error) {
+	words := strings.Fields(text)
+	if len(words) > 0 && strings.EqualFold(words[0], "Bearer") {
+		words = words[1:]
+	}
+	token := strings.Join(words, " ")
+	if token == "" {
+		return "", errNoRejectedToken
+	}
+	if problem := upstream.TokenProblem(token); problem != "" {
+		return "", userError("rejected_token is not an access token: it " + problem + "; nothing was replaced. Pass only the token that the API rejected")
+	}
+	return token, nil
 }
 
 func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

@@ -3,7 +3,15 @@
 package fuuffy
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -39,6 +47,7 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 		"whole key, before":                {whole + "\n" + certificate, 0},
 		"whole key, after":                 {certificate + "\n" + whole, 0},
 		"text before":                      {"subject=" + planted + "\n" + certificate, 0},
+		"text around":                      {planted + "\n" + certificate + "\n" + planted, 0},
 		"headers inside":                   {withHeaders, 0},
 		"key without an end, and no blank": {endless + certificate, 0},
 	} {
@@ -73,6 +82,158 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 			}
 		})
 	}
+}
+
+// People keep certificates with text around them, and copy them by way of systems with other
+// ends of a line. Each certificate is stored, or the write is refused: one that is missing shows
+// only once the API's own is signed by it.
+func TestEachCertificateOfCACertIsStored(t *testing.T) {
+	one, two := strings.TrimSpace(newAuthority(t)), strings.TrimSpace(newAuthority(t))
+	both := one + "\n" + two
+	begin, end := "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+	lines := strings.Split(one, "\n")
+	oneLine := begin + "\n" + strings.Join(lines[1:len(lines)-1], "") + "\n" + end
+	crlf := func(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
+	for name, tt := range map[string]struct{ bundle, stored string }{
+		"as it is":                      {both, both},
+		"byte order mark":               {"\ufeff" + both, both},
+		"byte order mark inside":        {one + "\n\ufeff" + two, both},
+		"carriage returns":              {crlf(both) + "\r\n", both},
+		"only carriage returns":         {strings.ReplaceAll(both, "\n", "\r"), both},
+		"indented":                      {"  " + strings.ReplaceAll(both, "\n", "\n\t"), both},
+		"comment after":                 {both + "\n# The two authorities of the gateway.\n", both},
+		"comments around":               {"# First\n" + one + "\n\n# Second\n" + two + "\n# End", both},
+		"openssl's text":                {opensslText + one + "\n" + crlf(opensslText) + two, both},
+		"openssl's subjects":            {"subject=CN = Test authority\nissuer=CN = Test authority\n\n" + one, one},
+		"spaces after the lines":        {strings.ReplaceAll(both, "\n", "  \n") + "  ", both},
+		"one long line":                 {oneLine, one},
+		"the same twice":                {one + "\n" + one, one + "\n" + one},
+		"the size that is just allowed": {one + "\n" + strings.Repeat("#", 256<<10-len(one)-1), one},
+		"white space":                   {" \n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.configure("ca_cert", tt.bundle)
+			assert.Equal(t, tt.stored, strings.TrimSpace(m.readConfig()["ca_cert"].(string)))
+			storage := m.useFaultyStorage()
+			before := storage.stored(t, configKey)
+			m.write("config", "ca_cert", tt.bundle)
+			m.write("config", "ca_cert", tt.stored)
+			assert.True(t, storage.stored(t, configKey) == before, "the same again is no change")
+		})
+	}
+
+	const planted = "planted-text-that-no-error-may-quote"
+	negative := certificateWith(t, bytes.Replace(certificateDER(t, one), []byte{2, 1, 1}, []byte{2, 1, 0xff}, 1))
+	body := strings.Join(lines[1:len(lines)-1], "\n")
+	for name, tt := range map[string]struct{ bundle, text string }{
+		"first without an end":         {begin + "\n" + body + "\n" + one, "certificate 1 in ca_cert has no END line"},
+		"second without an end":        {one + "\n" + begin + "\n" + body, "certificate 2 in ca_cert has no END line"},
+		"an end of something else":     {begin + "\n" + body + "\n-----END PRIVATE KEY-----\n" + one, "certificate 1 in ca_cert has no END line"},
+		"second without a beginning":   {one + "\n" + body + "\n" + end, "certificate 2 in ca_cert has no BEGIN line"},
+		"not base64":                   {one + "\n" + begin + "\n" + planted + "\n" + end + "\n" + two, "certificate 2 in ca_cert can't be read: what is between its BEGIN and END lines is not base64"},
+		"cut in the middle":            {begin + "\n" + body[:200] + "\n" + end, "certificate 1 in ca_cert can't be read: "},
+		"empty":                        {one + "\n" + begin + "\n" + end, "certificate 2 in ca_cert can't be read: x509: malformed certificate"},
+		"negative serial":              {both + "\n" + negative, "certificate 3 in ca_cert can't be read: x509: negative serial number"},
+		"an error that would quote it": {certificateWith(t, certificateOf(t, "http://"+planted+" ")), "certificate 1 in ca_cert can't be read: x509: cannot parse URI"},
+		"one dash too few":             {one + "\n" + two[1:], "certificate 2 in ca_cert has a damaged BEGIN line"},
+		"on one line":                  {strings.ReplaceAll(one, "\n", " "), "certificate 1 in ca_cert has a damaged BEGIN line"},
+		"escaped ends of a line":       {strings.ReplaceAll(one, "\n", `\n`), "certificate 1 in ca_cert has a damaged BEGIN line"},
+		"an end with a dash too few":   {begin + "\n" + body + "\n" + end[1:] + "\n" + two, "certificate 1 in ca_cert has a damaged END line"},
+		"joined without a new line":    {one + two, "certificate 1 in ca_cert has a damaged END line"},
+		"a request":                    {strings.ReplaceAll(one, "CERTIFICATE", "CERTIFICATE REQUEST"), "ca_cert must contain only CERTIFICATE blocks"},
+		"openssl's trusted":            {strings.ReplaceAll(one, "CERTIFICATE", "TRUSTED CERTIFICATE"), "ca_cert must contain only CERTIFICATE blocks"},
+		"a name instead of a file":     {"/etc/ssl/ca.pem", "ca_cert is not a PEM bundle"},
+		"only a byte order mark":       {"\ufeff", "ca_cert is not a PEM bundle"},
+		"too large":                    {one + "\n" + strings.Repeat("#", 256<<10-len(one)), "ca_cert is larger than 256 KiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newConfiguredMount(t, "ca_cert", one)
+			status, text := m.refused(logical.UpdateOperation, "config", pairs("client_secret", testSecret, "verify_connection", false, "ca_cert", tt.bundle))
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, text, tt.text)
+			assert.NotContains(t, text, planted)
+			assert.NotContains(t, text, body[:20])
+			assert.Equal(t, one, strings.TrimSpace(m.readConfig()["ca_cert"].(string)))
+		})
+	}
+}
+
+// opensslText is what openssl x509 -text prints before a certificate.
+const opensslText = `Certificate:
+    Data:
+        Version: 3 (0x2)
+        Serial Number: 1 (0x1)
+        Signature Algorithm: ecdsa-with-SHA256
+        Issuer: CN = Test authority
+            Public Key Algorithm: id-ecPublicKey
+                pub:
+                    04:b1:0e:c4:3d:9b:a2:aa:aa:aa:aa:aa:aa:aa:aa
+    Signature Value:
+        30:45:02:21:00:e3:1a:11:11:11:11:11:11:11
+`
+
+func certificateDER(t *testing.T, certificate string) []byte {
+	t.Helper()
+	block, _ := pem.Decode([]byte(certificate))
+	require.NotNil(t, block)
+	return block.Bytes
+}
+
+func certificateWith(t *testing.T, der []byte) string {
+	t.Helper()
+	_, err := x509.ParseCertificate(der)
+	require.Error(t, err, "the certificate is a bad one")
+	return strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+}
+
+// certificateOf makes a certificate with a URI in it, a valid one or not.
+func certificateOf(t *testing.T, uri string) []byte {
+	t.Helper()
+	names, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+	require.NoError(t, err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names}}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	return der
+}
+
+// FuzzReadCACert holds a bundle that gets through to what it says: each certificate that it
+// begins is stored, and nothing else.
+func FuzzReadCACert(f *testing.F) {
+	one := newAuthority(f)
+	for _, bundle := range []string{
+		"", " ", "\ufeff" + one, one + one, strings.ReplaceAll(one, "\n", "\r\n"), "# text\n" + one + "# text", one + "-----BEGIN CERTIFICATE-----\n",
+		"-----BEGIN CERTIFICATE-----\n" + one, one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "----BEGIN CERTIFICATE-----", one + "-----END CERTIFICATE-----",
+		"-----BEGIN CERTIFICATE-----\nKey: x\n\nAAAA\n-----END CERTIFICATE-----", "BEGIN CERTIFICATE", strings.ReplaceAll(one, "\n", " "),
+	} {
+		f.Add(bundle)
+	}
+	f.Fuzz(func(t *testing.T, bundle string) {
+		stored, err := readCACert(bundle)
+		if err != nil {
+			require.Empty(t, stored)
+			return
+		}
+		begun := strings.Count(bundle, "BEGIN CERTIFICATE")
+		require.Equal(t, begun > 0, strings.TrimSpace(bundle) != "", "text without a certificate is refused")
+		require.NotContains(t, bundle, "-----BEGIN PRIVATE KEY-----")
+		rest, read := []byte(stored), 0
+		for ; len(rest) > 0; read++ {
+			var block *pem.Block
+			block, rest = pem.Decode(rest)
+			require.NotNil(t, block)
+			_, err := x509.ParseCertificate(block.Bytes)
+			require.NoError(t, err)
+		}
+		require.Equal(t, begun, read, "as many as the bundle begins")
+		require.LessOrEqual(t, max(len(bundle), len(stored)), 256<<10)
+		again, err := readCACert(stored)
+		require.NoError(t, err)
+		require.Equal(t, stored, again, "what is stored is canonical")
+	})
 }
 
 // With a damaged certificate in storage nothing can be tested, so nothing changes, not even by

@@ -3,10 +3,7 @@
 package fuuffy
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"math"
@@ -92,29 +89,6 @@ func checkBaseURL(address string) error {
 		return userError("base_url must have a plain path: no % and no empty, . or .. segment")
 	}
 	return nil
-}
-
-// readCACert returns the certificates of a PEM bundle. It rejects everything else: the engine
-// would store and show a private key that somebody pasted along.
-func readCACert(bundle string) (string, error) {
-	var certificates strings.Builder
-	rest := []byte(strings.TrimSpace(bundle))
-	for len(rest) > 0 {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		switch {
-		case block == nil:
-			return "", userError("ca_cert is not a PEM bundle: it must be one or more BEGIN CERTIFICATE blocks (pass a file as ca_cert=@ca.pem)")
-		case block.Type != "CERTIFICATE":
-			return "", userError("ca_cert must contain only CERTIFICATE blocks: remove everything else, especially private keys")
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return "", userError("ca_cert contains a damaged certificate: copy the file again")
-		}
-		certificates.Write(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
-		rest = bytes.TrimSpace(rest)
-	}
-	return strings.TrimSpace(certificates.String()), nil
 }
 
 var writes = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation}

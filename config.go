@@ -31,6 +31,9 @@ type credentials struct {
 	ClientID     string    `json:"client_id"`
 	ClientSecret string    `json:"client_secret"`
 	SetAt        time.Time `json:"set_at"`
+	// CreatedAhead is a credentials_created that was ahead of the clock, so that SetAt is the
+	// time of its write.
+	CreatedAhead time.Time `json:"created_ahead,omitzero"`
 }
 
 func newCredentials(clientID, clientSecret string, now time.Time) credentials {

@@ -238,10 +238,15 @@ func (c *configChange) renew(stored *storedConfig, id string, now time.Time) err
 	return nil
 }
 
-// applyCreated sets the date of credentials that are older than their first write here.
+// farthestEast is how much earlier than in UTC a day begins in the easternmost time zone.
+const farthestEast = 14 * time.Hour
+
+// applyCreated sets the date of credentials that are older than their first write here. A date
+// that the pair has already is no change: whoever repeats a write must not have it refused, or the
+// 90 days moved, only because time went by.
 func (c *configChange) applyCreated(d *framework.FieldData, now time.Time) error {
-	text, _, err := textField(d, "credentials_created")
-	if err != nil || text == "" {
+	var text string
+	if given, err := c.text(d, "credentials_created", &text); err != nil || !given {
 		return err
 	}
 	created, err := time.Parse(time.DateOnly, text)
@@ -250,10 +255,18 @@ func (c *configChange) applyCreated(d *framework.FieldData, now time.Time) error
 			return userError("credentials_created must be a date like 2026-09-23, or a time like 2026-09-23T08:00:00Z")
 		}
 	}
-	if created.After(now) || created.Before(now.AddDate(-1, 0, 0)) {
-		return userError("credentials_created must be within the last year, and not in the future")
+	current := &c.config.Current
+	// Users see times in whole seconds.
+	if !c.renewed && (created.Equal(current.SetAt.Truncate(time.Second)) || created.Equal(current.SetAt) || created.Equal(current.CreatedAhead)) {
+		return nil
 	}
-	c.config.Current.SetAt = created.UTC()
+	if created.After(now.Add(farthestEast)) || created.Before(now.AddDate(-1, 0, 0)) {
+		return userError("credentials_created must be within the last year, and not after today")
+	}
+	current.SetAt, current.CreatedAhead = created.UTC(), time.Time{}
+	if created.After(now) {
+		current.SetAt, current.CreatedAhead = now, created.UTC()
+	}
 	return nil
 }
 
@@ -281,6 +294,9 @@ func (c *configChange) applyCredentials(stored *storedConfig, d *framework.Field
 		return userError("client_id can't change without its client_secret: write both")
 	}
 	c.renewed = !current.same(&stored.Current)
+	if c.renewed {
+		current.CreatedAhead = time.Time{} // It is the other pair's.
+	}
 	return nil
 }
 

@@ -316,13 +316,20 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 			return err
 		}
 	}
+	e.BaseURL = lowerCaseHost(e.BaseURL)
 	if bundle, ok := d.GetOk("ca_cert"); ok {
 		var err error
 		if e.CACert, err = readCACert(bundle.(string)); err != nil {
 			return err
 		}
 	}
-	if stored == nil || *e == stored.Endpoint {
+	if stored == nil {
+		return nil
+	}
+	// Older versions stored the address as it was written.
+	before := stored.Endpoint
+	before.BaseURL = lowerCaseHost(before.BaseURL)
+	if *e == before {
 		return nil
 	}
 	// Somebody who may write the config but doesn't know the secret must not be able to send

@@ -91,6 +91,21 @@ func checkBaseURL(address string) error {
 	return nil
 }
 
+// lowerCaseHost puts the scheme and host of an address that checkBaseURL accepts in lower case.
+// They mean the same in either case, but a path may not.
+func lowerCaseHost(address string) string {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		return address
+	}
+	host, path, hasPath := strings.Cut(rest, "/")
+	address = strings.ToLower(scheme) + "://" + strings.ToLower(host)
+	if hasPath {
+		address += "/" + path
+	}
+	return address
+}
+
 var writes = []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation}
 
 // checkInput returns the request as its sender meant it. It rejects fields that a path doesn't

@@ -170,6 +170,46 @@ func TestEndpointChangeNeedsTheSecret(t *testing.T) {
 	}
 }
 
+// A scheme and a host mean the same in either case. A path doesn't.
+func TestEndpointIsComparedWithoutCase(t *testing.T) {
+	m := newMount(t)
+	m.configure("base_url", "HTTPS://Gateway.Example.com:8443/v1/")
+	assert.Equal(t, "https://gateway.example.com:8443/v1", m.readConfig()["base_url"])
+	token := m.readToken()
+	storage := m.useFaultyStorage()
+	stored := storage.stored(t, configKey)
+	for _, same := range []string{"https://gateway.example.com:8443/v1", "HTTPS://GATEWAY.EXAMPLE.COM:8443/v1", "hTTps://gatewaY.example.com:8443/v1/"} {
+		m.do(logical.UpdateOperation, "config", pairs("base_url", same))
+		assert.True(t, storage.stored(t, configKey) == stored, same)
+	}
+	assert.Equal(t, token, m.readToken())
+	assert.Equal(t, 1, m.requests())
+	_, text := m.refused(logical.UpdateOperation, "config", pairs("base_url", "https://gateway.example.com:8443/V1"))
+	assert.Contains(t, text, "client_secret")
+	m.write("config", "base_url", "Https://GATEWAY.example.com/V1", "client_secret", testSecret, "verify_connection", false)
+	assert.Equal(t, "https://gateway.example.com/V1", m.readConfig()["base_url"])
+}
+
+// An address that an older version stored as it was written is still the same endpoint.
+func TestStoredEndpointIsComparedWithoutCase(t *testing.T) {
+	m := newConfiguredMount(t, "base_url", "https://gateway.example.com/v1")
+	stored, err := loadConfig(t.Context(), m.storage)
+	require.NoError(t, err)
+	stored.Endpoint.BaseURL = "HTTPS://Gateway.example.com/v1"
+	require.NoError(t, saveConfig(t.Context(), m.storage, stored))
+	m.restart()
+	m.write("config", "stale_if_error", true)
+	m.write("config", "base_url", "HTTPS://Gateway.example.com/v1")
+	assert.Equal(t, "https://gateway.example.com/v1", m.readConfig()["base_url"])
+}
+
+// Some characters become ASCII letters in lower case. They name another host all the same.
+func TestHostIsCheckedAsItIsWritten(t *testing.T) {
+	m := newMount(t)
+	_, text := m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret, "base_url", "https://\u212aey.example.com"))
+	assert.Contains(t, text, "ASCII letters")
+}
+
 func TestNewCredentialsDropTheToken(t *testing.T) {
 	for name, verify := range map[string]bool{"verified": true, "not verified": false} {
 		t.Run(name, func(t *testing.T) {

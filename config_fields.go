@@ -256,8 +256,8 @@ func (c *configChange) applyCreated(d *framework.FieldData, now time.Time) error
 		}
 	}
 	current := &c.config.Current
-	// Users see times in whole seconds.
-	if !c.renewed && (created.Equal(current.SetAt.Truncate(time.Second)) || created.Equal(current.SetAt) || created.Equal(current.CreatedAhead)) {
+	had := []time.Time{current.SetAt, current.SetAt.Truncate(time.Second), current.CreatedAhead} // Users see whole seconds.
+	if !created.IsZero() && slices.ContainsFunc(had, created.Equal) {
 		return nil
 	}
 	if created.After(now.Add(farthestEast)) || created.Before(now.AddDate(-1, 0, 0)) {

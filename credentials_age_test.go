@@ -80,7 +80,7 @@ func TestTodayInTheEast(t *testing.T) {
 // Terraform repeats a write with each plan. What was accepted once changes nothing later,
 // however old the date gets by then.
 func TestAcceptedDateIsAcceptedAgain(t *testing.T) {
-	for _, date := range []string{"1999-12-02", "1999-12-02T08:00:00+02:00", "2000-01-01", "2000-01-02", "2000-01-02T10:30:00Z"} {
+	for _, date := range []string{"1999-12-02", "1999-12-02T08:00:00+02:00", "1999-12-02T08:00:00.5Z", "2000-01-01", "2000-01-02", "2000-01-02T10:30:00Z"} {
 		t.Run(date, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
@@ -126,7 +126,9 @@ func TestDateThatWasAheadIsForgotten(t *testing.T) {
 		time.Sleep(72 * time.Hour)
 		m.write("config", "credentials_created", "2000-01-04")
 		assert.Equal(t, "2000-01-04T00:00:00Z", m.readRotation()["last_rotated"])
-		_, text := m.refused(logical.UpdateOperation, "config", pairs("credentials_created", "1998-01-04"))
-		assert.Contains(t, text, "within the last year")
+		for _, old := range []string{"1998-01-04", "0001-01-01"} {
+			_, text := m.refused(logical.UpdateOperation, "config", pairs("credentials_created", old))
+			assert.Contains(t, text, "within the last year")
+		}
 	})
 }

@@ -160,7 +160,7 @@ func FuzzConfigText(f *testing.F) {
 // FuzzBaseURL holds what gets through as an address to what the secret may be sent to.
 func FuzzBaseURL(f *testing.F) {
 	for _, address := range []string{
-		"https://gateway.example.com/v1", "https://a@b", "https://[::1]:1/x", "https://a:0", "https://a/..", "https://a?", "https://a#", "http://a", "//a", "https:a", "https://a%2fb",
+		"https://gateway.example.com/v1", "https://a@b", "https://[::1]:1/x", "https://a:0", "https://a/..", "https://a?", "https://a#", "http://a", "//a", "HTTPS://A.b/C", "https://\u212aey", "https:a", "https://a%2fb",
 	} {
 		f.Add(address)
 	}
@@ -176,5 +176,13 @@ func FuzzBaseURL(f *testing.F) {
 		require.Empty(t, req.URL.RawQuery)
 		require.Empty(t, req.URL.Fragment)
 		require.True(t, strings.HasSuffix(req.URL.Path, "/auth/token"))
+
+		lower := lowerCaseHost(address)
+		require.NoError(t, checkBaseURL(lower))
+		require.Equal(t, lower, lowerCaseHost(lower))
+		same, err := http.NewRequest(http.MethodPost, strings.TrimSuffix(lower, "/")+"/auth/token", nil)
+		require.NoError(t, err)
+		require.Equal(t, strings.ToLower(req.URL.Host), same.URL.Host)
+		require.Equal(t, req.URL.Path, same.URL.Path)
 	})
 }

@@ -147,7 +147,7 @@ func checkValue(d *framework.FieldData, field string) error {
 	kind := d.Schema[field].Type
 	text, isText := value.(string)
 	if kind != framework.TypeString && isText && strings.TrimSpace(text) == "" {
-		return userError(fmt.Sprintf("%s is empty, perhaps because a shell variable is unset. Leave it out, or set it to %s", field, typeNames[kind]))
+		return userError(fmt.Sprintf("%s is empty, perhaps because a shell variable is unset. Leave it out, or set it to %s.", field, typeNames[kind]))
 	}
 	_, _, err := d.GetOkErr(field)
 	right := err == nil

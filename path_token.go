@@ -140,7 +140,7 @@ func (b *backend) replaceToken(ctx context.Context, req *logical.Request, d *fra
 }
 
 // errNoRejectedToken is for a report that names no token. It must not cost a good one.
-const errNoRejectedToken = userError("rejected_token is empty, perhaps because a shell variable is unset; nothing was replaced. Pass the token that the API rejected, or leave the field out to replace the cached one")
+const errNoRejectedToken = userError("rejected_token is empty, perhaps because a shell variable is unset. Nothing was replaced. Pass the token that the API rejected, or leave the field out to replace the cached one.")
 
 // reportedToken is the token in a report. Apps have it in their Authorization header, so it may
 // follow the word Bearer.
@@ -154,7 +154,7 @@ func reportedToken(text string) (string, error) {
 		return "", errNoRejectedToken
 	}
 	if problem := upstream.TokenProblem(token); problem != "" {
-		return "", userError("rejected_token is not an access token: it " + problem + "; nothing was replaced. Pass only the token that the API rejected")
+		return "", userError("rejected_token is not an access token: it " + problem + ". Nothing was replaced. Pass only the token that the API rejected.")
 	}
 	return token, nil
 }

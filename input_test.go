@@ -46,7 +46,7 @@ func TestEmptyValueIsRefused(t *testing.T) {
 		_, text := m.refused(logical.UpdateOperation, tt.path, tt.data)
 		assert.Contains(t, text, tt.field+" is empty")
 		assert.Equal(t, before, m.readConfig())
-		assert.Equal(t, stateIdle, m.rotation()["state"])
+		assert.Equal(t, "idle", m.rotation()["state"])
 	}
 	m.read()
 	_, text = m.refused(logical.ReadOperation, "token", pairs("min_ttl", ""))

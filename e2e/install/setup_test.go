@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,6 +23,8 @@ type setup struct {
 	*site
 	// first is the command that gives the secret, and again the one that doesn't.
 	first, again string
+	// caFile is the CA file that the settings name.
+	caFile string
 	// folder has the program through which the script talks to Vault, watched.
 	folder string
 	// arguments has all that was ever on that program's command line.
@@ -32,10 +35,7 @@ type setup struct {
 // TestSetup runs the script through the life of a mount.
 func TestSetup(t *testing.T) {
 	t.Parallel()
-	s := newSetup(t, "vault", programs.Vault)
-	s.first = guide(t)["Configuration as code"][0]
-	s.again = strings.TrimPrefix(s.first, "FUUFFY_CLIENT_SECRET_FILE=/dev/stdin ")
-	require.NotEqual(t, s.first, s.again)
+	s := newSetup(t)
 	s.refuses("This needs the client secret of shop-1")
 
 	s.brings(s.first, "configured fuuffy/", "wrote the policy fuuffy-app", "changes: 5")
@@ -50,16 +50,12 @@ func TestSetup(t *testing.T) {
 	}
 	token, requests := s.accessToken(), s.requests()
 
-	t.Log("Trailing slashes make no other address.")
-	s.set("base_url="+s.BaseURL(), "base_url="+s.BaseURL()+"//")
-	s.brings(s.again, "changes: 0")
-
 	t.Log("A rehearsal that was killed in the middle left its mount.")
 	s.enableRehearsal()
 	s.install(newPlugin, pluginName+"-new")
 	s.registers(newPlugin, newVersion, pluginName+"-new")
 	s.set("token_refresh_window=300", "token_refresh_window=600")
-	s.brings(s.again, "chose "+newVersion, "reloaded fuuffy/", "configured fuuffy/", "changes: 4")
+	s.brings(s.again, "switched fuuffy/ from "+programs.PluginVersion+" to "+newVersion, "configured fuuffy/", "changes: 3")
 	assert.Equal(t, newVersion, s.running())
 	assert.Equal(t, token, s.accessToken())
 
@@ -82,49 +78,221 @@ func TestSetup(t *testing.T) {
 	require.NoError(t, s.vault.Unseal(t.Context()))
 	assert.Equal(t, token, s.accessToken())
 
-	t.Log("The same version in another build.")
+	t.Log("The version that runs, in another build: no start of the plugin would succeed.")
 	s.registers(programs.Plugin, newVersion, pluginName+"-new")
-	s.refuses("is registered with another checksum")
+	s.refuses("is registered with another checksum, and a mount runs it")
 	s.settings = good
-
-	t.Log("The secret is not sent elsewhere without being given anew.")
-	s.set("environment=production", "environment=testing")
-	s.refuses("This needs the client secret of shop-1")
-	s.settings = good
+	s.brings(s.again, "changes: 0")
 	assert.Equal(t, requests, s.requests(), "token requests")
 
-	t.Log("A rotation is not undone.")
-	s.write("rotate-root", map[string]any{"client_id": newClientID, "client_secret": secret})
-	s.write("rotate-root/promote", nil)
-	s.refuses("fuuffy/ has the credentials of client shop-2, not of shop-1")
-	s.set("client_id=shop-1", "client_id=shop-2")
-	s.brings(s.again, "changes: 0")
-
-	arguments, err := os.ReadFile(s.arguments)
-	require.NoError(t, err)
-	assert.Contains(t, string(arguments), "fuuffy", "what was on command lines was noted")
+	assert.NotZero(t, s.argued("client_id=shop-1"), "what was on command lines was noted")
 	for what, value := range map[string]string{"the client secret": secret, "the token of Vault": s.token} {
-		assert.False(t, strings.Contains(string(arguments), value), "%s was on a command line", what)
+		assert.Zero(t, s.argued(value), "%s was on a command line", what)
 	}
 }
 
-func newSetup(t *testing.T, program, binary string) *setup {
+// TestSetupConfigures compares the mount with the file. Each case begins with a mount that the
+// script has just configured.
+func TestSetupConfigures(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.brings(s.first, "changes: 7")
+	initial := s.settings
+	const odd = "shop&co,1*"
+	s.CreateClient(odd, secret)
+
+	for name, test := range map[string]func(*setup){
+		"the engine compares": func(s *setup) {
+			s.set("base_url="+s.BaseURL(), "base_url="+s.BaseURL()+"//")
+			s.set("request_timeout=10", "request_timeout=15s")
+			s.brings(s.again, "configured fuuffy/", "changes: 1")
+			s.brings(s.again, "changes: 0")
+		},
+		"the engine refuses a setting": func(s *setup) {
+			s.set("request_timeout=10", "request_timeout=1h")
+			s.refuses("request_timeout must be between 1s and 30s")
+		},
+		"CA file with CRLF": func(s *setup) {
+			require.NoError(s.t, os.WriteFile(s.caFile, []byte(strings.ReplaceAll(s.CACert()+"\n", "\n", "\r\n")), 0o600))
+			s.brings(s.again, "changes: 0")
+			s.brings(s.first, "changes: 0")
+		},
+		"client that JSON escapes": func(s *setup) {
+			s.rotate(odd, secret)
+			s.set("client_id='shop-1'", "client_id='"+odd+"'")
+			s.brings(s.again, "changes: 0")
+		},
+		"another address": func(s *setup) {
+			s.set("environment=production", "environment=testing")
+			s.refuses("This needs the client secret of shop-1")
+			assert.Equal(s.t, "production", s.held("environment"))
+			named := s.argued("client_id=shop-1")
+			s.brings(s.first, "configured fuuffy/", "changes: 1")
+			assert.Equal(s.t, named, s.argued("client_id=shop-1"), "a rotation at the same time would be undone")
+			assert.Equal(s.t, "testing", s.held("environment"))
+			s.brings(s.again, "changes: 0")
+		},
+		"rotation": func(s *setup) {
+			s.rotate(newClientID, secret)
+			s.refuses("fuuffy/ has the credentials of client shop-2, not of shop-1")
+			s.set("client_id='shop-1'", "client_id='shop-2'")
+			s.brings(s.again, "changes: 0")
+		},
+		"rotation and another address": func(s *setup) {
+			s.rotate(newClientID, secret)
+			s.set("environment=production", "environment=testing")
+			output, err := s.run(s.first)
+			assert.Error(s.t, err)
+			assert.Contains(s.t, output, "fuuffy/ has the credentials of client shop-2, not of shop-1")
+			assert.Equal(s.t, newClientID, s.held("client_id"), "the rotation is undone")
+			assert.Equal(s.t, "production", s.held("environment"))
+		},
+		"rotation to another secret of the client": func(s *setup) {
+			s.CreateClient(clientID, "newer-secret")
+			defer s.CreateClient(clientID, secret)
+			s.rotate(clientID, "newer-secret")
+			requests := s.requests()
+			s.set("request_timeout=10", "request_timeout=12")
+			s.brings(s.first, "changes: 1")
+			assert.Equal(s.t, requests, s.requests(), "token requests")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := *s.site
+			site.t = t
+			c := *s
+			c.site, c.settings = &site, initial
+			require.NoError(t, os.WriteFile(c.caFile, []byte(c.CACert()), 0o600))
+			_, err := c.vault.Client.Logical().DeleteWithDataWithContext(t.Context(), "fuuffy/config", map[string][]string{"force": {"true"}})
+			require.NoError(t, err)
+			c.brings(c.first, "configured fuuffy/", "changes: 1")
+			test(&c)
+		})
+	}
+}
+
+// TestSetupRegisters is about checksums that somebody forgot to set, or to correct.
+func TestSetupRegisters(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	good := s.settings
+	catalog := func(version string) string {
+		t.Helper()
+		answer, err := s.vault.Client.Logical().ReadWithDataWithContext(t.Context(), "sys/plugins/catalog/secret/"+stack.Engine, map[string][]string{"version": {version}})
+		require.NoError(t, err)
+		if answer == nil {
+			return ""
+		}
+		return answer.Data["sha256"].(string)
+	}
+	for _, unset := range []string{strings.Repeat("0", 64), ""} {
+		s.checksum(unset)
+		s.refuses("Set plugin_sha256")
+		require.Empty(t, catalog(programs.PluginVersion), "the checksum that is registered")
+	}
+	s.checksum(strings.Repeat("1", 64))
+	s.refuses("checksums did not match")
+	require.NotEmpty(t, catalog(programs.PluginVersion))
+	s.settings = good
+	s.brings(s.first, "registered fuuffy "+programs.PluginVersion, "enabled fuuffy/", "changes: 7")
+
+	t.Log("The same for an upgrade.")
+	s.install(newPlugin, pluginName+"-new")
+	s.registers(newPlugin, newVersion, pluginName+"-new")
+	good = s.settings
+	s.checksum(strings.Repeat("1", 64))
+	s.refuses("checksums did not match")
+	assert.Equal(t, programs.PluginVersion, s.running())
+	s.settings = good
+	s.brings(s.again, "registered fuuffy "+newVersion, "changes: 2")
+	assert.Equal(t, newVersion, s.running())
+}
+
+// TestSetupForAnotherMount uses installer.hcl as it says to, and all policies.
+func TestSetupForAnotherMount(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	policies := filepath.Join(s.dir, "examples", "policies")
+	installer, err := os.ReadFile(filepath.Join(s.dir, "examples", "setup", "installer.hcl"))
+	require.NoError(t, err)
+	_, command, found := strings.Cut(string(installer), "#     sed ")
+	require.True(t, found)
+	command, _, _ = strings.Cut(command, "\n")
+	s.token = s.vault.Client.Token()
+	s.typed("cd examples/setup && sed " + command)
+	created, err := s.vault.Client.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"shop-installer"}})
+	require.NoError(t, err)
+	s.token = created.Auth.ClientToken
+
+	s.set("mount=fuuffy", "mount='sh*p'") // This policy would open other mounts.
+	s.refuses("mount")
+	s.set("mount='sh*p'", "mount=shop")
+	s.set("policies='app monitor operator rotator'", "policies='app monitor operator rotator instant-updates'")
+	output, err := s.run(s.first)
+	wrote := []string{"app", "monitor", "operator", "rotator"}
+	if err == nil || !stack.Lacks(t, "the capability to subscribe to events", errors.New(output), `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
+		require.NoError(t, err, output)
+		wrote = append(wrote, "instant-updates")
+		s.brings(s.again, "changes: 0")
+	}
+	for _, name := range wrote {
+		want, err := os.ReadFile(filepath.Join(policies, name+".hcl"))
+		require.NoError(t, err)
+		got, err := s.vault.Client.Sys().GetPolicyWithContext(t.Context(), "shop-"+name)
+		require.NoError(t, err)
+		// Only events are called by the engine's name, whatever the mount.
+		text := regexp.MustCompile(`path "(sys/mounts/)?fuuffy\b`).ReplaceAllString(string(want), `path "${1}shop`)
+		assert.Equal(t, text, got)
+	}
+}
+
+// TestSetupIsCalled calls the script in all ways, right and wrong.
+func TestSetupIsCalled(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	s.brings(s.first, "changes: 7")
+	for _, command := range []string{
+		"cp fuuffy.env examples/setup; cd examples/setup; ./setup.sh fuuffy.env",
+		"cp fuuffy.env examples/setup; cd examples/setup; sh setup.sh fuuffy.env",
+		"examples/setup/setup.sh fuuffy.env",
+		"examples/setup/setup.sh \"$PWD/fuuffy.env\"",
+	} {
+		s.brings(command, "changes: 0")
+	}
+	for _, command := range []string{
+		"examples/setup/setup.sh",
+		"examples/setup/setup.sh absent.env",
+		"examples/setup/setup.sh examples",
+		"examples/setup/setup.sh fuuffy.env fuuffy.env",
+	} {
+		output, err := s.run(command)
+		ended, failed := errors.AsType[*exec.ExitError](err)
+		require.True(t, failed, "%v\n%s", err, output)
+		assert.Equal(t, 2, ended.ExitCode(), command)
+		assert.Contains(t, output, "Usage: setup.sh ", command)
+	}
+}
+
+func newSetup(t *testing.T) *setup {
 	t.Helper()
 	s := &setup{site: newSite(t)}
 	s.checkOut()
+	s.first = guide(t)["Configuration as code"][0]
+	s.again = strings.TrimPrefix(s.first, "FUUFFY_CLIENT_SECRET_FILE=/dev/stdin ")
+	require.NotEqual(t, s.first, s.again)
 	s.folder = filepath.Join(s.stack.Dir, "watched")
 	s.arguments = filepath.Join(s.stack.Dir, "arguments")
 	require.NoError(t, os.Mkdir(s.folder, 0o700))
-	s.watch(program, binary)
+	s.watch("vault", programs.Vault)
 
 	s.token = s.installer()
 	settings, err := os.ReadFile(filepath.Join(s.dir, "examples", "setup", "fuuffy.env"))
 	require.NoError(t, err)
 	s.settings = string(settings)
-	caCert := filepath.Join(s.stack.Dir, "ca.pem")
-	require.NoError(t, os.WriteFile(caCert, []byte(s.CACert()), 0o600))
+	s.caFile = filepath.Join(s.stack.Dir, "ca.pem")
+	require.NoError(t, os.WriteFile(s.caFile, []byte(s.CACert()), 0o600))
 	s.set("\nbase_url=", "\nbase_url="+s.BaseURL())
-	s.set("\nca_cert_file=", "\nca_cert_file="+caCert)
+	s.set("\nca_cert_file=", "\nca_cert_file="+s.caFile)
 	s.install(programs.Plugin, pluginName)
 	s.registers(programs.Plugin, programs.PluginVersion, pluginName)
 	return s
@@ -135,6 +303,14 @@ func (s *setup) watch(program, binary string) {
 	s.t.Helper()
 	script := "#!/bin/sh\nprintf '%s\\n' \"$@\" >>'" + s.arguments + "'\nexec '" + binary + "' \"$@\"\n"
 	require.NoError(s.t, os.WriteFile(filepath.Join(s.folder, program), []byte(script), 0o700))
+}
+
+// argued counts how often a text was on the program's command line.
+func (s *setup) argued(text string) int {
+	s.t.Helper()
+	arguments, err := os.ReadFile(s.arguments)
+	require.NoError(s.t, err)
+	return strings.Count(string(arguments), text)
 }
 
 // set replaces a setting.
@@ -161,6 +337,27 @@ func (s *setup) registers(file, version, command string) {
 		}
 	}
 	s.settings = strings.Join(lines, "\n")
+}
+
+// checksum sets only the checksum.
+func (s *setup) checksum(sum string) {
+	s.settings = regexp.MustCompile(`(?m)^plugin_sha256=.*$`).ReplaceAllString(s.settings, "plugin_sha256="+sum)
+}
+
+// rotate puts another pair into force, without the script.
+func (s *setup) rotate(id, secret string) {
+	s.t.Helper()
+	s.write("rotate-root", map[string]any{"client_id": id, "client_secret": secret})
+	s.write("rotate-root/promote", nil)
+	s.write("rotate-root/complete", map[string]any{"force": true})
+}
+
+// held is a field of the configuration.
+func (s *setup) held(field string) any {
+	s.t.Helper()
+	answer, err := s.vault.Client.Logical().ReadWithContext(s.t.Context(), "fuuffy/config")
+	require.NoError(s.t, err)
+	return answer.Data[field]
 }
 
 // run types a command, with the client secret on standard input.

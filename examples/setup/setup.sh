@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Usage: setup.sh ./fuuffy.env
+# Usage: setup.sh fuuffy.env
 #
 # Applies the state that the file declares: registers the plugin, runs that version of the
 # engine, configures it, and writes the policies. It changes only what differs, and prints
@@ -11,25 +11,16 @@
 # token needs. The script reads the client secret from the file FUUFFY_CLIENT_SECRET_FILE
 # (such as /dev/stdin) only if there are no credentials yet, or if the address changes.
 # Otherwise credentials change by rotation, which this script leaves alone.
-set -eu
+set -euf # A * in a setting doesn't stand for file names.
 unset VAULT_FORMAT
 
-policy_folder=$(dirname "$0")/../policies
 changes=0
 rehearsing=
 problem=$(mktemp)
-trap clean_up EXIT
+trap 'rm -f "$problem"; end_rehearsal' EXIT
 trap 'exit 1' HUP INT TERM
 
-clean_up() {
-    rm -f "$problem"
-    [ -z "$rehearsing" ] || end_rehearsal
-}
-
-fail() {
-    echo "setup.sh: $*" >&2
-    exit 1
-}
+fail() { echo "setup.sh: $*" >&2; exit 1; }
 
 changed() {
     echo "$*"
@@ -45,121 +36,95 @@ look() {
     esac
 }
 
-# field prints a field of the JSON in $answer, which has one field on each line.
-field() {
-    printf '%s\n' "$answer" | sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p"
-}
-
 register() {
-    answer=$(look read -format=json "sys/plugins/catalog/secret/$plugin_name" version="$plugin_version")
-    case $(field sha256) in
-    "$plugin_sha256") return ;;
-    "") ;;
-    *) fail "$plugin_name $plugin_version is registered with another checksum. Give the new build another version, or deregister this one first." ;;
-    esac
+    held=$(look read -field=sha256 "sys/plugins/catalog/secret/$plugin_name" version="$plugin_version")
+    [ "$held" != "$plugin_sha256" ] || return 0
+    if [ -n "$held" ]; then # With another checksum, Vault couldn't restart a mount that runs it.
+        mounts=$(vault secrets list -detailed)
+        ! printf '%s\n' "$mounts" | grep -F " $plugin_name " | grep -qF " $plugin_version " ||
+            fail "$plugin_name $plugin_version is registered with another checksum, and a mount runs it. Give the new build another version."
+    fi
     vault plugin register -version="$plugin_version" -command="$plugin_command" -sha256="$plugin_sha256" secret "$plugin_name" >/dev/null
     changed "registered $plugin_name $plugin_version"
 }
 
 enable() {
-    answer=$(look read -format=json "sys/mounts/$mount")
-    case $(field type) in
-    "$plugin_name") upgrade ;;
-    "")
+    type=$(look read -field=type "sys/mounts/$mount")
+    if [ -z "$type" ]; then
         vault secrets enable -seal-wrap -path="$mount" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
         changed "enabled $mount/ with $plugin_version"
-        ;;
-    *) fail "$mount/ is another secrets engine: $(field type)" ;;
-    esac
+    fi
+    [ "${type:-$plugin_name}" = "$plugin_name" ] || fail "$mount/ is another secrets engine: $type. Choose another mount."
+    chosen=$(vault read -field=plugin_version "sys/mounts/$mount")
+    running=$(vault read -field=running_plugin_version "sys/mounts/$mount")
+    [ "$chosen $running" = "$plugin_version $plugin_version" ] || switch
+    # Ask the engine itself. Vault's own tables show the version even if it can't start.
+    version=$(vault read -field=version "$mount/status" 2>"$problem") || :
+    [ "$version" = "$plugin_version" ] || fail "$mount/ doesn't run $plugin_version. docs/install.md explains what Vault says: $version $(cat "$problem")"
 }
 
-upgrade() {
-    running=$(field running_plugin_version)
-    if [ "$(field plugin_version)" != "$plugin_version" ]; then
-        rehearse
-        vault secrets tune -plugin-version="$plugin_version" "$mount" >/dev/null
-        changed "chose $plugin_version for $mount/"
-    fi
-    if [ "$running" != "$plugin_version" ]; then
-        vault write -force sys/plugins/reload/backend mounts="$mount" scope=global >/dev/null
-        changed "reloaded $mount/, which ran $running"
-    fi
-}
-
-# rehearse starts the version on a separate mount. A reload stops the old version before it
-# starts the new one. If the new one can't start, apps get no tokens.
-rehearse() {
-    end_rehearsal # Left over from a run that was killed.
+# switch starts the version on a separate mount first. A reload stops the old version before
+# it starts the new one. If the new one can't start, apps get no tokens.
+switch() {
+    vault secrets disable "$mount-rehearsal" >/dev/null # Left over from a run that was killed.
     rehearsing=yes
     vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
-    rehearsing=
     end_rehearsal
+    vault secrets tune -plugin-version="$plugin_version" "$mount" >/dev/null
+    vault write -force sys/plugins/reload/backend mounts="$mount" scope=global >/dev/null
+    changed "switched $mount/ from $running to $plugin_version"
 }
 
 end_rehearsal() {
-    vault secrets disable "$mount-rehearsal" >/dev/null
+    [ -z "$rehearsing" ] || vault secrets disable "$mount-rehearsal" >/dev/null
+    rehearsing=
 }
 
 configure() {
-    answer=$(look read -format=json "$mount/config")
-    held_client=$(field client_id)
-    credentials=keep
-    [ -n "$held_client" ] || credentials=write
-    set --
-    for setting in $config; do
-        # The engine stores an address without trailing slashes.
-        case $setting in base_url=*/) setting=$(printf %s "$setting" | sed 's,/*$,,') ;; esac
-        if [ "$(field "${setting%%=*}")" != "${setting#*=}" ]; then
-            set -- "$@" "$setting"
-            case $setting in environment=* | base_url=*) credentials=write ;; esac
-        fi
-    done
-    ca_cert=
-    [ -z "$ca_cert_file" ] || ca_cert=$(cat "$ca_cert_file")
-    held_ca_cert=$(look read -field=ca_cert "$mount/config")
-    if [ "$held_ca_cert" != "$ca_cert" ]; then
-        set -- "$@" "ca_cert=$ca_cert"
-        credentials=write
+    before=$(look read -format=json -field=data "$mount/config")
+    client=$(look read -field=client_id "$mount/config")
+    # This comes before every other comparison, so that no change undoes a rotation.
+    [ "${client:-$client_id}" = "$client_id" ] || fail "$mount/ has the credentials of client $client, not of $client_id. After a rotation, correct client_id in the file. Otherwise rotate first: docs/rotation.md."
+    set -- $config ca_cert="${ca_cert_file:+@$ca_cert_file}"
+    if [ -z "$client" ]; then
+        write_with_secret "$@" client_id="$client_id"
+    # The engine compares. It demands the secret for another address, so that nobody who doesn't
+    # know the secret can have it sent there. Without the client ID, this write can't undo a
+    # rotation that happens right now.
+    elif ! vault write "$mount/config" "$@" >/dev/null 2>"$problem"; then
+        grep -q client_secret "$problem" || fail "$(cat "$problem")"
+        write_with_secret "$@"
     fi
-
-    if [ "$credentials" = write ]; then
-        [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Name the file that has it in FUUFFY_CLIENT_SECRET_FILE."
-        set -- "$@" client_id="$client_id" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"
-    elif [ "$held_client" != "$client_id" ]; then
-        fail "$mount/ has the credentials of client $held_client, not of $client_id. Rotate them (docs/rotation.md), or correct client_id."
-    fi
-    [ $# -gt 0 ] || return 0
-    vault write "$mount/config" "$@" >/dev/null
-    changed "configured $mount/"
+    after=$(look read -format=json -field=data "$mount/config")
+    [ "$after" = "$before" ] || changed "configured $mount/"
 }
 
-write_policies() {
-    for policy in $policies; do
-        text=$(sed "s|\"fuuffy/|\"$mount/|" "$policy_folder/$policy.hcl")
-        held_text=$(look policy read "$mount-$policy")
-        if [ "$held_text" != "$text" ]; then
-            printf '%s\n' "$text" | vault policy write "$mount-$policy" - >/dev/null
-            changed "wrote the policy $mount-$policy"
-        fi
-    done
+write_with_secret() {
+    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Name the file that has it in FUUFFY_CLIENT_SECRET_FILE."
+    vault write "$mount/config" "$@" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE" >/dev/null
 }
 
-# verify reads the version from the engine itself. Vault's own tables show it even if the
-# plugin can't start.
-verify() {
-    version=$(vault read -field=version "$mount/status" 2>"$problem") || :
-    [ "$version" = "$plugin_version" ] || fail "$mount/ doesn't run $plugin_version: $version $(cat "$problem")"
+write_policy() {
+    text=$(sed "s|^path \"\(sys/mounts/\)*fuuffy\([\"/]\)|path \"\1$mount\2|" "$(dirname "$0")/../policies/$1.hcl")
+    held=$(look policy read "$mount-$1")
+    [ "$held" != "$text" ] || return 0
+    printf '%s\n' "$text" | vault policy write "$mount-$1" - >/dev/null
+    changed "wrote the policy $mount-$1"
 }
 
-report() {
-    answer=$(look read -format=json "$mount/status")
-    echo "$mount/ runs $plugin_version for client $(field client_id); Fuuffy: $(field upstream_state); changes: $changes"
-}
-
-. "$1"
+if [ $# -ne 1 ] || [ ! -r "$1" ] || [ -d "$1" ]; then
+    echo "Usage: setup.sh FILE (a copy of fuuffy.env that you edited)" >&2
+    exit 2
+fi
+. "$(dirname "$1")/$(basename "$1")" # Without a slash, "." would search PATH.
+case $mount in # In a policy, + and * stand for other paths, and a quote ends the path.
+"" | [/-]* | */ | *[!A-Za-z0-9._/-]*) fail "mount=$mount: use letters, digits, and . _ - /, without a / at either end." ;;
+esac
+[ -n "$(printf %s "$plugin_sha256" | tr -d 0)" ] ||
+    fail "Set plugin_sha256 to the checksum of your build: sha256sum bin/vault-plugin-secrets-fuuffy"
 register
 enable
-verify
 configure
-write_policies
-report
+for policy in $policies; do write_policy "$policy"; done
+health=$(vault read -field=health "$mount/status")
+echo "$mount/ runs $plugin_version for client $client_id; health: $health; changes: $changes"

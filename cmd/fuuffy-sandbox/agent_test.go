@@ -81,6 +81,22 @@ func TestRunWithAgent(t *testing.T) {
 		}
 	}
 
+	// The engine refuses tokens that live shorter, so the admin API doesn't set such a life either.
+	for lifetime, want := range map[string]int{"9s": 400, "10s": 200} {
+		request, err := http.NewRequest("PUT", env["FUUFFY_ADMIN_URL"]+"/token-lifetime", strings.NewReader(`{"lifetime": "`+lifetime+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("lifetime %s: got %d, want %d", lifetime, resp.StatusCode, want)
+		}
+	}
+
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 func main() {
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("start admin API: %w", err)
 	}
-	admin := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	admin := &http.Server{Handler: opts.config.RefuseBrowsers(handler), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1)
 	go func() { stopped <- admin.Serve(adminListener) }()
 	defer func() { err = errors.Join(err, admin.Close()) }()
@@ -109,11 +110,15 @@ func parseFlags(args []string, stdout io.Writer) (options, error) {
 	flags.StringVar(&opts.dir, "dir", "", "`directory` for the certificate, credentials, and addresses (default a temporary one that the sandbox removes when it stops)")
 	flags.BoolVar(&opts.agent, "agent", false, "also stand in for Vault and Vault Agent: keep a token in the directory, and accept reports of rejected tokens")
 	flags.StringVar(&opts.config.Name, "name", "", "host `name` for other machines, as in a compose file. Allows addresses other than loopback")
-	flags.DurationVar(&opts.config.TokenLifetime, "token-lifetime", time.Hour, "`life` of a token, at least 1s")
+	flags.DurationVar(&opts.config.TokenLifetime, "token-lifetime", time.Hour, "`life` of a token, at least 1s, or 10s with -agent")
 	flags.IntVar(&opts.config.PerMinute, "per-minute", 100, "`requests` a minute before 429. -1 means no limit")
 	flags.IntVar(&opts.config.PerHour, "per-hour", 1000, "`requests` an hour before 429. -1 means no limit")
 
 	err := flags.Parse(args)
+	opts.config.MinTokenLifetime = time.Second
+	if opts.agent {
+		opts.config.MinTokenLifetime = upstream.MinTokenLife
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		_, _ = io.WriteString(stdout, help)
@@ -124,8 +129,8 @@ func parseFlags(args []string, stdout io.Writer) (options, error) {
 		return options{}, fmt.Errorf("parse flags: %w (fuuffy-sandbox -h explains them)", err)
 	case flags.NArg() > 0:
 		return options{}, fmt.Errorf("parse flags: unexpected argument %q (fuuffy-sandbox -h explains the flags)", flags.Arg(0))
-	case opts.config.TokenLifetime < time.Second:
-		return options{}, fmt.Errorf("parse flags: -token-lifetime is %s: use at least 1s", opts.config.TokenLifetime)
+	case opts.config.TokenLifetime < opts.config.MinTokenLifetime:
+		return options{}, fmt.Errorf("parse flags: -token-lifetime is %s: use at least 1s, or 10s with -agent, whose secrets engine refuses shorter tokens", opts.config.TokenLifetime)
 	case opts.config.PerMinute == 0 || opts.config.PerHour == 0:
 		return options{}, errors.New("parse flags: -per-minute and -per-hour can't be 0: use -1 for no limit")
 	}
@@ -159,7 +164,7 @@ An app reads its token from the file $FUUFFY_TOKEN_FILE. If Fuuffy rejects the t
 const ready = `The Fuuffy sandbox is ready at %[1]s. Press Ctrl-C to stop it.
 
 In another shell, load its addresses:
-  . %[2]s
+  set -a; . %[2]s; set +a
 %[3]s
 Configure the secrets engine, mounted at fuuffy/, and read a token:
   vault write fuuffy/config base_url="$FUUFFY_BASE_URL" ca_cert=@"$FUUFFY_CA_CERT" \

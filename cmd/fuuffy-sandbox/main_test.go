@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -82,10 +83,17 @@ func TestRun(t *testing.T) {
 	if secret == "" || strings.TrimSpace(secret) != secret || strings.Contains(output, secret) {
 		t.Error("the secret must be in its file as it is, and not in the output")
 	}
-	for _, want := range []string{env["FUUFFY_BASE_URL"], ". '" + dir + "/addresses.env'", `client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"`} {
+	for _, want := range []string{env["FUUFFY_BASE_URL"], `client_secret=@"$FUUFFY_CLIENT_SECRET_FILE"`} {
 		if !strings.Contains(output, want) {
 			t.Errorf("the output lacks %s:\n%s", want, output)
 		}
+	}
+	// Paste the line that loads the addresses. Programs that the shell then starts must see them.
+	_, line, _ := strings.Cut(output, "load its addresses:\n")
+	line, _, _ = strings.Cut(line, "\n")
+	seen, err := exec.CommandContext(t.Context(), "sh", "-euc", line+"\nexec printenv FUUFFY_BASE_URL").CombinedOutput()
+	if err != nil || string(seen) != env["FUUFFY_BASE_URL"]+"\n" {
+		t.Errorf("%s: a program sees %q, error %v", line, seen, err)
 	}
 
 	roots := x509.NewCertPool()
@@ -138,6 +146,81 @@ func TestRunWithName(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A page in a browser on this machine must not reach the admin API, whatever site it is from. Pages can't choose these
+// headers: the browser sets them.
+func TestRunRefusesBrowsers(t *testing.T) {
+	for _, name := range []string{"", "fuuffy.test"} {
+		t.Run("name "+name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, stop := start(t, "-dir", dir, "-agent", "-name", name)
+			env := addresses(t, dir)
+			_, port, err := net.SplitHostPort(strings.TrimPrefix(env["FUUFFY_ADMIN_URL"], "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			local := "127.0.0.1:" + port
+			call := func(method, path string, header http.Header, status int) {
+				t.Helper()
+				request, err := http.NewRequestWithContext(t.Context(), method, "http://"+local+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Header = header.Clone()
+				request.Host = header.Get("Host")
+				request.Header.Set("X-Vault-Request", "true")
+				resp, err := http.DefaultClient.Do(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				body, err := io.ReadAll(resp.Body)
+				if err != nil || resp.StatusCode != status || (status == 403) != strings.Contains(string(body), `{"error":"`) {
+					t.Errorf("%s %s with %v: got %d %s, error %v, want %d", method, path, header, resp.StatusCode, body, err, status)
+				}
+			}
+			allowed := []http.Header{
+				{"Host": {local}},
+				{"Host": {"localhost:" + port}},
+				{"Host": {"LOCALHOST"}},
+				{"Host": {"[::1]:" + port}},
+				{"Host": {"[::1]"}},
+				{"Host": {local}, "Sec-Fetch-Site": {"none"}},
+				{"Host": {local}, "Sec-Fetch-Site": {"same-origin"}, "Origin": {"http://" + local}},
+			}
+			refused := []http.Header{
+				{"Host": {local}, "Origin": {"https://evil.example"}},
+				{"Host": {local}, "Origin": {"http://127.0.0.1:1"}},
+				{"Host": {local}, "Origin": {"null"}},
+				{"Host": {local}, "Sec-Fetch-Site": {"cross-site"}},
+				{"Host": {local}, "Sec-Fetch-Site": {"same-site"}},
+				// A page of a site whose name leads to this machine is of the same origin.
+				{"Host": {"evil.example:" + port}, "Sec-Fetch-Site": {"same-origin"}, "Origin": {"http://evil.example:" + port}},
+				{"Host": {"127.0.0.1.evil.example"}},
+				{"Host": {"localhost.evil.example"}},
+			}
+			others := []http.Header{{"Host": {"fuuffy.test:" + port}}, {"Host": {"Fuuffy.Test"}}, {"Host": {"192.0.2.1:" + port}}}
+			if name == "" {
+				refused = append(refused, others...)
+			} else {
+				allowed = append(allowed, others...)
+			}
+			for _, header := range refused {
+				call("POST", "/reset", header, 403)
+				call("GET", "/clients", header, 403)
+				call("GET", enginePath, header, 403)
+			}
+			for _, header := range allowed {
+				call("POST", "/reset", header, 200)
+				call("GET", "/clients", header, 200)
+				call("GET", enginePath, header, 200)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -200,13 +283,14 @@ func TestRunRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		"open admin address": {[]string{"-admin", "0.0.0.0:0"}, "start admin API: listen on \"0.0.0.0:0\": not a loopback address"},
-		"open address":       {[]string{"-listen", ":0"}, "start Fuuffy API: listen on \":0\": not a loopback address"},
-		"unknown flag":       {[]string{"-x"}, "parse flags: flag provided but not defined: -x (fuuffy-sandbox -h explains them)"},
-		"argument":           {[]string{"now"}, `parse flags: unexpected argument "now"`},
-		"short lifetime":     {[]string{"-token-lifetime", "1ms"}, "parse flags: -token-lifetime is 1ms: use at least 1s"},
-		"zero limit":         {[]string{"-per-hour", "0"}, "use -1 for no limit"},
-		"dir is a file":      {[]string{"-dir", file}, "create directory: "},
+		"open admin address":       {[]string{"-admin", "0.0.0.0:0"}, "start admin API: listen on \"0.0.0.0:0\": not a loopback address"},
+		"open address":             {[]string{"-listen", ":0"}, "start Fuuffy API: listen on \":0\": not a loopback address"},
+		"unknown flag":             {[]string{"-x"}, "parse flags: flag provided but not defined: -x (fuuffy-sandbox -h explains them)"},
+		"argument":                 {[]string{"now"}, `parse flags: unexpected argument "now"`},
+		"short lifetime":           {[]string{"-token-lifetime", "1ms"}, "parse flags: -token-lifetime is 1ms: use at least 1s"},
+		"too short for the engine": {[]string{"-agent", "-token-lifetime", "9s"}, "parse flags: -token-lifetime is 9s: use at least 1s, or 10s with -agent"},
+		"zero limit":               {[]string{"-per-hour", "0"}, "use -1 for no limit"},
+		"dir is a file":            {[]string{"-dir", file}, "create directory: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
@@ -226,7 +310,7 @@ func TestHelp(t *testing.T) {
 	if err := run(t.Context(), []string{"-h"}, &output); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"addresses.env", "-listen", "-admin", "-dir", "-agent", "-name", "-token-lifetime", "-per-minute", "-per-hour"} {
+	for _, want := range []string{"addresses.env", "-listen", "-admin", "-dir", "-agent", "-name", "-token-lifetime", "-per-minute", "-per-hour", "at least 1s, or 10s with -agent"} {
 		if !strings.Contains(output.String(), want) {
 			t.Errorf("the help doesn't mention %s:\n%s", want, &output)
 		}

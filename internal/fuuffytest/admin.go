@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -16,7 +19,8 @@ import (
 const maxAdminRequest = 1 << 20
 
 // AdminHandler serves the admin API of a sandbox: what people do in the Fuuffy dashboard, and faults. It also serves
-// AdminUsage, which describes the API. It doesn't authenticate anyone, so bind it to loopback only.
+// AdminUsage, which describes the API. It doesn't authenticate anyone, so bind it to loopback only, and wrap it with
+// Config.RefuseBrowsers.
 func AdminHandler(s *Sandbox) http.Handler {
 	a := admin{s}
 	mux := http.NewServeMux()
@@ -34,6 +38,38 @@ func AdminHandler(s *Sandbox) http.Handler {
 		_, _ = io.WriteString(w, AdminUsage)
 	})
 	return mux
+}
+
+// RefuseBrowsers serves next, but not what a web page sends. A browser on this machine connects to loopback addresses for
+// any site that it shows, and the admin API has no password. So a page could otherwise revoke tokens, or read them.
+func (c Config) RefuseBrowsers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+		var problem string
+		switch {
+		case !c.isHost(r.Host):
+			problem = "the Host header isn't this sandbox: use the address that it prints, or start it with -name"
+		case origin != "" && origin != "http://"+r.Host, site != "" && site != "same-origin" && site != "none":
+			problem = "the request is from a web page: use another client, such as curl"
+		default:
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer{status: http.StatusForbidden, body: append(encode(map[string]string{"error": problem}), '\n')}.send(w)
+	})
+}
+
+// isHost tells whether a Host header can be that of a client of the sandbox. A site can have its own name lead to this
+// machine (DNS rebinding), and its pages are then of the same origin. It can't have an address for a name.
+func (c Config) isHost(header string) bool {
+	host, _, err := net.SplitHostPort(header)
+	if err != nil {
+		host = strings.Trim(header, "[]") // There is no port.
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.IsLoopback() || c.Name != ""
+	}
+	return strings.EqualFold(host, "localhost") || c.Name != "" && strings.EqualFold(host, c.Name)
 }
 
 // calls returns the admin API's calls, except GET / for AdminUsage.
@@ -63,7 +99,7 @@ var (
 	clientExample   = `send {"client_id": "shop", "client_secret": "..."}; the sandbox generates what you leave out`
 	tokenExample    = `send {"token": "sk-..."}, or {"all": true} for all tokens`
 	faultExample    = `send {"on": "orders", "kind": "status", "status": 503, "times": 3} or {"kind": "delay", "delay": "2s"}; GET / explains all kinds`
-	lifetimeExample = `send {"lifetime": "30s"}, at least 1s`
+	lifetimeExample = `send {"lifetime": "30s"}`
 )
 
 // credentials are the body of POST /clients, and of its response, which has status 201.
@@ -176,8 +212,8 @@ func (a admin) setTokenLifetime(r *http.Request) (any, error) {
 		return nil, fmt.Errorf("%w: %s", err, lifetimeExample)
 	}
 	// Fuuffy returns the lifetime in whole seconds.
-	if time.Duration(given.Lifetime) < time.Second {
-		return nil, fmt.Errorf("lifetime is %s: %s", time.Duration(given.Lifetime), lifetimeExample)
+	if least := cmp.Or(a.sandbox.config.MinTokenLifetime, time.Second); time.Duration(given.Lifetime) < least {
+		return nil, fmt.Errorf("lifetime is %s: %s, at least %s", time.Duration(given.Lifetime), lifetimeExample, least)
 	}
 	a.sandbox.SetTokenLifetime(time.Duration(given.Lifetime))
 	return given, nil

@@ -36,11 +36,12 @@ var methods = map[string]string{
 
 // Config sets how a Sandbox behaves. The zero value is Fuuffy as documented.
 type Config struct {
-	TokenLifetime time.Duration    // 0: one hour
-	PerMinute     int              // requests a minute; 0: 100, negative: no limit
-	PerHour       int              // requests an hour; 0: 1000, negative: no limit
-	Now           func() time.Time // nil: time.Now
-	Name          string           // with Start: the host name for other machines; empty: only this machine connects
+	TokenLifetime    time.Duration    // 0: one hour
+	MinTokenLifetime time.Duration    // the least that the admin API sets; 0: one second
+	PerMinute        int              // requests a minute; 0: 100, negative: no limit
+	PerHour          int              // requests an hour; 0: 1000, negative: no limit
+	Now              func() time.Time // nil: time.Now
+	Name             string           // with Start: the host name for other machines; empty: only this machine connects
 }
 
 // Stats counts what the sandbox has seen since New or the last Reset.

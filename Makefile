@@ -27,7 +27,13 @@ help: ## List the targets
 
 GO_BUILD = go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)"
 
+# Vault's catalog has semantic versions that begin with a v. It refuses a plugin that reports its
+# version in another way, but only when somebody registers it.
+SEMVER := ^v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$$
+
 build: ## Build the plugin and the sandbox into bin/
+	@printf '%s\n' '$(VERSION)' | grep -Eq '$(SEMVER)' || { \
+		echo 'VERSION="$(VERSION)" can'\''t be registered in Vault. Write it like VERSION=v1.2.3 or VERSION=v1.2.3-rc1.'; exit 1; }
 	CGO_ENABLED=0 $(GO_BUILD) -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
 	CGO_ENABLED=0 $(GO_BUILD) -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
 

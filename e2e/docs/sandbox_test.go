@@ -83,7 +83,8 @@ func TestSandboxPage(t *testing.T) {
 	assert.Contains(t, string(output), "FF-100231", "the orders that the app prints")
 }
 
-// TestSandboxGoTest runs the Go test of docs/sandbox.md with the example app.
+// TestSandboxGoTest runs the Go test of docs/sandbox.md with the apps in Go and in shell, without
+// a Vault program: the page says that apps need none.
 func TestSandboxGoTest(t *testing.T) {
 	page, dir, env := sandboxPage(t)
 	_, code, found := strings.Cut(page, "\n```go\n")
@@ -91,11 +92,23 @@ func TestSandboxGoTest(t *testing.T) {
 	code, _, _ = strings.Cut(code, "\n```\n")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "shop_test.go"), []byte(code+"\n"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module shop\n\ngo 1.25\n"), 0o600))
-	test := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", ".")
-	test.Dir, test.Env = dir, env
-	output, err := test.CombinedOutput()
-	require.NoError(t, err, "%s", output)
-	assert.Contains(t, string(output), "--- PASS: TestRetriesAfterA401")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "vault"), []byte("#!/bin/sh\necho 'there is no Vault here' >&2\nexit 1\n"), 0o700))
+	passes := func() {
+		t.Helper()
+		test := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", ".")
+		test.Dir, test.Env = dir, env
+		output, err := test.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		assert.Contains(t, string(output), "--- PASS: TestRetriesAfterA401")
+	}
+	passes()
+	if has(t, "curl") {
+		shell, err := filepath.Abs(filepath.Join(root, "examples/app/orders.sh"))
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(filepath.Join(dir, "your-app")))
+		require.NoError(t, os.Symlink(shell, filepath.Join(dir, "your-app")))
+		passes()
+	}
 }
 
 // TestSandboxCompose runs the two services of examples/sandbox as processes.

@@ -1,8 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Prints the orders of a Fuuffy account, as the app in main.go does. It needs curl, and
-# vault to report a token to the Agent (../agent/proxy.hcl).
+# Prints the orders of a Fuuffy account, as the app in main.go does. It needs only curl.
+#
+# Vault Agent (../agent/proxy.hcl) keeps the token in a file. If Fuuffy answers 401, the
+# script reports the token through the Agent's socket, and retries once with the token from
+# the response.
 set -eu
 
 base_url=${FUUFFY_BASE_URL:-https://api-gateway.fuuffy.com/v1}
@@ -33,8 +36,14 @@ esac
 status=$(get /orders "$token")
 if [ "$status" = 401 ]; then
     # Report the token, and retry once with the token from the response.
-    token=$(printf %s "$token" |
-        VAULT_ADDR="unix://$socket" vault write -field=access_token "$mount/token" rejected_token=-)
+    answer=$(printf '{"rejected_token": "%s"}' "$token" |
+        curl --silent --show-error --max-time 60 --noproxy '*' --unix-socket "$socket" \
+            --header 'X-Vault-Request: true' --data @- "http://agent/v1/$mount/token")
+    token=$(printf %s "$answer" | sed -n 's/.*"access_token":"\([A-Za-z0-9._~+/=-]*\)".*/\1/p')
+    if [ -z "$token" ]; then
+        echo "orders.sh: replace the token that Fuuffy rejected: Vault answered ${answer%%access_token*}" >&2
+        exit 1
+    fi
     status=$(get /orders "$token")
 fi
 if [ "$status" != 200 ]; then

@@ -91,8 +91,8 @@ func TestSetup(t *testing.T) {
 	}
 }
 
-// TestSetupConfigures compares the mount with the file. Each case begins with a mount that the
-// script has just configured.
+// TestSetupConfigures compares the mount with the file. Each case begins with a mount that is as
+// the file says.
 func TestSetupConfigures(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
@@ -156,6 +156,21 @@ func TestSetupConfigures(t *testing.T) {
 			s.brings(s.first, "changes: 1")
 			assert.Equal(s.t, requests, s.requests(), "token requests")
 		},
+		"other ways to call it": func(s *setup) {
+			for _, command := range []string{
+				"cp fuuffy.env examples/setup; cd examples/setup; ./setup.sh fuuffy.env",
+				"examples/setup/setup.sh \"$PWD/fuuffy.env\"",
+			} {
+				s.brings(command, "changes: 0")
+			}
+			for _, arguments := range []string{"", "absent.env", "examples", "fuuffy.env fuuffy.env"} {
+				output, err := s.run("examples/setup/setup.sh " + arguments)
+				ended, failed := errors.AsType[*exec.ExitError](err)
+				require.True(s.t, failed, "%v\n%s", err, output)
+				assert.Equal(s.t, 2, ended.ExitCode(), arguments)
+				assert.Contains(s.t, output, "Usage: setup.sh ", arguments)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			site := *s.site
@@ -165,7 +180,7 @@ func TestSetupConfigures(t *testing.T) {
 			require.NoError(t, os.WriteFile(c.caFile, []byte(c.CACert()), 0o600))
 			_, err := c.vault.Client.Logical().DeleteWithDataWithContext(t.Context(), "fuuffy/config", map[string][]string{"force": {"true"}})
 			require.NoError(t, err)
-			c.brings(c.first, "configured fuuffy/", "changes: 1")
+			c.write("config", c.credentials())
 			test(&c)
 		})
 	}
@@ -243,33 +258,6 @@ func TestSetupForAnotherMount(t *testing.T) {
 		// Only events are called by the engine's name, whatever the mount.
 		text := regexp.MustCompile(`path "(sys/mounts/)?fuuffy\b`).ReplaceAllString(string(want), `path "${1}shop`)
 		assert.Equal(t, text, got)
-	}
-}
-
-// TestSetupIsCalled calls the script in all ways, right and wrong.
-func TestSetupIsCalled(t *testing.T) {
-	t.Parallel()
-	s := newSetup(t)
-	s.brings(s.first, "changes: 7")
-	for _, command := range []string{
-		"cp fuuffy.env examples/setup; cd examples/setup; ./setup.sh fuuffy.env",
-		"cp fuuffy.env examples/setup; cd examples/setup; sh setup.sh fuuffy.env",
-		"examples/setup/setup.sh fuuffy.env",
-		"examples/setup/setup.sh \"$PWD/fuuffy.env\"",
-	} {
-		s.brings(command, "changes: 0")
-	}
-	for _, command := range []string{
-		"examples/setup/setup.sh",
-		"examples/setup/setup.sh absent.env",
-		"examples/setup/setup.sh examples",
-		"examples/setup/setup.sh fuuffy.env fuuffy.env",
-	} {
-		output, err := s.run(command)
-		ended, failed := errors.AsType[*exec.ExitError](err)
-		require.True(t, failed, "%v\n%s", err, output)
-		assert.Equal(t, 2, ended.ExitCode(), command)
-		assert.Contains(t, output, "Usage: setup.sh ", command)
 	}
 }
 

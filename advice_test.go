@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 func (m *mount) write(path string, keysAndValues ...any) *logical.Response {
@@ -90,17 +91,17 @@ func TestHealthAndNextStep(t *testing.T) {
 		// follow does what the next step says; the mount is well afterwards.
 		follow func(*mount)
 	}{
-		"well":        {stateIdle, func(*mount) {}, "ok", "Nothing until", "", func(*mount) {}},
-		"rejected":    {stateIdle, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() }, "failing", "vault write fuuffy/config client_id=… client_secret=-", "apps get no token", func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }},
-		"unavailable": {stateIdle, func(m *mount) { m.sandbox.SetFault(faultUnavailable); m.loseToken() }, "failing", "vault write -f fuuffy/rotate-root/check", "HTTP status 503", func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") }},
+		"well":        {rotation.Idle, func(*mount) {}, "ok", "No action needed until 2000-03-17.", "", func(*mount) {}},
+		"rejected":    {rotation.Idle, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() }, "failing", "vault write fuuffy/config client_id=<client_id> client_secret=-", "apps get no token", func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }},
+		"unavailable": {rotation.Idle, func(m *mount) { m.sandbox.SetFault(faultUnavailable); m.loseToken() }, "failing", "vault write -f fuuffy/rotate-root/check", "HTTP status 503", func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") }},
 		"refresh fails": {
-			stateIdle,
+			rotation.Idle,
 			func(m *mount) { m.sandbox.SetFault(faultUnavailable); time.Sleep(52 * time.Minute); m.read() },
-			"degraded", "vault write -f fuuffy/rotate-root/check", "grants no newer token",
+			"degraded", "vault write -f fuuffy/rotate-root/check", "token refresh is failing",
 			func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") },
 		},
 		"staged, rejected": {
-			stateStaged,
+			rotation.Staged,
 			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() },
 			"failing", "vault write -f fuuffy/rotate-root/promote", "apps get no token",
 			func(m *mount) {
@@ -109,45 +110,49 @@ func TestHealthAndNextStep(t *testing.T) {
 			},
 		},
 		"fallback": {
-			statePromoted,
+			rotation.Promoted,
 			func(m *mount) { m.sandbox.RevokeClient(newClientID); m.loseToken() },
-			"degraded", "vault write -f fuuffy/rotate-root/rollback", "Don't revoke the previous client now",
+			"degraded", "vault write -f fuuffy/rotate-root/rollback", "Don't revoke client shop-1 now",
 			func(m *mount) { m.write("rotate-root/rollback") },
 		},
 		"both revoked": {
-			statePromoted,
+			rotation.Promoted,
 			func(m *mount) {
 				m.sandbox.RevokeClient(newClientID)
 				m.sandbox.RevokeClient(testClientID)
 				m.loseToken()
 			},
-			"failing", "vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true", "apps get no token",
+			"failing", "vault write fuuffy/rotate-root client_id=<client_id> client_secret=-", "apps get no token",
 			func(m *mount) {
+				time.Sleep(time.Minute) // The engine limits its requests.
 				m.sandbox.CreateClient("shop-3", "third-secret")
-				m.write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
+				m.write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret")
+				m.promote()
 				m.write("rotate-root/complete")
+				assert.NotContains(m.t, m.rotation()["history"], "compromised", "the way out records no leak")
+				assert.NotContains(m.t, m.rotation(), "unrevoked")
 			},
 		},
 		"leak": {
 			"compromised",
 			func(*mount) {},
-			"degraded", "vault write -f fuuffy/rotate-root/complete. Also restart the Agents", "compromised",
+			"degraded", "vault write -f fuuffy/rotate-root/complete\nAlso restart the Agents", "compromised",
 			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
 		},
 		"stuck": {
-			statePromoted,
+			rotation.Promoted,
 			func(*mount) { time.Sleep(8 * 24 * time.Hour) },
 			"degraded", "vault write -f fuuffy/rotate-root/complete", "but not completed",
 			func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") },
 		},
-		"overdue": {stateIdle, func(*mount) { time.Sleep(91 * 24 * time.Hour) }, "degraded", "Rotate now", "overdue for rotation", func(m *mount) {
+		"overdue": {rotation.Idle, func(*mount) { time.Sleep(91 * 24 * time.Hour) }, "degraded", "Rotate now", "overdue for rotation", func(m *mount) {
 			m.stage()
 			m.promote()
 			m.sandbox.RevokeClient(testClientID)
 			m.write("rotate-root/complete")
 		}},
 		"suspect": {
-			stateIdle,
+			rotation.Idle,
 			func(m *mount) {
 				time.Sleep(time.Minute)
 				m.sandbox.SetFault(faultUnavailable)
@@ -185,23 +190,25 @@ func TestHealthAndNextStep(t *testing.T) {
 // What a reader is told to do works in the state that the mount is in.
 func TestErrorsLeadOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(newClientID)
 		m.sandbox.RevokeClient(testClientID)
 		m.loseToken()
 		_, text := m.refused(logical.ReadOperation, "token", nil)
-		assert.Contains(t, text, "vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true")
+		assert.Contains(t, text, "vault write fuuffy/rotate-root client_id=<client_id> client_secret=-")
+		assert.NotContains(t, text, "compromised=true", "nothing leaked")
 		assert.NotContains(t, text, "fuuffy/config", "which is refused now")
 
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "Client shop-1 is revoked, so you can't roll back to it")
-		assert.Contains(t, text, "compromised=true")
+		assert.Contains(t, text, "Can't roll back. Fuuffy rejected client shop-1: invalid_client")
+		assert.Contains(t, text, "vault write fuuffy/rotate-root client_id=<client_id> client_secret=-")
+		assert.NotContains(t, text, "compromised=true")
 	})
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(newClientID)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
-		assert.Contains(t, text, "Don't revoke client shop-1. Roll back: vault write -f fuuffy/rotate-root/rollback")
+		assert.Contains(t, text, "Don't revoke client shop-1. Roll back, then find out in the Fuuffy dashboard why the new credentials fail: vault write -f fuuffy/rotate-root/rollback")
 		assert.NotContains(t, text, "mistyped")
 	})
 }
@@ -211,21 +218,27 @@ func TestUnrevokedClients(t *testing.T) {
 		m := newRotatingMount(t, "compromised")
 		assert.Equal(t, "2000-01-01T00:00:00Z shop-1 (compromised)", m.rotation()["unrevoked"])
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
-		assert.Contains(t, text, "force=true compromised_client_id=shop-1", "what works is advised")
-		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
-		assert.Contains(t, text, "compromised_client_id=shop-1")
+		assert.True(t, strings.HasSuffix(text, "vault write fuuffy/rotate-root/complete force=true"), "what works is advised: %s", text)
 
-		m.write("rotate-root/complete", "force", true, "compromised_client_id", testClientID)
+		forced := m.write("rotate-root/complete", "force", true)
+		assert.Contains(t, forced.Warnings[0], "The engine forgot client shop-1 without proof that it is revoked")
+		assert.Equal(t, "2000-01-01T00:00:00Z shop-1 (compromised)", m.rotation()["unrevoked"], "force is no proof")
 		assert.Contains(t, m.rotation()["history"], "completed shop-2 (forced; not proved to be revoked: shop-1)")
 		status := m.do(logical.ReadOperation, "status", nil)
 		assert.Equal(t, "degraded", status.Data["health"], "the leaked secret may still work")
 		assert.Contains(t, status.Data["next_step"], "vault write fuuffy/rotate-root/revoked client_id=shop-1")
 		assert.Equal(t, 1.0, m.metric("fuuffy_rotation_unrevoked_clients"))
+		leaked := pairs("client_id", testClientID, "client_secret", testSecret)
+		for _, path := range []string{"rotate-root", "config"} {
+			_, text = m.refused(logical.UpdateOperation, path, leaked)
+			assert.Contains(t, text, "These credentials of client shop-1 are compromised", path)
+			assert.Contains(t, text, "vault write fuuffy/rotate-root/revoked client_id=shop-1", path)
+		}
 
 		m.write("rotate-root/revoked", "client_id", testClientID)
 		assert.Nil(t, m.rotation()["unrevoked"])
 		assert.Equal(t, "ok", m.status()["health"])
-		assert.Equal(t, []string{"this client is not on the list of unrevoked clients; nothing was changed"}, m.write("rotate-root/revoked", "client_id", testClientID).Warnings)
+		assert.Equal(t, []string{"No client of this ID is on the list of those that may still work. Nothing was changed."}, m.write("rotate-root/revoked", "client_id", testClientID).Warnings)
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", nil)
 		assert.Contains(t, text, "client_id is missing")
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", "shop 1"))
@@ -239,10 +252,10 @@ func TestGivenUpClientsAreListed(t *testing.T) {
 		step  func(*mount)
 		want  string
 	}{
-		"rolled back":              {statePromoted, func(m *mount) { m.write("rotate-root/rollback") }, "shop-2 (rolled back)"},
-		"discarded":                {stateStaged, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "shop-2 (discarded)"},
-		"forced":                   {statePromoted, func(m *mount) { m.write("rotate-root/complete", "force", true) }, "shop-1 (forced)"},
-		"proved dead":              {statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") }, ""},
+		"rolled back":              {rotation.Promoted, func(m *mount) { m.write("rotate-root/rollback") }, "shop-2 (rolled back)"},
+		"discarded":                {rotation.Staged, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "shop-2 (discarded)"},
+		"forced":                   {rotation.Promoted, func(m *mount) { m.write("rotate-root/complete", "force", true) }, "shop-1 (forced)"},
+		"proved dead":              {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") }, ""},
 		"compromised, proved dead": {"compromised", func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/complete") }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -260,22 +273,32 @@ func TestGivenUpClientsAreListed(t *testing.T) {
 	}
 }
 
-func TestUnrevokedListIsBounded(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
-	for i := range maxUnrevoked + 1 {
+// discardClients stages and discards clients, from shop-100 on, at a rate that the engine's budget
+// allows.
+func (m *mount) discardClients(n int) {
+	m.t.Helper()
+	for i := range n {
 		id := fmt.Sprintf("shop-%d", 100+i)
 		m.sandbox.CreateClient(id, newSecret)
 		m.write("rotate-root", "client_id", id, "client_secret", newSecret)
 		m.do(logical.DeleteOperation, "rotate-root", nil)
+		time.Sleep(6 * time.Second)
 	}
-	assert.NotContains(t, m.rotation()["unrevoked"], "shop-100")
-	assert.Len(t, strings.Split(m.rotation()["unrevoked"].(string), "\n"), maxUnrevoked)
-	assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full; the oldest was dropped: mount=fuuffy/ client_id=shop-100"))
+}
+
+func TestUnrevokedListIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, rotation.Idle)
+		m.discardClients(20 + 1)
+		assert.NotContains(t, m.rotation()["unrevoked"], "shop-100")
+		assert.Len(t, strings.Split(m.rotation()["unrevoked"].(string), "\n"), 20)
+		assert.Equal(t, 1, m.log.count("the list of unrevoked clients is full, so the engine dropped the oldest: revoke it in the Fuuffy dashboard: mount=fuuffy/ client_id=shop-100"))
+	})
 }
 
 func TestCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		token := m.readToken()
 		before, err := m.storage.Storage.Get(t.Context(), configKey)
@@ -283,19 +306,20 @@ func TestCheck(t *testing.T) {
 		data := m.write("rotate-root/check").Data
 		assert.Equal(t, "works", data["current"])
 		assert.Equal(t, newClientID, data["client_id"])
-		assert.Contains(t, data["previous"], "dead: invalid_client")
+		assert.Contains(t, data["previous"], "revoked: invalid_client")
 		assert.NotContains(t, data, "staged")
+		time.Sleep(6 * time.Second)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/check", nil)
-		assert.Contains(t, text, "moments ago")
+		assert.Contains(t, text, "Checks are limited to one per 10s. Try again in 4s.")
 
-		time.Sleep(checkInterval)
+		time.Sleep(4 * time.Second)
 		m.sandbox.RevokeClient(newClientID)
-		assert.Contains(t, m.write("rotate-root/check").Data["current"], "dead")
+		assert.Contains(t, m.write("rotate-root/check").Data["current"], "revoked: invalid_client")
 		assert.Equal(t, "rejected", m.status()["upstream_state"], "what Fuuffy says counts")
 
 		time.Sleep(checkInterval)
 		m.sandbox.SetFault(faultUnavailable)
-		assert.Contains(t, m.write("rotate-root/check").Data["current"], "could not be found out")
+		assert.Contains(t, m.write("rotate-root/check").Data["current"], "unknown: service_unavailable")
 		assert.Equal(t, token, m.readToken(), "nothing changes for apps")
 		after, err := m.storage.Storage.Get(t.Context(), configKey)
 		require.NoError(t, err)
@@ -313,20 +337,20 @@ func TestCheckLeavesTheFallbackAlone(t *testing.T) {
 		"no token":                     {func(m *mount) { m.do(logical.DeleteOperation, "token", nil) }, "rotate-root/rollback"},
 		"a fresh token of the new":     {func(*mount) {}, "rotate-root/rollback"},
 		"a token of the fallback":      {func(m *mount) { m.do(logical.DeleteOperation, "token", nil); m.read() }, "rotate-root/rollback"},
-		"the old one is dead too":      {func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "compromised=true"},
-		"the new one was only delayed": {func(m *mount) { m.sandbox.CreateClient(newClientID, newSecret) }, "rotate-root/complete"},
+		"the old one is dead too":      {func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "vault write fuuffy/rotate-root client_id=<client_id> client_secret=-"},
+		"the new one was only delayed": {func(m *mount) { m.sandbox.CreateClient(newClientID, newSecret) }, "Wait until 2000-01-01T00:55:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, statePromoted)
+				m := newRotatingMount(t, rotation.Promoted)
 				m.sandbox.RevokeClient(newClientID)
 				tt.prepare(m)
 				data := m.write("rotate-root/check").Data
 				assert.Contains(t, data["next_step"], tt.nextStep)
+				assert.NotContains(t, data["next_step"], "compromised=true", "nothing leaked")
 				if data["current"] == data["previous"] || data["previous"] != "works" {
 					return // No fallback is needed, or there is none.
 				}
-				assert.NotContains(t, data["next_step"], "compromised=true")
 				m.do(logical.DeleteOperation, "token", nil)
 				time.Sleep(checkInterval)
 				m.write("rotate-root/check")
@@ -425,7 +449,7 @@ func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {
 		m.sandbox.SetFault(faultUnavailable)
 		time.Sleep(56 * time.Minute)
 		_, text := m.refused(logical.ReadOperation, "token", nil)
-		assert.Contains(t, text, "The last token lives until 2000-01-01T01:00:00Z")
+		assert.Contains(t, text, "The cached token expires at 2000-01-01T01:00:00Z, and the engine serves it until 2000-01-01T00:55:00Z.")
 		assert.Contains(t, text, "vault write fuuffy/config stale_if_error=true")
 		m.write("config", "stale_if_error", true)
 		m.read()
@@ -439,7 +463,7 @@ func TestUnknownAuthorityAdvice(t *testing.T) {
 			return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, x509.UnknownAuthorityError{} }), nil
 		}
 		_, text := m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret))
-		assert.Contains(t, text, "repeat this command with ca_cert=@ca.pem")
+		assert.Contains(t, text, "Repeat this command with ca_cert=@ca.pem")
 		m.configure("verify_connection", false)
 		_, text = m.refused(logical.ReadOperation, "token", nil)
 		assert.Contains(t, text, "vault write fuuffy/config ca_cert=@ca.pem client_secret=-")
@@ -452,7 +476,7 @@ func TestConnectionAdvice(t *testing.T) {
 		err  error
 		want string
 	}{
-		"expired":    {x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, "check the Vault server's clock"},
+		"expired":    {x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, "Check the Vault server's clock"},
 		"other host": {x509.HostnameError{Certificate: &x509.Certificate{}, Host: "fuuffy.example"}, "The certificate is for another host"},
 		"no name":    {&net.DNSError{Err: "no such host"}, "can't resolve the host name"},
 		"refused":    {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "can't connect"},
@@ -481,18 +505,18 @@ func TestAdviceAfterACheck(t *testing.T) {
 		currentDead, otherDead bool
 		want                   string
 	}{
-		"promoted, new dead":  {statePromoted, true, false, "Don't revoke client shop-1. Roll back: vault write -f fuuffy/rotate-root/rollback"},
-		"promoted, old dead":  {statePromoted, false, true, "Fuuffy rejects client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
-		"promoted, both dead": {statePromoted, true, true, "Create new ones in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
-		"staged dead":         {stateStaged, false, true, "Fuuffy rejects the staged client shop-2. Discard it: vault delete fuuffy/rotate-root"},
-		"staged, both dead":   {stateStaged, true, true, "Fuuffy rejects both clients"},
-		"leaked, new dead":    {stateCompromised, true, false, "revoke client shop-1 there, then: vault write fuuffy/rotate-root client_id=… client_secret=- compromised=true"},
-		"leaked, old dead":    {stateCompromised, false, true, "Fuuffy rejects client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
+		"promoted, new dead":  {rotation.Promoted, true, false, "Don't revoke client shop-1. Roll back, then find out in the Fuuffy dashboard why the new credentials fail: vault write -f fuuffy/rotate-root/rollback"},
+		"promoted, old dead":  {rotation.Promoted, false, true, "Fuuffy no longer accepts client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
+		"promoted, both dead": {rotation.Promoted, true, true, "create new credentials in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-"},
+		"staged dead":         {rotation.Staged, false, true, "Fuuffy rejects client shop-2, which is staged. Discard it: vault delete fuuffy/rotate-root"},
+		"staged, both dead":   {rotation.Staged, true, true, "Fuuffy rejects both client shop-1 and client shop-2. Discard what is staged: vault delete fuuffy/rotate-root\nThen write working credentials: vault write fuuffy/config client_id=<client_id> client_secret=-"},
+		"leaked, new dead":    {stateCompromised, true, false, "If you can't fix it, create new credentials in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-"},
+		"leaked, old dead":    {stateCompromised, false, true, "Fuuffy no longer accepts client shop-1, so finish: vault write -f fuuffy/rotate-root/complete"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newRotatingMount(t, tt.state)
 			current, other := newClientID, testClientID
-			if tt.state == stateStaged {
+			if tt.state == rotation.Staged {
 				current, other = other, current
 			}
 			if tt.currentDead {
@@ -502,12 +526,18 @@ func TestAdviceAfterACheck(t *testing.T) {
 				m.sandbox.RevokeClient(other)
 			}
 			data := m.write("rotate-root/check").Data
-			next := data["next_step"]
+			next := data["next_step"].(string)
 			assert.Contains(t, next, tt.want)
-			if tt.currentDead && (tt.otherDead || tt.state != statePromoted) {
+			leakOpen := tt.state == stateCompromised && !tt.otherDead
+			assert.Equal(t, leakOpen, strings.HasPrefix(next, "Now: revoke client shop-1 in the Fuuffy dashboard, because it is compromised."), "a leak comes first: %s", next)
+			assert.NotContains(t, next, "compromised=true", "the current client didn't leak")
+			if tt.currentDead && (tt.otherDead || tt.state != rotation.Promoted) {
 				assert.Equal(t, "rejected", m.status()["upstream_state"])
 				assert.Zero(t, m.log.count("falling back"), "there is nothing to fall back to")
 			}
+			// Only a check that works adds what to do if an app still gets a 401.
+			next, added := strings.CutSuffix(next, "\nIf an app still gets a 401, report its token: vault write fuuffy/token rejected_token=-")
+			assert.Equal(t, !tt.currentDead, added)
 			assert.Equal(t, next, m.status()["next_step"])
 			assert.Equal(t, next, m.rotation()["next_step"])
 		})
@@ -515,7 +545,7 @@ func TestAdviceAfterACheck(t *testing.T) {
 }
 
 func TestConfigIsNotDeletedInTheMiddleOfARotation(t *testing.T) {
-	m := newRotatingMount(t, stateStaged)
+	m := newRotatingMount(t, rotation.Staged)
 	_, text := m.refused(logical.DeleteOperation, "config", nil)
 	assert.Contains(t, text, "vault delete fuuffy/config force=true")
 	m.read()
@@ -544,7 +574,7 @@ func TestCredentialsCreated(t *testing.T) {
 // as a whole.
 func TestDateThatAgesDuringTheTest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		before := m.readConfig()
 		m.sandbox.SetFault(slowAnswer)
 		_, text := m.refused(logical.UpdateOperation, "config", m.newPair("credentials_created", time.Now().AddDate(-1, 0, 0).Format(time.RFC3339)))
@@ -581,16 +611,16 @@ func TestPatchIsAnUpdate(t *testing.T) {
 
 // A pipeline may repeat a step that succeeded.
 func TestRepeatedSteps(t *testing.T) {
-	m := newRotatingMount(t, statePromoted)
+	m := newRotatingMount(t, rotation.Promoted)
 	m.sandbox.RevokeClient(testClientID)
 	m.write("rotate-root/complete")
 	again := m.write("rotate-root/complete")
-	assert.Equal(t, stateIdle, again.Data["state"])
-	assert.Contains(t, again.Warnings, "this step was already taken; nothing was changed")
+	assert.Equal(t, rotation.Idle, again.Data["state"])
+	assert.Contains(t, again.Warnings, "This step was already taken. Nothing was changed.")
 	assert.Equal(t, m.rotation(), again.Data)
 	_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	assert.Contains(t, text, "nothing to roll back")
-	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "nothing was staged")
+	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "Nothing was staged. Nothing was changed.")
 }
 
 // A step that has nothing to do does nothing: it writes no storage, and nobody hears of it.
@@ -605,13 +635,13 @@ func TestStepsThatChangeNothing(t *testing.T) {
 		step   func(*mount)
 		name   string
 	}{
-		"stage again":        {stateStaged, nil, func(m *mount) { m.stage() }, "stage"},
-		"stage the promoted": {statePromoted, nil, func(m *mount) { m.stage() }, "stage"},
-		"promote again":      {statePromoted, nil, func(m *mount) { m.promote() }, "promote"},
-		"complete again":     {statePromoted, complete, func(m *mount) { m.write("rotate-root/complete") }, "complete"},
-		"rollback again":     {statePromoted, func(m *mount) { m.write("rotate-root/rollback") }, func(m *mount) { m.write("rotate-root/rollback") }, "rollback"},
-		"discard nothing":    {stateIdle, nil, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "discard"},
-		"not unrevoked":      {stateIdle, nil, func(m *mount) { m.write("rotate-root/revoked", "client_id", "shop-9") }, "revoked"},
+		"stage again":        {rotation.Staged, nil, func(m *mount) { m.stage() }, "stage"},
+		"stage the promoted": {rotation.Promoted, nil, func(m *mount) { m.stage() }, "stage"},
+		"promote again":      {rotation.Promoted, nil, func(m *mount) { m.promote() }, "promote"},
+		"complete again":     {rotation.Promoted, complete, func(m *mount) { m.write("rotate-root/complete") }, "complete"},
+		"rollback again":     {rotation.Promoted, func(m *mount) { m.write("rotate-root/rollback") }, func(m *mount) { m.write("rotate-root/rollback") }, "rollback"},
+		"discard nothing":    {rotation.Idle, nil, func(m *mount) { m.do(logical.DeleteOperation, "rotate-root", nil) }, "discard"},
+		"not unrevoked":      {rotation.Idle, nil, func(m *mount) { m.write("rotate-root/revoked", "client_id", "shop-9") }, "revoked"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newRotatingMount(t, tt.state)
@@ -639,53 +669,52 @@ func TestRepeatedEmergency(t *testing.T) {
 	m := newRotatingMount(t, stateCompromised)
 	before, requests := m.rotation(), m.requests()
 	again := m.write("rotate-root", "client_id", newClientID, "client_secret", newSecret, "compromised", true)
-	assert.Contains(t, again.Warnings, "these credentials are already promoted; the engine only tested them again")
+	assert.Contains(t, again.Warnings, "These credentials are already staged or promoted. The engine only tested them again.")
 	assert.Equal(t, before, m.rotation())
 	assert.Equal(t, requests+1, m.requests())
 }
 
-// Clients that somebody ticks off between a step and its repetition change nothing, however
-// many they are. Once they have pushed the step out of the history, it can't be repeated.
-func TestRepeatedStepAfterTicks(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
-	for i := range maxHistory {
-		id := fmt.Sprintf("shop-%d", 100+i)
-		m.sandbox.CreateClient(id, newSecret)
-		m.write("rotate-root", "client_id", id, "client_secret", newSecret)
-		m.do(logical.DeleteOperation, "rotate-root", nil)
-	}
-	m.stage()
-	m.promote()
-	m.sandbox.RevokeClient(testClientID)
-	m.write("rotate-root/complete")
-	for i := range maxHistory {
-		assert.Contains(t, m.write("rotate-root/complete").Warnings, "this step was already taken; nothing was changed")
-		m.write("rotate-root/revoked", "client_id", fmt.Sprintf("shop-%d", 100+i))
-	}
-	assert.NotContains(t, m.rotation()["history"], "completed")
-	for _, step := range []string{"complete", "rollback"} {
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+step, nil)
-		assert.Contains(t, text, "no rotation is in progress")
-	}
+// Clients that an operator marks as revoked between a step and its repetition change nothing,
+// however many they are. Once they have pushed the step out of the history, it can't be repeated.
+func TestRepeatedStepAfterMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, rotation.Idle)
+		m.discardClients(10)
+		m.stage()
+		m.promote()
+		m.sandbox.RevokeClient(testClientID)
+		m.write("rotate-root/complete")
+		for i := range 10 {
+			assert.Contains(t, m.write("rotate-root/complete").Warnings, "This step was already taken. Nothing was changed.")
+			m.write("rotate-root/revoked", "client_id", fmt.Sprintf("shop-%d", 100+i))
+		}
+		assert.NotContains(t, m.rotation()["history"], "completed")
+		for _, step := range []string{"complete", "rollback"} {
+			_, text := m.refused(logical.UpdateOperation, "rotate-root/"+step, nil)
+			assert.Contains(t, text, "No rotation is in progress")
+		}
+	})
 }
 
+const restartAgents = "restart the agents of apps that don't report a 401"
+
 func TestEmergencyTellsOfAgents(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
+	m := newRotatingMount(t, rotation.Idle)
 	resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
-	assert.Contains(t, strings.Join(resp.Warnings, "\n"), restartAgents)
-	assert.Contains(t, resp.Data["next_step"], restartAgents)
-	assert.Contains(t, resp.Data["history"], "promoted shop-2 (in place of shop-1, which is compromised)")
+	assert.Contains(t, strings.ToLower(strings.Join(resp.Warnings, "\n")), restartAgents)
+	assert.Contains(t, strings.ToLower(resp.Data["next_step"].(string)), restartAgents)
+	assert.Contains(t, resp.Data["history"], "promoted shop-2 (replaced shop-1, which is compromised)")
 	m.sandbox.RevokeClient(testClientID)
-	assert.Contains(t, m.write("rotate-root/complete").Warnings, restartAgents)
+	assert.Contains(t, strings.ToLower(strings.Join(m.write("rotate-root/complete").Warnings, "\n")), restartAgents)
 }
 
 func TestCompleteTooEarlyWarns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		resp := m.write("rotate-root/complete")
 		require.NotEmpty(t, resp.Warnings)
-		assert.Contains(t, resp.Warnings[0], "apps may use tokens of client shop-1 until 2000-01-01T00:55:00Z")
+		assert.Contains(t, resp.Warnings[0], "Apps may hold tokens of client shop-1 until 2000-01-01T00:55:00Z. It is revoked")
 	})
 }
 
@@ -727,21 +756,24 @@ func TestHoldOffGrowsAcrossKindsOfFailure(t *testing.T) {
 	})
 }
 
-// Nobody is told to revoke a client that is in force.
+// No one is told to revoke a client that is in force.
 func TestAdviceNeverRevokesWhatIsInForce(t *testing.T) {
 	t.Run("staged again", func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.write("rotate-root/rollback")
 		m.stage()
 		assert.NotContains(t, m.rotation(), "unrevoked")
 		m.promote()
-		assert.NotContains(t, m.rotation()["next_step"], "revoke client shop-2")
+		assert.NotContains(t, strings.ToLower(m.rotation()["next_step"].(string)), "revoke client shop-2")
 	})
 	t.Run("written again", func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.write("rotate-root/rollback")
 		m.do(logical.UpdateOperation, "config", m.newPair())
-		assert.NotContains(t, m.rotation(), "unrevoked")
+		unrevoked := m.rotation()["unrevoked"].(string)
+		assert.True(t, strings.HasSuffix(unrevoked, " shop-1 (replaced)"), unrevoked)
+		assert.NotContains(t, unrevoked, newClientID)
+		assert.NotContains(t, strings.ToLower(m.rotation()["next_step"].(string)), "revoke client shop-2")
 	})
 	t.Run("the secret alone", func(t *testing.T) {
 		m := newMount(t)
@@ -758,7 +790,7 @@ func TestAdviceNeverRevokesWhatIsInForce(t *testing.T) {
 // meanwhile.
 func TestCheckOvertakenByAConfigWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		release := m.sandbox.Hold()
 		checked := make(chan struct{})
 		go func() {
@@ -777,7 +809,7 @@ func TestCheckOvertakenByAConfigWrite(t *testing.T) {
 // A wall clock that was set back locks nobody out.
 func TestCheckAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		skew := time.Duration(0)
 		m.skewWallClock(func() time.Duration { return skew })
 		m.write("rotate-root/check")

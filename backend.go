@@ -9,8 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -20,30 +18,20 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // backend is one mount of the engine. Everything that changes together is in the state of its
 // cache, including the configuration in force.
 type backend struct {
 	*framework.Backend
+	*host
 
-	cache   *tokencache.Cache
-	metrics *metrics
-	// newTransport makes the connections to Fuuffy.
-	newTransport func(caCert string) (http.RoundTripper, error)
-	// clock and random are the machine's, except in tests.
-	clock  func() tokencache.Instant
-	random func() float64
-
-	rateLimit *upstream.RateLimit
-	pairs     pairRecords
+	cache *tokencache.Cache
 	// reminded is when this node last said that a rotation is due; only PeriodicFunc
 	// uses it.
 	reminded time.Time
-	// mountPoint is the mount's path, for the log.
-	mountPoint atomic.Value
 	// checked is when an operator last tested the credentials, in Unix nanoseconds.
 	checked atomic.Int64
 }
@@ -59,12 +47,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend() *backend {
-	b := &backend{
-		newTransport: upstream.NewTransport,
-		clock:        tokencache.SystemClock,
-		random:       rand.Float64,
-		rateLimit:    upstream.NewRateLimit(),
-	}
+	b := &backend{host: newHost()}
 	b.cache = tokencache.New(tokencache.Options{
 		Clock:  func() tokencache.Instant { return b.clock() },
 		Random: func() float64 { return b.random() },
@@ -79,8 +62,8 @@ func newBackend() *backend {
 			b.pathConfig(),
 			b.pathToken(),
 			b.pathRotate(),
-			b.pathRotateStep("promote", b.promote, promoteSynopsis),
-			b.pathRotateStep("rollback", b.rollback, rollbackSynopsis),
+			b.pathPromote(),
+			b.pathRollback(),
 			b.pathComplete(),
 			b.pathRevoked(),
 			b.pathCheck(),
@@ -96,6 +79,7 @@ func newBackend() *backend {
 		Invalidate:     b.invalidate,
 		Clean:          b.clean,
 	}
+	b.vault = b.Backend
 	return b
 }
 
@@ -116,13 +100,12 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		return b.respond(ctx, req, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
-	if err == nil && req.Operation == logical.HelpOperation && req.Path == "" {
-		err = keepReferences(resp)
+	if err == nil && req.Operation == logical.HelpOperation {
+		err = finishHelp(req, resp)
 	}
 	if err != nil {
 		return b.respond(ctx, req, err)
 	}
-	finish(req, resp)
 	return resp, nil
 }
 
@@ -159,7 +142,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return err
 	}
 	b.cache.RefreshInUse(c)
-	b.remind(ctx, c.storedConfig)
+	b.remind(ctx, c)
 	return nil
 }
 
@@ -167,16 +150,16 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 const reminderInterval = 24 * time.Hour
 
 // remind logs once a day that a rotation is due.
-func (b *backend) remind(ctx context.Context, c *storedConfig) {
-	now := b.now()
-	text := c.dueText(now)
+func (b *backend) remind(ctx context.Context, c *client) {
+	now, m := b.now(), b.due(c.storedConfig)
+	text := m.DueText()
 	// A clock that was set back must not silence this for as long.
 	if since := now.Sub(b.reminded); text == "" || since >= 0 && since < reminderInterval {
 		return
 	}
 	b.reminded = now
-	b.log().Warn(text, "days_left", c.daysLeft(now))
-	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", c.dueAt().UTC().Format(time.RFC3339))
+	b.log().Warn(text, "days_left", m.DaysLeft())
+	b.notify(ctx, "rotate-root-due", rotatePath, "client_id", c.Current.ClientID, "due", m.DueAt().UTC().Format(time.RFC3339))
 }
 
 // invalidate is called where another node changed a storage entry.
@@ -191,6 +174,17 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean ends everything that the backend started.
 func (b *backend) clean(context.Context) { b.cache.Close() }
+
+// finishHelp names the mount in a help text, and completes the mount's OpenAPI document.
+func finishHelp(req *logical.Request, resp *logical.Response) error {
+	if help, ok := resp.Data["help"].(string); ok {
+		resp.Data["help"] = advice.RenderHelp(help, req.MountPoint)
+	}
+	if req.Path == "" {
+		return keepReferences(resp)
+	}
+	return nil
+}
 
 var schemaReference = regexp.MustCompile(`"\$ref":("[^"]*")`)
 

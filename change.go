@@ -6,18 +6,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// change is a pure function from the stored configuration, nil if there is none, to a
-// transition, or to a userError that says why the change is impossible and what to do instead.
+// change is a pure function from the stored configuration, nil if there is none, to the outcome
+// of a write or a step, or to an error that says why it is impossible and what to do instead.
 // It runs twice: first to find out what to prove, then on what is stored after the proof.
-type change func(stored *storedConfig, now time.Time) (transition, error)
+type change func(stored *storedConfig, f rotation.Facts) (transition, error)
+
+// transition is the outcome of a change: what must be true before it, and the configuration
+// after it.
+type transition struct {
+	rotation.Transition
+	// config is the configuration after the change. Its pairs are those of Next.
+	config storedConfig
+	// renewed is set if a write of the config changes the credentials or their endpoint.
+	renewed bool
+	// tokensDead is set if Fuuffy rejects the tokens that apps hold, or is about to.
+	tokensDead deadTokens
+	warnings   []string
+}
+
+// deadTokens is why Fuuffy rejects the tokens that apps hold, as subscribers of events read it.
+type deadTokens string
+
+const (
+	deadByLeak   deadTokens = "compromised"
+	deadByConfig deadTokens = "configured"
+)
+
+// stepChange is the change that takes a step of the rotation.
+func stepChange(step rotation.Step) change {
+	return func(stored *storedConfig, f rotation.Facts) (transition, error) {
+		if stored == nil {
+			return transition{}, errNotConfigured
+		}
+		taken, err := step(stored.Pairs, f)
+		t := transition{Transition: taken, config: *stored}
+		t.config.Pairs = taken.Next
+		if taken.MustWork != nil && taken.MustWork.ID == taken.Next.Current.ID {
+			t.config.Untested = false
+		}
+		if taken.Leaked {
+			t.tokensDead = deadByLeak
+		}
+		return t, err
+	}
+}
 
 // apply proves what a change needs, stores the change, and puts it in force.
 func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
@@ -25,108 +66,134 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if err != nil {
 		return transition{}, err
 	}
-	t, err := change(based, b.now().UTC())
+	t, err := change(based, b.facts(based))
 	if err != nil {
 		return transition{}, err
 	}
 	proof, err := b.prove(ctx, req, t, based)
-	if err != nil || t.unchanged {
+	if err != nil || t.Unchanged {
 		return t, err
 	}
-	var leftover error
+	stored, leftover, err := b.commit(ctx, req, based, change, t.renewed, proof)
+	if err != nil {
+		return transition{}, err
+	}
+	for _, dropped := range stored.Dropped {
+		b.log().Warn("the list of unrevoked clients is full, so the engine dropped the oldest: revoke it in the Fuuffy dashboard", "client_id", dropped.ClientID)
+	}
+	if leftover != nil {
+		b.log().Warn("could not remove the former access token", "error", leftover)
+	}
+	if stored.tokensDead != "" {
+		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: string(stored.tokensDead), modified: true}, "client_id", stored.Next.Current.ClientID)
+	}
+	return stored, nil
+}
+
+// commit stores a change and puts it in force in one step. leftover is why the former token
+// could not be removed from storage.
+func (b *backend) commit(ctx context.Context, req *logical.Request, based *storedConfig, change change, renewed bool, proof *tokencache.Token) (t transition, leftover, err error) {
 	err = b.cache.Switch(ctx, tokencache.Switch{
-		Store: func(ctx context.Context) (tokencache.Source, error) {
+		Store: func(ctx context.Context) (_ tokencache.Source, err error) {
 			var next *client
 			t, next, err = b.store(ctx, req.Storage, based, change)
-			if err == nil && t.renewed && proof == nil {
+			if err == nil && renewed && proof == nil {
 				leftover = eraseToken(ctx, req.Storage)
 			}
 			return next, err
 		},
 		Proof:   proof,
-		Renewed: t.renewed,
+		Renewed: renewed,
 	})
-	if err != nil {
-		return transition{}, err
-	}
-	if t.dropped != "" {
-		b.log().Warn("the list of unrevoked clients is full; the oldest was dropped", "client_id", t.dropped)
-	}
-	if leftover != nil {
-		b.log().Warn("could not remove the former access token", "error", leftover)
-	}
-	if t.killsTokens != "" {
-		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: t.killsTokens, modified: true}, "client_id", t.next.Current.ClientID)
-	}
-	return t, nil
+	return t, leftover, err
 }
 
 // prove verifies with Fuuffy what must be true before a change. It holds no lock. It returns
-// the token that Fuuffy granted, or nil if there was nothing to prove.
+// the token that Fuuffy issued, or nil if there was nothing to prove.
 func (b *backend) prove(ctx context.Context, req *logical.Request, t transition, based *storedConfig) (*tokencache.Token, error) {
-	if t.mustWork == nil {
+	if t.MustWork == nil {
 		return nil, nil
 	}
-	c, err := b.newClient(&t.next, req.Storage)
+	c, err := b.newClient(&t.config, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	proof, err := c.requestToken(ctx, t.mustWork)
+	if t.MustBeRevoked != nil {
+		if err := b.budget.Room(2); err != nil {
+			return nil, unproved(t, based, err)
+		}
+	}
+	proof, err := c.tryToken(ctx, t.MustWork)
 	if err != nil {
 		return nil, unproved(t, based, err)
 	}
-	if t.mustBeDead != nil {
-		err = c.proveDead(ctx, t)
+	if t.MustBeRevoked != nil {
+		err = c.proveRevoked(ctx, t)
 	}
 	return &proof, err
 }
 
-// unproved explains that Fuuffy granted no token to credentials that must work. based is the
+// unproved explains that Fuuffy issued no token to credentials that must work. based is the
 // stored configuration, nil if there is none.
 func unproved(t transition, based *storedConfig, cause error) error {
-	if t.step == "" {
-		return &explainedError{meaning: "Nothing was saved: the engine tested the new settings first, and got no access token.", cause: cause}
+	id := t.MustWork.ClientID
+	if t.Step == "" {
+		return &explainedError{meaning: "Nothing was saved: Fuuffy issued no token for the new settings.", clientID: id, cause: cause}
 	}
-	id := t.mustWork.ClientID
-	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: the engine tested client %s first, and got no access token.", id), cause: cause}
+	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: Fuuffy issued no token to client %s.", id), clientID: id, cause: cause}
 	failure, ok := errors.AsType[*upstream.Error](cause)
-	if ok && failure.RejectsCredentials() && based.has(t.mustWork) {
+	if ok && failure.RejectsCredentials() && based.holds(t.MustWork) {
 		e.inState = true
-		if t.step == "rollback" {
-			e.advice = fmt.Sprintf("Client %s is revoked, so you can't roll back to it.", id)
+		if t.Step == "rollback" {
+			e.meaning = "Can't roll back."
 		}
 	}
 	return e
 }
 
-// proveDead makes sure that Fuuffy no longer accepts a pair of credentials.
-func (c *client) proveDead(ctx context.Context, t transition) error {
-	_, err := c.requestToken(ctx, t.mustBeDead)
-	if err == nil {
-		return userError(t.alive)
+// holds tells whether the stored configuration has a pair.
+func (c *storedConfig) holds(pair *rotation.Pair) bool {
+	for _, held := range c.Held() {
+		if held.ID == pair.ID {
+			return true
+		}
 	}
-	if failure, ok := errors.AsType[*upstream.Error](err); ok && failure.ProvesDead() {
+	return false
+}
+
+// proveRevoked makes sure that Fuuffy no longer accepts a pair of credentials.
+func (c *client) proveRevoked(ctx context.Context, t transition) error {
+	_, err := c.tryToken(ctx, t.MustBeRevoked)
+	if answer, _ := answerOf(err); answer == rotation.Revoked {
 		return nil
 	}
+	if err == nil {
+		return t.IfAccepted
+	}
+	what, again := "Nothing was changed", advice.Say("Repeat this command later.")
+	if t.Step == "complete" {
+		what, again = "Not completed", advice.Do("Try again later:", advice.Complete)
+	}
 	return &explainedError{
-		meaning: fmt.Sprintf("Nothing was changed: it could not be found out whether client %s is revoked. Try again later.", t.mustBeDead.ClientID),
-		advice:  "This response proves nothing: Fuuffy itself must reject the client.",
-		cause:   err,
+		meaning:  fmt.Sprintf("%s: the engine couldn't verify that client %s is revoked. Only a rejection from Fuuffy counts as proof.", what, t.MustBeRevoked.ClientID),
+		advice:   again,
+		clientID: t.MustBeRevoked.ClientID,
+		cause:    err,
 	}
 }
 
-// store applies a change to what is stored now, and saves it. It fails if somebody else wrote
+// store applies a change to what is stored now, and saves it. It fails if someone else wrote
 // since the proof.
 func (b *backend) store(ctx context.Context, storage logical.Storage, based *storedConfig, change change) (transition, *client, error) {
 	stored, err := reload(ctx, storage, based)
 	if err != nil {
 		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
-	t, err := change(stored, b.now().UTC())
+	t, err := change(stored, b.facts(stored))
 	if err != nil {
 		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
-	next, err := b.newClient(&t.next, storage)
+	next, err := b.newClient(&t.config, storage)
 	if err != nil {
 		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
@@ -137,10 +204,12 @@ func (b *backend) store(ctx context.Context, storage logical.Storage, based *sto
 type explainedError struct {
 	meaning string
 	// advice says what to do, if the usual advice for the cause doesn't help here.
-	advice string
+	advice advice.Text
 	// inState is set if the next step in the state of the rotation follows from the failure.
 	inState bool
-	cause   error
+	// clientID is the client that the request was for.
+	clientID string
+	cause    error
 }
 
 func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error() }

@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
@@ -24,23 +24,24 @@ const tokenFormat = 1
 // client.
 type client struct {
 	*storedConfig
-	b        *backend
+	*host
 	storage  logical.Storage
 	upstream *upstream.Client
 }
 
-func (b *backend) newClient(stored *storedConfig, storage logical.Storage) (*client, error) {
-	transport, err := b.newTransport(stored.Endpoint.CACert)
+func (h *host) newClient(stored *storedConfig, storage logical.Storage) (*client, error) {
+	transport, err := h.newTransport(stored.Endpoint.CACert)
 	if err != nil {
 		return nil, err
 	}
-	return &client{storedConfig: stored, b: b, storage: storage, upstream: upstream.New(upstream.Config{
+	return &client{storedConfig: stored, host: h, storage: storage, upstream: upstream.New(upstream.Config{
 		BaseURL:   stored.Endpoint.address(),
 		Timeout:   stored.RequestTimeout,
 		Transport: transport,
 		UserAgent: pluginName + "/" + version,
-		Now:       b.now,
-		RateLimit: b.rateLimit,
+		Now:       h.now,
+		RateLimit: h.rateLimit,
+		Budget:    h.budget,
 	})}, nil
 }
 
@@ -65,13 +66,15 @@ func (b *backend) inForce(ctx context.Context, storage logical.Storage) (*client
 }
 
 // Policy is part of tokencache.Source.
-func (c *client) Policy() tokencache.Policy {
+func (c *client) Policy() tokencache.Policy { return c.policy() }
+
+func (c *storedConfig) policy() tokencache.Policy {
 	return tokencache.Policy{Buffer: c.TokenExpiryBuffer, Window: c.TokenRefreshWindow, StaleIfError: c.StaleIfError}
 }
 
 // Judge is part of tokencache.Source.
 func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
-	fallback := c.Rotation.fallback()
+	fallback := c.Fallback()
 	switch {
 	case t.CredentialsID == c.Current.ID:
 		return tokencache.KeepToken
@@ -101,16 +104,18 @@ func (c *client) Describe(t *tokencache.Cached) (description map[string]any, war
 // Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in the
 // middle of a rotation, it tries the previous ones.
 func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokencache.Token, error) {
-	if !c.b.mayRequestTokens() {
+	if !c.mayRequestTokens() {
 		return tokencache.Token{}, tokencache.ErrForward
 	}
 	t, err := c.requestToken(ctx, &c.Current)
 	rejection, ok := errors.AsType[*upstream.Error](err)
 	if ok && rejection.RejectsCredentials() {
-		c.b.pairs.countRejection(c.Current.ID)
-		if fallback := c.Rotation.fallback(); fallback != nil {
+		c.pairs.countRejection(c.Current.ID)
+		if fallback := c.Fallback(); fallback != nil {
 			t, err = c.requestToken(ctx, fallback)
-			t, err = c.fallBack(ctx, attempt{t, err}, cached, rejection)
+			if t, err = c.fallBack(attempt{t, err}, rejection); err == nil {
+				c.announceFallback(ctx, cached, rejection)
+			}
 		}
 	}
 	return t, err
@@ -123,46 +128,65 @@ type attempt struct {
 }
 
 // fallBack returns the token that the previous credentials got because Fuuffy rejects
-// those in force.
-func (c *client) fallBack(ctx context.Context, previous attempt, cached *tokencache.Cached, rejection *upstream.Error) (tokencache.Token, error) {
-	t, old := previous.token, c.Rotation.Previous.ClientID
+// the current ones.
+func (c *client) fallBack(previous attempt, rejection *upstream.Error) (tokencache.Token, error) {
+	t := previous.token
 	if failure, ok := errors.AsType[*upstream.Error](previous.err); ok {
-		return t, bothFailed(rejection, old, failure)
+		return t, bothFailed(rejection, c.Rotation.Previous.ClientID, failure)
 	}
 	if previous.err != nil {
 		return t, previous.err
 	}
 	t.FallbackFor = c.Current.ID
-	c.b.pairs.usedFallback(c.Current.ID, t.IssuedAt.Add(c.Policy().ServedFor(t.Life())))
-	if cached == nil || cached.FallbackFor != c.Current.ID {
-		c.b.log().Warn("Fuuffy rejects the new credentials; falling back to the old ones",
-			"new_client_id", c.Current.ClientID, "old_client_id", old, "error", rejection)
-		c.b.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", old)
-	}
+	c.pairs.usedFallback(c.Current.ID, t.IssuedAt.Add(c.policy().ServedFor(t.Life())))
 	return t, nil
+}
+
+// announceFallback tells people that apps get tokens of the previous credentials from now on.
+// cached is the token that they got until now, nil for none.
+func (c *client) announceFallback(ctx context.Context, cached *tokencache.Cached, rejection error) {
+	if cached != nil && cached.FallbackFor == c.Current.ID {
+		return
+	}
+	c.log().Warn("Fuuffy rejects the new credentials; falling back to the old ones",
+		"new_client_id", c.Current.ClientID, "old_client_id", c.Rotation.Previous.ClientID, "error", rejection)
+	c.notify(ctx, "rotate-root-fallback", rotatePath, "client_id", c.Rotation.Previous.ClientID)
 }
 
 // bothFailed is a rejection that also says how the fallback failed. It asks for the longer
 // wait of the two.
 func bothFailed(rejection *upstream.Error, fallbackID string, failure *upstream.Error) error {
 	both := *rejection
-	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, failure)
+	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, strings.TrimPrefix(failure.Code+": "+failure.Message, ": "))
 	both.RetryAfter = max(both.RetryAfter, tokencache.AskedWait(failure))
 	return &both
 }
 
-// requestToken requests a token with a pair of credentials, which need not be in force.
-func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencache.Token, error) {
-	began := c.b.clock()
-	granted, err := c.upstream.RequestToken(ctx, pair.ClientID, pair.ClientSecret)
-	c.b.metrics.requested(err, c.b.clock().Mono-began.Mono)
-	c.b.pairs.note(pair.ID, err)
+// requestToken requests a token with a pair of credentials for readers. It waits for its turn
+// if the mount sends many requests.
+func (c *client) requestToken(ctx context.Context, pair *rotation.Pair) (tokencache.Token, error) {
+	return c.request(ctx, pair, c.upstream.RequestToken)
+}
+
+// tryToken requests a token with a pair of credentials for an operator. If the mount sends too
+// many requests, it fails immediately.
+func (c *client) tryToken(ctx context.Context, pair *rotation.Pair) (tokencache.Token, error) {
+	return c.request(ctx, pair, c.upstream.TryToken)
+}
+
+// request requests a token with a pair of credentials, which need not be the current one.
+func (c *client) request(ctx context.Context, pair *rotation.Pair, send func(ctx context.Context, clientID, clientSecret string) (upstream.Grant, error)) (tokencache.Token, error) {
+	began := c.clock()
+	granted, err := send(ctx, pair.ClientID, pair.ClientSecret)
+	c.metrics.requested(err, c.clock().Mono-began.Mono)
+	c.pairs.note(pair.ID, err, c.now())
 	if err != nil {
 		return tokencache.Token{}, err
 	}
 	if granted.AssumedExpiry {
-		c.b.log().Info("Fuuffy didn't say how long the access token lives; assuming the documented time", "life", upstream.DefaultTokenLife)
+		c.log().Info("Fuuffy didn't say how long the access token lives; assuming the documented time", "life", upstream.DefaultTokenLife)
 	}
+	c.pairs.noteLife(pair.ID, granted.ExpiresIn)
 	issued := began.Wall.UTC()
 	return tokencache.Token{
 		Value:         granted.AccessToken,
@@ -176,17 +200,17 @@ func (c *client) requestToken(ctx context.Context, pair *credentials) (tokencach
 // Report is part of tokencache.Source.
 func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
 	if o.Early {
-		c.b.metrics.early.Inc()
+		c.metrics.early.Inc()
 	}
 	failure, failed := errors.AsType[*upstream.Error](o.Err)
 	switch {
 	case failed:
-		c.b.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
+		c.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
 	case o.Err != nil:
 	case o.Replaced:
-		c.b.notifyToken(ctx, tokenEvent{kind: "issue", operation: "replace", modified: true}, "client_id", c.Current.ClientID)
+		c.notifyToken(ctx, tokenEvent{kind: "issue", operation: "replace", modified: true}, "client_id", c.Current.ClientID)
 	default:
-		c.b.notifyToken(ctx, tokenEvent{kind: "issue", operation: "issue"}, "client_id", c.Current.ClientID)
+		c.notifyToken(ctx, tokenEvent{kind: "issue", operation: "issue"}, "client_id", c.Current.ClientID)
 	}
 }
 
@@ -209,7 +233,7 @@ func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	if err := entry.DecodeJSON(&t); err != nil {
 		return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
 	}
-	c.b.pairs.usedFallback(c.Current.ID, t.FallbackUntil) // What Save stored survives a restart.
+	c.pairs.usedFallback(c.Current.ID, t.FallbackUntil) // What Save stored survives a restart.
 	life := t.Life()
 	valid := t.Format == tokenFormat && upstream.TokenProblem(t.Value) == "" && life > 0 && life <= upstream.MaxTokenLife
 	return t.Token, valid, nil
@@ -217,7 +241,7 @@ func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 
 // Save is part of tokencache.Source. It also stores until when apps use a fallback's token.
 func (c *client) Save(ctx context.Context, t tokencache.Token) error {
-	t.FallbackUntil = c.b.pairs.of(c.Current.ID).fallbackUntil
+	t.FallbackUntil = c.pairs.of(c.Current.ID).fallbackUntil
 	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{Format: tokenFormat, Token: t})
 	if err != nil {
 		return fmt.Errorf("encode the token: %w", err)
@@ -230,73 +254,6 @@ func eraseToken(ctx context.Context, storage logical.Storage) error {
 		return fmt.Errorf("delete the stored token: %w", err)
 	}
 	return nil
-}
-
-// pairRecords is what this node remembers of each pair of credentials that it used, since
-// the plugin started.
-type pairRecords struct {
-	mu    sync.Mutex
-	pairs map[string]pairRecord // by credentials.ID
-}
-
-type pairRecord struct {
-	// refused is set if Fuuffy rejected the pair when this node last used it. Only advice
-	// depends on it.
-	refused bool
-	// rejections counts how often Fuuffy rejected the pair when readers needed a token.
-	rejections int
-	// fallbackUntil is when apps stop using the last token that the previous pair got because
-	// Fuuffy rejected this one.
-	fallbackUntil time.Time
-}
-
-// untroubled tells whether no reader met a rejection of the pair: somebody only tried it, or it
-// has always worked.
-func (p pairRecord) untroubled() bool { return p.rejections == 0 && p.fallbackUntil.IsZero() }
-
-// maxPairRecords bounds the memory. A mount has at most three pairs at a time.
-const maxPairRecords = 16
-
-func (r *pairRecords) of(credentialsID string) pairRecord {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.pairs[credentialsID]
-}
-
-func (r *pairRecords) edit(credentialsID string, edit func(*pairRecord)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	record, known := r.pairs[credentialsID]
-	if !known && len(r.pairs) >= maxPairRecords {
-		maps.DeleteFunc(r.pairs, func(_ string, p pairRecord) bool { return p.untroubled() })
-	}
-	if r.pairs == nil || !known && len(r.pairs) >= maxPairRecords {
-		r.pairs = map[string]pairRecord{}
-	}
-	edit(&record)
-	r.pairs[credentialsID] = record
-}
-
-// note remembers whether Fuuffy rejected a pair. Other failures say nothing about the pair.
-func (r *pairRecords) note(credentialsID string, err error) {
-	failure, failed := errors.AsType[*upstream.Error](err)
-	refused := failed && failure.RejectsCredentials()
-	if err == nil || refused {
-		r.edit(credentialsID, func(p *pairRecord) { p.refused = refused })
-	}
-}
-
-func (r *pairRecords) countRejection(credentialsID string) {
-	r.edit(credentialsID, func(p *pairRecord) { p.rejections++ })
-}
-
-// usedFallback remembers until when apps use a token of the previous credentials.
-func (r *pairRecords) usedFallback(credentialsID string, until time.Time) {
-	r.edit(credentialsID, func(p *pairRecord) {
-		if until.After(p.fallbackUntil) {
-			p.fallbackUntil = until
-		}
-	})
 }
 
 // timestamp is nil for no time.

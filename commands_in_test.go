@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 var (
@@ -282,25 +284,28 @@ var adviceStates = map[string]func(m *mount, between answers){
 		m.write("config", "client_id", thirdID, "client_secret", thirdSecret, "verify_connection", false)
 	},
 	"due":      func(m *mount, _ answers) { time.Sleep(80 * 24 * time.Hour) },
-	"staged":   func(m *mount, _ answers) { m.rotateTo(stateStaged) },
-	"promoted": func(m *mount, _ answers) { m.rotateTo(statePromoted) },
+	"staged":   func(m *mount, _ answers) { m.rotateTo(rotation.Staged) },
+	"promoted": func(m *mount, _ answers) { m.rotateTo(rotation.Promoted) },
 	"promoted long ago": func(m *mount, _ answers) {
-		m.rotateTo(statePromoted)
+		m.rotateTo(rotation.Promoted)
 		time.Sleep(8 * 24 * time.Hour)
 		m.read()
 	},
 	"compromised": func(m *mount, _ answers) { m.rotateTo(stateCompromised) },
-	"rolled back": func(m *mount, _ answers) { m.rotateTo(statePromoted); m.write("rotate-root/rollback") },
-	"forced":      func(m *mount, _ answers) { m.rotateTo(statePromoted); m.write("rotate-root/complete", "force", true) },
-	"rejected":    func(m *mount, _ answers) { m.sandbox.RevokeClient(testClientID); m.loseToken(); m.refusedToken() },
+	"rolled back": func(m *mount, _ answers) { m.rotateTo(rotation.Promoted); m.write("rotate-root/rollback") },
+	"forced": func(m *mount, _ answers) {
+		m.rotateTo(rotation.Promoted)
+		m.write("rotate-root/complete", "force", true)
+	},
+	"rejected": func(m *mount, _ answers) { m.sandbox.RevokeClient(testClientID); m.loseToken(); m.refusedToken() },
 	"fallback": func(m *mount, _ answers) {
-		m.rotateTo(statePromoted)
+		m.rotateTo(rotation.Promoted)
 		m.sandbox.RevokeClient(newClientID)
 		m.loseToken()
 		m.read()
 	},
 	"both revoked": func(m *mount, _ answers) {
-		m.rotateTo(statePromoted)
+		m.rotateTo(rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		m.sandbox.RevokeClient(newClientID)
 		m.loseToken()
@@ -319,13 +324,13 @@ var adviceStates = map[string]func(m *mount, between answers){
 		m.refusedToken()
 	},
 	"redirect while staged": func(m *mount, b answers) {
-		m.rotateTo(stateStaged)
+		m.rotateTo(rotation.Staged)
 		b[testClientID] = provesNothing["redirect to a login page"]
 		m.loseToken()
 		m.refusedToken()
 	},
 	"redirect while promoted": func(m *mount, b answers) {
-		m.rotateTo(statePromoted)
+		m.rotateTo(rotation.Promoted)
 		b[newClientID] = provesNothing["redirect to a login page"]
 		m.loseToken()
 		m.refusedToken()
@@ -417,7 +422,8 @@ func TestClientIDsCanBePasted(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
-				m.configure("client_id", id, "verify_connection", false)
+				m.sandbox.CreateClient(id, testSecret)
+				m.configure("client_id", id)
 				m.sandbox.CreateClient(newClientID, newSecret)
 				hear := func(text string) string {
 					m.commandsOf(id, text)
@@ -429,7 +435,7 @@ func TestClientIDsCanBePasted(t *testing.T) {
 				hear(m.next())
 				m.promote()
 				hear(m.next())
-				hear(m.said(logical.UpdateOperation, "rotate-root/rollback", nil))
+				hear(m.said(logical.UpdateOperation, "rotate-root/complete", nil))
 				hear(m.said(logical.UpdateOperation, "rotate-root/complete", pairs("force", true)))
 				require.Len(t, m.unrevoked(), 1)
 

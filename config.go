@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // configFormat is the version of the stored entry.
@@ -22,27 +24,6 @@ var baseURLs = map[string]string{
 }
 
 const defaultEnvironment = "production"
-
-// credentials are one pair from the Fuuffy dashboard.
-type credentials struct {
-	// ID is this engine's own name for the pair together with the endpoint it is sent to.
-	// Tokens carry it, so that the engine recognizes those of another pair.
-	ID           string    `json:"id"`
-	ClientID     string    `json:"client_id"`
-	ClientSecret string    `json:"client_secret"`
-	SetAt        time.Time `json:"set_at"`
-	// CreatedAhead is a credentials_created that was ahead of the clock, so that SetAt is the
-	// time of its write.
-	CreatedAhead time.Time `json:"created_ahead,omitzero"`
-}
-
-func newCredentials(clientID, clientSecret string, now time.Time) credentials {
-	return credentials{ID: rand.Text(), ClientID: clientID, ClientSecret: clientSecret, SetAt: now.UTC()}
-}
-
-func (c *credentials) same(other *credentials) bool {
-	return c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret
-}
 
 // endpoint is where the engine sends the client secret.
 type endpoint struct {
@@ -66,10 +47,12 @@ type storedConfig struct {
 	Format int `json:"format"`
 	// WriteID names the write that made this entry. It never repeats, so the engine can reject
 	// a change that was prepared for another entry.
-	WriteID  string      `json:"write_id"`
-	Current  credentials `json:"current"`
-	Endpoint endpoint    `json:"endpoint"`
-	Rotation rotation    `json:"rotation"`
+	WriteID string `json:"write_id"`
+	rotation.Pairs
+	Endpoint endpoint `json:"endpoint"`
+	// Untested is set from a write that brought credentials or an endpoint without a test,
+	// until Fuuffy issued a token for another write or step.
+	Untested bool `json:"untested,omitempty"`
 
 	RequestTimeout     time.Duration `json:"request_timeout"`
 	TokenExpiryBuffer  time.Duration `json:"token_expiry_buffer"`
@@ -79,17 +62,10 @@ type storedConfig struct {
 	RotationReminder   time.Duration `json:"rotation_reminder"`
 }
 
-// has tells whether a pair of credentials is in force, staged or kept.
-func (c *storedConfig) has(pair *credentials) bool {
-	for _, known := range []*credentials{&c.Current, c.Rotation.Staged, c.Rotation.Previous} {
-		if known != nil && known.ID == pair.ID {
-			return true
-		}
-	}
-	return false
-}
-
-var errNotConfigured = errors.New("not configured")
+var (
+	errNotConfigured = errors.New("not configured")
+	errDamaged       = errors.New("decode config: the stored entry is damaged")
+)
 
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
@@ -101,17 +77,18 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 		return nil, nil
 	}
 	if format := formatOf(entry); format > configFormat {
-		return nil, fmt.Errorf("decode config: it was written by a newer version of this plugin (format %d, this one reads up to %d); go back to that version", format, configFormat)
+		return nil, fmt.Errorf("decode config: this plugin is older than the stored configuration (format %d; it supports %d): use the newer plugin version", format, configFormat)
 	}
 	var c storedConfig
 	// Leave out the decoder's own words: they could quote the entry.
 	if err := entry.DecodeJSON(&c); err != nil || c.Current.ClientID == "" {
-		return nil, fmt.Errorf("decode config: the stored entry is damaged; delete the config and write it again")
+		return nil, errDamaged
 	}
 	// Older versions stored the bundle as it was written.
 	if certificates, err := readCACert(c.Endpoint.CACert); err == nil {
 		c.Endpoint.CACert = certificates
 	}
+	c.Upgrade()
 	return &c, nil
 }
 
@@ -142,7 +119,7 @@ func reload(ctx context.Context, storage logical.Storage, based *storedConfig) (
 		return nil, err
 	}
 	if (stored == nil) != (based == nil) || stored != nil && stored.WriteID != based.WriteID {
-		return nil, userError("somebody else changed the configuration at the same time; nothing was saved. Read it, and repeat this command if it is still right")
+		return nil, userError("someone else changed the configuration at the same time. Nothing was saved. Read it, and repeat this command if it is still right.")
 	}
 	return stored, nil
 }

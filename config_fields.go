@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // setting is a field of config that is neither a credential nor part of the endpoint. To add
@@ -36,13 +38,13 @@ var settings = []setting{
 		"How long before the buffer the engine requests the next token in the background."),
 	duration("rotation_period", 90*24*time.Hour, time.Hour, 3*365*24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.RotationPeriod },
-		"When credentials are due for rotation, counted from when they came into force. Fuuffy requires 90 days."),
+		"When credentials are due for rotation, counted from when they took effect. Fuuffy recommends 90 days."),
 	duration("rotation_reminder", 14*24*time.Hour, 0, 365*24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.RotationReminder },
 		"How long before a rotation is due the reminders start."),
 	boolean("stale_if_error", false,
 		func(c *storedConfig) *bool { return &c.StaleIfError },
-		"Serve a token inside its buffer, with a warning, if Fuuffy grants no new one."),
+		"Serve a token inside its buffer, with a warning, if Fuuffy issues no new one."),
 }
 
 // duration is a time span: whole seconds for users, a Duration in the code.
@@ -105,7 +107,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 		},
 		"force": {
 			Type: framework.TypeBool, Default: false,
-			Description: "Only for deletes: delete the configuration even though a rotation is in progress.",
+			Description: "Only for deletes: delete the configuration even though a rotation is in progress, or compromised credentials are listed.",
 		},
 		"verify_connection": {
 			Type: framework.TypeBool, Default: true,
@@ -175,15 +177,16 @@ type configWrite struct {
 }
 
 // propose is the change that applies the fields of the write.
-func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, error) {
+func (w configWrite) propose(stored *storedConfig, f rotation.Facts) (transition, error) {
 	d, c := w.data, &configChange{}
 	if _, ok := d.GetOk("force"); ok {
-		return transition{}, userError("force is for deleting the configuration; nothing was changed. Leave it out")
+		return transition{}, userError("force is for deleting the configuration. Nothing was changed. Leave it out.")
 	}
 	if stored != nil {
 		c.config = *stored
 	} else {
 		c.config.Endpoint.Environment = defaultEnvironment
+		c.config.Upgrade()
 	}
 	for _, apply := range []func(*storedConfig, *framework.FieldData) error{
 		c.applyCredentials, c.applyEndpoint, c.applySettings,
@@ -193,49 +196,52 @@ func (w configWrite) propose(stored *storedConfig, now time.Time) (transition, e
 		}
 	}
 	t := transition{renewed: c.moved || c.renewed}
-	if t.renewed {
-		if stored != nil {
-			t.killsTokens = "configured"
-		}
-		if err := c.renew(stored, w.id, now); err != nil {
-			return transition{}, err
-		}
-	}
-	if err := c.applyCreated(d, now); err != nil {
+	if err := c.renew(&t, stored, w.id, f); err != nil {
 		return transition{}, err
 	}
-	t.next = c.config
-	t.unchanged = stored != nil && reflect.DeepEqual(t.next, *stored)
+	if err := c.applyCreated(d, f.Now); err != nil {
+		return transition{}, err
+	}
+	verify := d.Get("verify_connection").(bool)
 	// A write with the secret is meant to fix a failure, so test it even if nothing changed.
 	_, secret := d.GetOk("client_secret")
-	tryAgain := w.failing && secret
-	switch verify := d.Get("verify_connection").(bool); {
-	case verify && (t.renewed || tryAgain):
-		t.mustWork, t.unchanged = &t.next.Current, false
+	proves := verify && (t.renewed || w.failing && secret)
+	if t.renewed || proves {
+		c.config.Untested = !proves
+	}
+	t.config, t.Next = c.config, c.config.Pairs
+	t.Unchanged = stored != nil && reflect.DeepEqual(t.config, *stored)
+	switch {
+	case proves:
+		t.MustWork, t.Unchanged = &t.config.Current, false
 	case !verify && t.renewed:
-		c.warn("the credentials were saved without a test (verify_connection=false)")
+		c.warn("The credentials were saved without a test (verify_connection=false).")
 	}
 	t.warnings = c.warnings
 	return t, nil
 }
 
-// renew gives the credentials a new ID, because they or their endpoint changed.
-func (c *configChange) renew(stored *storedConfig, id string, now time.Time) error {
-	if state := c.config.Rotation.state(); state != stateIdle {
-		return refusedStep("a rotation is in progress (" + state + "), so credentials and endpoint can't change; nothing was saved.")
+// renew takes new credentials in, or sends the same ones to another endpoint.
+func (c *configChange) renew(t *transition, stored *storedConfig, id string, f rotation.Facts) error {
+	var step rotation.Step
+	switch written := c.config.Current; {
+	case c.renewed:
+		written = rotation.Pair{ID: id, ClientID: written.ClientID, ClientSecret: written.ClientSecret, SetAt: f.Now}
+		step = rotation.Replace(written)
+	case c.moved:
+		step = rotation.Move(id)
+	default:
+		return nil
 	}
-	current := &c.config.Current
-	current.ID = id
-	if c.renewed {
-		current.SetAt = now
-		c.config.Rotation.tickOff(current.ClientID) // It is in use again.
-		record := rotationRecord{Step: "replaced", At: now, ClientID: current.ClientID, Detail: "through config"}
-		if stored == nil {
-			record.Step, record.Detail = "configured", ""
-		}
-		c.config.Rotation.note(record)
+	before := c.config.Pairs
+	before.Current = rotation.Pair{}
+	if stored != nil {
+		before = stored.Pairs
+		t.tokensDead = deadByConfig
 	}
-	return nil
+	taken, err := step(before, f)
+	t.Transition, c.config.Pairs = taken, taken.Next
+	return err
 }
 
 // farthestEast is how much earlier than in UTC a day begins in the easternmost time zone.
@@ -293,10 +299,7 @@ func (c *configChange) applyCredentials(stored *storedConfig, d *framework.Field
 	if idGiven && !secretGiven && current.ClientID != stored.Current.ClientID {
 		return userError("client_id can't change without its client_secret: write both")
 	}
-	c.renewed = !current.same(&stored.Current)
-	if c.renewed {
-		current.CreatedAhead = time.Time{} // It is the other pair's.
-	}
+	c.renewed = !current.Same(&stored.Current)
 	return nil
 }
 
@@ -335,7 +338,7 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 	// Somebody who may write the config but doesn't know the secret must not be able to send
 	// it to their own host.
 	if _, ok := d.GetOk("client_secret"); !ok {
-		return userError("write client_secret too when environment, base_url, or ca_cert change: they decide where the engine sends it")
+		return userError("Add client_secret=-. environment, base_url, and ca_cert decide where the engine sends it. Nothing was saved.")
 	}
 	c.moved = true
 	return nil

@@ -10,13 +10,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // newMountOnFallback returns an engine that serves a token of the previous client although the
 // new one works again.
 func newMountOnFallback(t *testing.T) *mount {
 	t.Helper()
-	m := newRotatingMount(t, statePromoted)
+	m := newRotatingMount(t, rotation.Promoted)
 	m.sandbox.RevokeClient(newClientID)
 	m.do(logical.DeleteOperation, "token", nil)
 	require.Equal(t, testClientID, m.servedClientID())

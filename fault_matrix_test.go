@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -144,7 +145,9 @@ var tokenAges = []struct {
 type faultOutcome struct {
 	answer  string // "token", "token, warned", or the status
 	message string
-	took    time.Duration
+	// class is the one that status names after the answer.
+	class upstream.Failure
+	took  time.Duration
 	// nextMinute counts the requests in a minute of reads, one a second, after the first.
 	nextMinute int
 }
@@ -180,6 +183,7 @@ func (f upstreamFault) meet(t *testing.T, age time.Duration, stale bool) faultOu
 	case err != nil || resp.IsError():
 		code, text := refusal(t, resp, err)
 		o.answer, o.message = fmt.Sprint(code), text
+		o.class = upstream.Failure(m.status()["upstream_state"].(string))
 	default:
 		synctest.Wait()
 		time.Sleep(2 * time.Minute) // The refresh in the background fails.
@@ -222,7 +226,8 @@ func TestFaultMatrix(t *testing.T) {
 					o := f.meet(t, state.age, state.stale)
 					outcomes[state.name] = o
 					if state.name == "none" {
-						assert.Equal(t, f.class, classOf(o))
+						assert.Equal(t, f.class, o.class)
+						assert.True(t, saysClass(o), o.message)
 					}
 					want := expected(f.class, state.name)
 					if want == "502" && o.answer == "504" {
@@ -244,20 +249,16 @@ func TestFaultMatrix(t *testing.T) {
 	requireGolden(t, "testdata/fault_matrix.md", table.String())
 }
 
-// classOf reads the class off what a reader without a token is told.
-func classOf(o faultOutcome) upstream.Failure {
-	for beginning, class := range map[string]upstream.Failure{
-		"Fuuffy rejected the request":     upstream.Rejected,
-		"Fuuffy's rate limit":             upstream.RateLimited,
-		"Fuuffy can't be reached":         upstream.Unavailable,
-		"Fuuffy is down: it answered":     upstream.Unavailable,
-		"Fuuffy's response has no valid ": upstream.Malformed,
-	} {
-		if strings.HasPrefix(o.message, beginning) {
-			return class
-		}
+// saysClass tells whether a reader without a token learns from the first words what kind of
+// failure it is.
+func saysClass(o faultOutcome) bool {
+	beginnings := map[upstream.Failure][]string{
+		upstream.Rejected:    {"Fuuffy rejected client " + testClientID + ": ", "Fuuffy's token endpoint didn't respond: "},
+		upstream.RateLimited: {"Fuuffy's rate limit is exhausted: "},
+		upstream.Unavailable: {"Can't reach Fuuffy: ", "Fuuffy returned "},
+		upstream.Malformed:   {"Fuuffy's response has no valid access token: ", "Fuuffy's token endpoint didn't respond: "},
 	}
-	return upstream.Failure("unknown: " + o.message)
+	return slices.ContainsFunc(beginnings[o.class], func(beginning string) bool { return strings.HasPrefix(o.message, beginning) })
 }
 
 // roughly hides the jitter of the retries.

@@ -71,9 +71,6 @@ func judgeTime(h *history) (broken []violation) {
 		limit := c.limit + slack
 		if c.limit == 0 {
 			limit = least + h.storageTime(c.span)
-			if c.op == opCheck {
-				limit += 2 * tries // It tries three pairs at most.
-			}
 			for _, other := range h.calls {
 				if other != c && other.changes() && other.overlaps(c.span) {
 					limit += tries // It may make this one start again.

@@ -5,6 +5,9 @@ package fuuffy
 import (
 	"reflect"
 	"slices"
+	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // judgeWrites: what a successful write of the config set is read by who begins
@@ -59,7 +62,7 @@ func judgeEntries(h *history) (broken []violation) {
 		if h.overtaken(s) {
 			broken = append(broken, violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.call))
 		}
-		if before != nil && before.Current.same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
+		if before != nil && before.Current.Same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
 			broken = append(broken, violated("last_rotated moves with the credentials only", at, "call %d moves it", s.call))
 		}
 		before = s.config
@@ -112,12 +115,21 @@ func lostIn(config, before *storedConfig, c *call) string {
 		return "had been deleted"
 	case before == nil:
 		return ""
+	case writes && !reflect.DeepEqual(step(config), step(before)):
+		return "is at another step of the rotation"
 	case writes && c.pair == "" && !(reflect.DeepEqual(config.Current, before.Current) && reflect.DeepEqual(config.Rotation, before.Rotation)):
 		return "has other credentials, which it does not name"
 	case !writes && (config.RotationReminder != before.RotationReminder || config.StaleIfError != before.StaleIfError || config.Endpoint != before.Endpoint):
 		return "has other settings, in a step of the rotation"
 	}
 	return ""
+}
+
+// step is where the rotation of a config stands, without the lists that only grow.
+func step(c *storedConfig) rotation.State {
+	r := c.Rotation
+	r.History, r.Unrevoked, r.Key, r.Serials = nil, nil, "", 0
+	return r
 }
 
 // judgeRotationReads: where the rotation stands is told as it is stored.
@@ -127,7 +139,7 @@ func judgeRotationReads(h *history) (broken []violation) {
 			continue
 		}
 		if !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool {
-			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.ClientID, f.config.Rotation.state(), timestamp(f.config.Current.SetAt).(string)}
+			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.ClientID, f.config.Rotation.Name(), timestamp(f.config.Current.SetAt).(string)}
 		}) {
 			broken = append(broken, violated("the rotation is told as it is stored", []moment{c.begin, c.end}, "call %d reads %s, %s, last rotated %s", c.id, c.rotation.client, c.rotation.state, c.rotation.lastRotated))
 		}
@@ -145,20 +157,23 @@ func judgeProofs(h *history) (broken []violation) {
 		if c == nil || s.config == nil || last == nil {
 			continue
 		}
-		mustWork, mustBeDead := "", ""
+		mustWork, mustBeRevoked := "", ""
 		switch {
 		case c.op == opStage:
 			mustWork = s.config.Rotation.Staged.ClientID
+			if previous := last.Rotation.Previous; previous != nil {
+				mustBeRevoked = previous.ClientID // The stage completed the rotation first.
+			}
 		case c.op == opPromote, c.op == opRollback, c.op == opCompromised, c.op == opWriteConfig && c.pair != "" && !c.unproved:
 			mustWork = s.config.Current.ClientID
 		case c.op == opComplete && !c.unproved:
-			mustWork, mustBeDead = s.config.Current.ClientID, last.Rotation.Previous.ClientID
+			mustWork, mustBeRevoked = s.config.Current.ClientID, last.Rotation.Previous.ClientID
 		}
-		if c.op == opWriteConfig && last.Current.same(&s.config.Current) {
+		if c.op == opWriteConfig && last.Current.Same(&s.config.Current) {
 			mustWork = ""
 		}
-		if !h.askedFor(c, mustWork, "granted") || !h.askedFor(c, mustBeDead, "rejected") {
-			broken = append(broken, violated("what is stored was proved", []moment{s.begin, s.end}, "call %d stores %s with %s without a proof", c.id, s.config.Rotation.state(), s.config.Current.ClientID))
+		if !h.askedFor(c, mustWork, "granted") || !h.askedFor(c, mustBeRevoked, "rejected") {
+			broken = append(broken, violated("what is stored was proved", []moment{s.begin, s.end}, "call %d stores %s with %s without a proof", c.id, s.config.Rotation.Name(), s.config.Current.ClientID))
 		}
 	}
 	return broken
@@ -169,4 +184,84 @@ func (h *history) askedFor(c *call, client, outcome string) bool {
 	return client == "" || slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
 		return a.call == c.id && a.client == client && a.outcome == outcome
 	})
+}
+
+// judgeGivenUp: a pair that the mount stops using is listed as unrevoked, unless Fuuffy rejected
+// it. A compromised one stays listed until it is marked or Fuuffy rejects it, and it never
+// becomes current or staged again before that.
+func judgeGivenUp(h *history) (broken []violation) {
+	var before *storedConfig
+	for _, s := range h.configChanges() {
+		c, last := h.call(s.call), before
+		before = s.config
+		if c == nil || s.config == nil || last == nil {
+			continue
+		}
+		report := func(rule, text, client string) {
+			broken = append(broken, violated(rule, []moment{s.begin, s.applied, s.end}, "call %d "+text, s.call, client))
+		}
+		now, was := &s.config.Rotation, &last.Rotation
+		for _, pair := range last.Held() {
+			if !holds(s.config, pair) && entryOf(now, pair) == nil && !h.revoked(pair.ClientID, s) {
+				report("what is given up is listed", "gives up client %s in silence", pair.ClientID)
+			}
+		}
+		if leaked := now.Previous; c.op == opCompromised && !h.revoked(leaked.ClientID, s) && !compromised(now, leaked) {
+			report("a leak is listed", "does not list the compromised client %s", leaked.ClientID)
+		}
+		for _, u := range was.Unrevoked {
+			marked := c.op == opMark && c.pair == u.ClientID
+			if u.Why == rotation.WhyCompromised && !slices.Contains(now.Unrevoked, u) && !marked && !h.revoked(u.ClientID, s) {
+				report("a leak is listed", "forgets that client %s is compromised", u.ClientID)
+			}
+		}
+		if current := &s.config.Current; !current.Same(&last.Current) && compromised(was, current) {
+			report("a compromised pair never comes back", "makes the compromised client %s current", current.ClientID)
+		}
+		if staged := now.Staged; staged != nil && !staged.Same(was.Staged) && compromised(was, staged) {
+			report("a compromised pair never comes back", "stages the compromised client %s", staged.ClientID)
+		}
+		if previous := now.Previous; previous != nil && !now.Compromised && compromised(now, previous) {
+			report("a compromised pair never comes back", "can fall back to the compromised client %s", previous.ClientID)
+		}
+	}
+	return broken
+}
+
+func holds(config *storedConfig, pair *rotation.Pair) bool {
+	return slices.ContainsFunc(config.Held(), pair.Same)
+}
+
+// entryOf is the entry about a pair. Those of planted histories have no fingerprints.
+func entryOf(r *rotation.State, pair *rotation.Pair) *rotation.Unrevoked {
+	for _, u := range r.Unrevoked {
+		if u.Fingerprint == "" && u.ClientID == pair.ClientID {
+			return &u
+		}
+	}
+	return r.Entry(pair)
+}
+
+func compromised(r *rotation.State, pair *rotation.Pair) bool {
+	entry := entryOf(r, pair)
+	return entry != nil && entry.Why == rotation.WhyCompromised
+}
+
+// revoked tells whether Fuuffy rejected a client when a process asked before it stored a config,
+// and the process got no token of the client after that.
+func (h *history) revoked(client string, s *storageRecord) bool {
+	return slices.ContainsFunc(h.asked, func(no *requestRecord) bool {
+		return no.client == client && no.node == s.node && no.process == s.process && no.outcome == "rejected" && no.end.before(s.begin) &&
+			!slices.ContainsFunc(h.asked, func(yes *requestRecord) bool {
+				return yes.client == client && yes.node == s.node && yes.process == s.process && yes.outcome == "granted" &&
+					no.end.before(yes.begin) && yes.end.at+time.Second < s.begin.at && h.arrived(yes)
+			})
+	})
+}
+
+// arrived tells whether the engine certainly got the token of a request. A caller or a process may
+// end before that.
+func (h *history) arrived(a *requestRecord) bool {
+	c := h.call(a.call)
+	return c != nil && c.ok() || slices.ContainsFunc(h.stored, func(s *storageRecord) bool { return s.token == a.token })
 }

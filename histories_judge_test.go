@@ -12,7 +12,7 @@ func judge(h *history) []violation {
 	for _, rule := range []func(*history) []violation{
 		judgeDeleted, judgeReported, judgeCompromised, judgeGranted,
 		judgeWrites, judgeEntries, judgeRotationReads,
-		judgeProofs, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned, judgePanics,
+		judgeProofs, judgeGivenUp, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned, judgePanics,
 	} {
 		all = append(all, rule(h)...)
 	}
@@ -169,7 +169,7 @@ func (f *inForce) allows(client string) bool {
 	if f.config == nil {
 		return false
 	}
-	fallback := f.config.Rotation.fallback()
+	fallback := f.config.Fallback()
 	return client == f.config.Current.ClientID || fallback != nil && client == fallback.ClientID
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // work is one operation, which a node gets.
@@ -26,6 +28,7 @@ var works = []work{
 	{1, (*worker).deleteConfig},
 	{8, (*worker).rotate},
 	{2, (*worker).compromise},
+	{2, (*worker).markRevoked},
 	{2, (*worker).check},
 	{4, (*worker).readConfig},
 	{4, (*worker).readRotation},
@@ -125,12 +128,16 @@ func (k *worker) writeConfig(n *node, with pair) {
 	k.call(n, &call{op: opWriteConfig, limit: k.limit(), pair: with.id, set: set, unproved: !verify}, request{logical.UpdateOperation, configKey, data})
 }
 
-// pair returns new credentials, or sometimes such as were created before.
+// pair returns new credentials, or sometimes such as were created before. Those that are listed
+// as unrevoked are the most interesting ones.
 func (k *worker) pair() pair {
 	w := k.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.clients) > 0 && chance(k.random, 0.2) {
+	if len(w.clients) > 0 && chance(k.random, 0.25) {
+		if w.config != nil && len(w.config.Rotation.Unrevoked) > 0 && chance(k.random, 0.5) {
+			return pair{w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID, testSecret}
+		}
 		return w.clients[k.random.IntN(len(w.clients))]
 	}
 	made := pair{fmt.Sprintf("C%d", len(w.clients)+1), testSecret}
@@ -151,9 +158,9 @@ func (k *worker) deleteConfig(n *node) {
 func (k *worker) rotate(n *node) {
 	w := k.w
 	w.mu.Lock()
-	state, previous := stateIdle, ""
+	state, previous := rotation.Idle, ""
 	if w.config != nil {
-		state = w.config.Rotation.state()
+		state = w.config.Rotation.Name()
 		if w.config.Rotation.Previous != nil {
 			previous = w.config.Rotation.Previous.ClientID
 		}
@@ -164,29 +171,50 @@ func (k *worker) rotate(n *node) {
 	}
 	choice := k.random.IntN(10)
 	switch {
-	case state == stateStaged && choice < 8, choice == 0:
+	case state == rotation.Staged && choice < 8, choice == 0:
 		step(opPromote, "/promote", nil)
-	case state == stateStaged, choice == 1:
+	case state == rotation.Staged, choice == 1:
 		k.call(n, &call{op: opDiscard, limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
-	case state == statePromoted && choice < 5, choice == 2:
+	case state == rotation.Promoted && choice < 5, choice == 2:
 		step(opRollback, "/rollback", nil)
-	case state == statePromoted:
+	case state == rotation.Promoted && choice == 9:
+		// The stage completes the rotation first if the previous pair is revoked.
+		if chance(k.random, 0.7) {
+			w.sandbox.RevokeClient(previous)
+		}
+		k.stage(n)
+	case state == rotation.Promoted:
 		force := chance(k.random, 0.3)
 		if !force && chance(k.random, 0.7) {
 			w.sandbox.RevokeClient(previous)
 		}
 		step(opComplete, "/complete", pairs("force", force))
 	default:
-		with := k.pair()
-		k.call(n, &call{op: opStage, limit: k.limit(), pair: with.id},
-			request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
+		k.stage(n)
 	}
+}
+
+func (k *worker) stage(n *node) {
+	with := k.pair()
+	k.call(n, &call{op: opStage, limit: k.limit(), pair: with.id},
+		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
 }
 
 func (k *worker) compromise(n *node) {
 	with := k.pair()
 	k.call(n, &call{op: opCompromised, limit: k.limit(), pair: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
+}
+
+// markRevoked marks one of the clients that are listed as unrevoked.
+func (k *worker) markRevoked(n *node) {
+	w, client := k.w, "an unknown one"
+	w.mu.Lock()
+	if w.config != nil && len(w.config.Rotation.Unrevoked) > 0 {
+		client = w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID
+	}
+	w.mu.Unlock()
+	k.call(n, &call{op: opMark, limit: k.limit(), pair: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
 }
 
 func (k *worker) check(n *node) {

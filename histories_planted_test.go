@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // when is a moment of a history made by hand: one second for each number.
@@ -29,10 +31,10 @@ func goodHistory() *history {
 		return &requestRecord{span: s, node: activeNode, process: 1, call: call, client: client, outcome: "granted", token: token, expires: time.Hour}
 	}
 	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	first := storedConfig{WriteID: "W1", Current: credentials{ID: "1", ClientID: "C1", SetAt: began}, RotationReminder: 1001 * time.Second}
+	first := storedConfig{WriteID: "W1", Pairs: rotation.Pairs{Current: rotation.Pair{ID: "1", ClientID: "C1", SetAt: began}}, RotationReminder: 1001 * time.Second}
 	second := first
-	second.WriteID, second.Current = "W2", credentials{ID: "2", ClientID: "C2", SetAt: began.Add(time.Hour)}
-	second.Rotation = rotation{Previous: &first.Current, Compromised: true}
+	second.WriteID, second.Current = "W2", rotation.Pair{ID: "2", ClientID: "C2", SetAt: began.Add(time.Hour)}
+	second.Rotation = rotation.State{Previous: &first.Current, Compromised: true, Unrevoked: []rotation.Unrevoked{{ClientID: "C1", Why: rotation.WhyCompromised}}}
 	third := second
 	third.WriteID, third.RotationReminder = "W3", 1002*time.Second
 
@@ -49,7 +51,7 @@ func goodHistory() *history {
 			of(5, opReport, during(60, 68), call{reported: "T2", token: "T3"}),
 			of(6, opRead, during(70, 71), call{token: "T3"}),
 			of(7, opReadConfig, during(72, 73), call{reminder: 1001}),
-			of(8, opReadRotation, during(74, 75), call{rotation: rotationSeen{"C1", stateIdle, timestamp(began).(string)}}),
+			of(8, opReadRotation, during(74, 75), call{rotation: rotationSeen{"C1", rotation.Idle, timestamp(began).(string)}}),
 			of(9, opCompromised, during(80, 90), call{pair: "C2"}),
 			of(10, opRead, during(92, 93), call{token: "T4"}),
 			of(11, opWriteConfig, during(95, 99), call{set: 1002}),
@@ -94,41 +96,59 @@ func TestJudge(t *testing.T) {
 		rule  func(*history) []violation
 		plant func(*history)
 	}{
-		"a deleted token is read":               {judgeDeleted, func(h *history) { h.again("T1", 30) }},
-		"a deleted token after a restart":       {judgeDeleted, func(h *history) { h.again("T1", 30); h.calls[12].process = 2 }},
-		"a deleted token on another node":       {judgeDeleted, plantOnOtherNode},
-		"a flight outlives the delete":          {judgeDeleted, func(h *history) { h.asked[1].span = during(10, 18) }},
-		"a save comes after the delete":         {judgeDeleted, func(h *history) { h.asked[1].begin, h.calls[3].token = when(10), "" }},
-		"the delete leaves the token":           {judgeDeleted, func(h *history) { h.stored[2].applied = never }},
-		"a replaced token is read":              {judgeReported, func(h *history) { h.again("T2", 69) }},
-		"a replaced token after a restart":      {judgeReported, func(h *history) { h.again("T2", 120); h.calls[12].process = 2 }},
-		"a report gets its token":               {judgeReported, func(h *history) { h.calls[4].token = "T2" }},
-		"a compromised token is read":           {judgeCompromised, func(h *history) { h.again("T3", 91) }},
-		"a token that nobody granted":           {judgeGranted, func(h *history) { h.asked[0].token = "T9" }},
-		"a token that is granted later":         {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
-		"a token of others is read":             {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
-		"an expired token is read":              {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
-		"a token that is too old for a job":     {judgeGranted, func(h *history) { h.calls[1].minTTL = time.Hour }},
-		"a token without a config":              {judgeGranted, func(h *history) { h.stored[0].config = nil }},
-		"a write is not seen":                   {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
-		"a config vanishes":                     {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},
-		"a refused write is seen":               {judgeWrites, func(h *history) { h.calls[10].outcome = endedRefused }},
-		"a write is seen before it began":       {judgeWrites, func(h *history) { h.calls[6].reminder = 1002 }},
-		"a write stores nothing":                {judgeEntries, func(h *history) { h.stored[8].applied = never }},
-		"a refused write stores":                {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
-		"a write_id is used twice":              {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
-		"a setting takes back the credentials":  {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
-		"a setting takes back the rotation":     {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation{} }},
-		"a step takes back a setting":           {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
-		"a setting brings back a config":        {judgeEntries, func(h *history) { h.stored[5].config = nil }},
-		"a flight writes the config":            {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
-		"last_rotated moves":                    {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
-		"an overtaken write is stored":          {judgeEntries, func(h *history) { h.stored[7].applied = when(70) }},
-		"the rotation of the past is told":      {judgeRotationReads, func(h *history) { h.calls[7].span = during(102, 103) }},
-		"another last_rotated is told":          {judgeRotationReads, func(h *history) { h.calls[7].rotation.lastRotated = "never" }},
-		"new credentials were not tried":        {judgeProofs, func(h *history) { h.asked[3].outcome = "rejected" }},
-		"a flight is the proof":                 {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
-		"complete without a rejection":          {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
+		"a deleted token is read":              {judgeDeleted, func(h *history) { h.again("T1", 30) }},
+		"a deleted token after a restart":      {judgeDeleted, func(h *history) { h.again("T1", 30); h.calls[12].process = 2 }},
+		"a deleted token on another node":      {judgeDeleted, plantOnOtherNode},
+		"a flight outlives the delete":         {judgeDeleted, func(h *history) { h.asked[1].span = during(10, 18) }},
+		"a save comes after the delete":        {judgeDeleted, func(h *history) { h.asked[1].begin, h.calls[3].token = when(10), "" }},
+		"the delete leaves the token":          {judgeDeleted, func(h *history) { h.stored[2].applied = never }},
+		"a replaced token is read":             {judgeReported, func(h *history) { h.again("T2", 69) }},
+		"a replaced token after a restart":     {judgeReported, func(h *history) { h.again("T2", 120); h.calls[12].process = 2 }},
+		"a report gets its token":              {judgeReported, func(h *history) { h.calls[4].token = "T2" }},
+		"a compromised token is read":          {judgeCompromised, func(h *history) { h.again("T3", 91) }},
+		"a token that nobody granted":          {judgeGranted, func(h *history) { h.asked[0].token = "T9" }},
+		"a token that is granted later":        {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
+		"a token of others is read":            {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
+		"an expired token is read":             {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
+		"a token that is too old for a job":    {judgeGranted, func(h *history) { h.calls[1].minTTL = time.Hour }},
+		"a token without a config":             {judgeGranted, func(h *history) { h.stored[0].config = nil }},
+		"a write is not seen":                  {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
+		"a config vanishes":                    {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},
+		"a refused write is seen":              {judgeWrites, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write is seen before it began":      {judgeWrites, func(h *history) { h.calls[6].reminder = 1002 }},
+		"a write stores nothing":               {judgeEntries, func(h *history) { h.stored[8].applied = never }},
+		"a refused write stores":               {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write_id is used twice":             {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
+		"a setting takes back the credentials": {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
+		"a setting takes back the rotation":    {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation.State{} }},
+		"credentials take back the rotation":   {judgeEntries, func(h *history) { h.calls[10].pair, h.stored[8].config.Rotation = "C2", rotation.State{} }},
+		"a step takes back a setting":          {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
+		"a setting brings back a config":       {judgeEntries, func(h *history) { h.stored[5].config = nil }},
+		"a flight writes the config":           {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
+		"last_rotated moves":                   {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
+		"an overtaken write is stored":         {judgeEntries, func(h *history) { h.stored[7].applied = when(70) }},
+		"the rotation of the past is told":     {judgeRotationReads, func(h *history) { h.calls[7].span = during(102, 103) }},
+		"another last_rotated is told":         {judgeRotationReads, func(h *history) { h.calls[7].rotation.lastRotated = "never" }},
+		"new credentials were not tried":       {judgeProofs, func(h *history) { h.asked[3].outcome = "rejected" }},
+		"a flight is the proof":                {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
+		"complete without a rejection":         {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
+		"stage without a rejection":            {judgeProofs, func(h *history) { plantStage(h, "C3"); h.asked[3].client, h.asked[3].call = "C3", 11 }},
+		"a pair vanishes":                      {judgeGivenUp, func(h *history) { h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"} }},
+		"a pair was rejected long ago":         {judgeGivenUp, plantAcceptedAgain},
+		"a pair was rejected elsewhere": {judgeGivenUp, func(h *history) {
+			plantRejected(h, "C1", 86)
+			h.asked[4].process = 2
+			h.stored[8].config.Rotation.Unrevoked = nil
+		}},
+		"a leak is not listed": {judgeGivenUp, func(h *history) { h.stored[5].config.Rotation.Unrevoked = nil }},
+		"a leak is forgotten":  {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Unrevoked = nil }},
+		"a leak becomes harmless": {judgeGivenUp, func(h *history) {
+			h.stored[8].config.Rotation.Unrevoked = []rotation.Unrevoked{{ClientID: "C1", Why: "forced"}}
+		}},
+		"another client is marked":              {judgeGivenUp, func(h *history) { plantMark(h); h.calls[10].pair = "C2" }},
+		"a compromised pair is current":         {judgeGivenUp, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
+		"a compromised pair is staged":          {judgeGivenUp, func(h *history) { plantStage(h, "C1") }},
+		"a compromised pair is the fallback":    {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Compromised = false }},
 		"two flights at once":                   {judgeRequests, func(h *history) { h.asked[2].beside = 1 }},
 		"a 429 is ignored":                      {judgeHoldOff, func(h *history) { h.refusedRequest("limited", 10*time.Second) }},
 		"a rejection is ignored":                {judgeHoldOff, func(h *history) { h.refusedRequest("rejected", 0) }},
@@ -171,6 +191,31 @@ func plantCompromisedElsewhere(h *history) {
 	h.calls[12].answered = otherNode
 }
 
+// plantStage makes the last write a stage of a client, which ends the rotation.
+func plantStage(h *history, client string) {
+	h.calls[10].op = opStage
+	h.stored[8].config.Rotation = rotation.State{Staged: &rotation.Pair{ID: "4", ClientID: client}, Unrevoked: h.stored[8].config.Rotation.Unrevoked}
+}
+
+// plantMark makes the last write the mark of the compromised client.
+func plantMark(h *history) {
+	h.calls[10].op, h.calls[10].pair, h.calls[10].set = opMark, "C1", 0
+	h.calls[11].reminder = 1001
+	h.stored[8].config.RotationReminder = h.stored[0].config.RotationReminder
+	h.stored[8].config.Rotation.Unrevoked = nil
+}
+
+// plantRejected has Fuuffy reject a client, when a flight asks.
+func plantRejected(h *history, client string, begin int) {
+	h.asked = append(h.asked, &requestRecord{span: during(begin, begin+1), node: activeNode, process: 1, client: client, outcome: "rejected"})
+}
+
+// plantAcceptedAgain gives a pair up in silence that Fuuffy accepted after it had rejected it.
+func plantAcceptedAgain(h *history) {
+	plantRejected(h, "C1", 58)
+	h.stored[8].config.Rotation.Unrevoked = nil
+}
+
 // TestJudgeAllows shows the judge what looks bad and is not.
 func TestJudgeAllows(t *testing.T) {
 	for name, plant := range map[string]func(*history){
@@ -182,6 +227,19 @@ func TestJudgeAllows(t *testing.T) {
 			h.refusedRequest("rejected", 0)
 			h.calls[3].outcome, h.calls[3].token = "error", ""
 			h.calls[2].end, h.stored[2].end = when(59), when(59)
+		},
+		"a leak that is marked": plantMark,
+		"a leak that is proved": func(h *history) {
+			plantMark(h)
+			plantRejected(h, "C1", 95)
+			h.calls[10].op, h.asked[4].call = opComplete, 11
+			h.asked = append(h.asked, &requestRecord{span: during(95, 96), node: activeNode, process: 1, call: 11, client: "C2", outcome: "granted", token: "T5", expires: time.Hour})
+			h.stored[8].config.Rotation.Previous = nil
+		},
+		"a pair that is listed": func(h *history) {
+			h.calls[10].pair, h.calls[10].unproved = "C3", true
+			h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"}
+			h.stored[8].config.Rotation.Unrevoked = append([]rotation.Unrevoked{{ClientID: "C2", Why: "replaced"}}, h.stored[8].config.Rotation.Unrevoked...)
 		},
 		"a call that waits for a restart": func(h *history) { h.calls[1].end.at, h.calls[1].waited = 3*time.Minute, 3*time.Minute },
 	} {

@@ -41,6 +41,7 @@ const (
 	opRollback     = "rollback"
 	opComplete     = "complete"
 	opDiscard      = "discard"
+	opMark         = "mark revoked"
 	opCheck        = "check"
 	opReadRotation = "read rotate-root"
 	opStatus       = "status"
@@ -78,7 +79,7 @@ type call struct {
 
 	minTTL   time.Duration // the life that the token must have left
 	reported string        // the token that was reported
-	pair     string        // the client that was written
+	pair     string        // the client that was written, or marked
 	unproved bool          // verify_connection=false or force=true
 	set      int           // the rotation_reminder that was written, which no other call writes
 
@@ -206,7 +207,7 @@ func (s *storageRecord) String() string {
 		text += ", failed"
 	}
 	if s.config != nil {
-		text += fmt.Sprintf(", %s with %s", s.config.Rotation.state(), s.config.Current.ClientID)
+		text += fmt.Sprintf(", %s with %s", s.config.Rotation.Name(), s.config.Current.ClientID)
 	}
 	return text + " " + s.token
 }

@@ -55,7 +55,7 @@ func TestHistories(t *testing.T) {
 	}
 	t.Logf("histories: %d seeds; %s", n, total)
 	if n >= 300 {
-		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opRollback, opComplete, opDiscard, opCheck, opRestart} {
+		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opRollback, opComplete, opDiscard, opMark, opCheck, opRestart} {
 			if total[op] == 0 && !t.Failed() {
 				t.Errorf("no %s succeeded: the histories test too little", op)
 			}
@@ -189,7 +189,7 @@ func (k *worker) follow(began time.Time, rounds []time.Duration) {
 func (k *worker) collide(at time.Time) {
 	changes := []func(*worker, *node){
 		(*worker).report, (*worker).deleteToken, (*worker).writeSettings, (*worker).writeCredentials,
-		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).check, (*worker).restart,
+		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).markRevoked, (*worker).check, (*worker).restart,
 	}
 	time.Sleep(time.Until(at) + 100*time.Millisecond + upTo(k.random, 300*time.Millisecond))
 	changes[k.random.IntN(len(changes))](k, k.w.nodes[k.random.IntN(len(k.w.nodes))])

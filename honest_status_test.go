@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 const checkCommand = "write rotate-root/check"
@@ -59,7 +60,7 @@ func TestNothingIrreversibleWithoutAFreshSuccess(t *testing.T) {
 	for _, after := range []time.Duration{2 * time.Hour, 8 * 24 * time.Hour} {
 		t.Run(after.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, statePromoted)
+				m := newRotatingMount(t, rotation.Promoted)
 				m.sandbox.RevokeClient(newClientID)
 				time.Sleep(after)
 				m.assertCheckFirst("nobody asked Fuuffy since")
@@ -81,7 +82,7 @@ func TestNothingIrreversibleWithoutAFreshSuccess(t *testing.T) {
 func TestRevokeAfterAFreshSuccess(t *testing.T) {
 	t.Run("a refresh before revoke_old_after is not enough", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newRotatingMount(t, statePromoted)
+			m := newRotatingMount(t, rotation.Promoted)
 			m.read()
 			for range 54 { // The refresh comes within these.
 				time.Sleep(time.Minute)
@@ -97,7 +98,7 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 	})
 	t.Run("a check, then an hour", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newRotatingMount(t, statePromoted)
+			m := newRotatingMount(t, rotation.Promoted)
 			m.past("revoke_old_after")
 			m.write("rotate-root/check")
 			m.assertRevokeOld()
@@ -109,7 +110,7 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 	})
 	t.Run("a read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newRotatingMount(t, statePromoted)
+			m := newRotatingMount(t, rotation.Promoted)
 			m.past("revoke_old_after")
 			m.loseToken()
 			m.read()
@@ -119,7 +120,7 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 	for name, fails := range map[string]gatewayAnswer{"an outage": provesNothing["503"], "a firewall": firewallPage, "a login page": provesNothing["200 without a token"]} {
 		t.Run("a check, then "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, statePromoted)
+				m, between := newPairsMount(t, rotation.Promoted)
 				m.past("revoke_old_after")
 				m.write("rotate-root/check")
 				m.assertRevokeOld()
@@ -141,7 +142,7 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 	}
 	t.Run("the old one is revoked already", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := newRotatingMount(t, statePromoted)
+			m := newRotatingMount(t, rotation.Promoted)
 			m.sandbox.RevokeClient(testClientID)
 			m.past("revoke_old_after")
 			m.write("rotate-root/check")
@@ -223,6 +224,39 @@ func TestUntestedUntilFuuffyAnswers(t *testing.T) {
 	}
 }
 
+// That the credentials were tested survives their token: an idle mount is well after a restart.
+func TestTestedSurvivesARestart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		write func(*mount)
+		want  string
+	}{
+		"tested":   {func(m *mount) { m.configure() }, "ok"},
+		"untested": {func(m *mount) { m.configure("verify_connection", false) }, "untested"},
+		"untested, then moved": {func(m *mount) {
+			m.configure()
+			m.write("config", "environment", "testing", "client_secret", testSecret, "verify_connection", false)
+		}, "untested"},
+		"untested, then rotated": {func(m *mount) {
+			m.configure("verify_connection", false)
+			m.stage()
+			m.promote()
+			m.sandbox.RevokeClient(testClientID)
+			m.write("rotate-root/complete")
+		}, "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				tt.write(m)
+				time.Sleep(2 * time.Hour) // The token, if there is one, expires.
+				m.restart()
+				assert.Equal(t, tt.want, m.status()["health"])
+			})
+		})
+	}
+}
+
 // A mount that is well needs nothing until the reminder starts.
 func TestNoActionNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -258,7 +292,7 @@ func TestLoginPageNamesTheAddress(t *testing.T) {
 	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, stateIdle)
+				m, between := newPairsMount(t, rotation.Idle)
 				between[testClientID], between[newClientID] = page, page
 				m.loseToken()
 				for _, r := range []adviceRequest{
@@ -392,7 +426,7 @@ func TestRejectedAndSuspectIsFailing(t *testing.T) {
 	for name, answer := range map[string]gatewayAnswer{"revoked": provesDeath["401"], "a firewall": firewallPage} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, stateIdle)
+				m, between := newPairsMount(t, rotation.Idle)
 				token := m.readToken()
 				time.Sleep(time.Minute)
 				m.sandbox.RevokeTokens()
@@ -410,7 +444,7 @@ func TestRejectedAndSuspectIsFailing(t *testing.T) {
 // Defect 46: both pairs are revoked, and nothing leaked. The way out records no leak.
 func TestBothPairsRevokedWithoutALeak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, statePromoted)
+		m, _ := newPairsMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		m.sandbox.RevokeClient(newClientID)
 		m.loseToken()
@@ -423,7 +457,7 @@ func TestBothPairsRevokedWithoutALeak(t *testing.T) {
 		resp, err := m.enter(m.commands(m.next())[at], "client_id", thirdID, "client_secret", thirdSecret)
 		require.NoError(t, err)
 		require.False(t, resp.IsError(), "%v", resp)
-		assert.Equal(t, stateStaged, resp.Data["state"])
+		assert.Equal(t, rotation.Staged, resp.Data["state"])
 		assert.Equal(t, thirdID, resp.Data["staged_client_id"])
 		assert.Nil(t, resp.Data["previous_client_id"])
 		assert.Equal(t, false, resp.Data["compromised"])
@@ -457,19 +491,19 @@ func TestStageWhilePromoted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, statePromoted)
+				m, between := newPairsMount(t, rotation.Promoted)
 				tt.happen(m, between)
 				before := m.rotation()
 				if !tt.accepted {
 					text := m.said(logical.UpdateOperation, "rotate-root", third)
 					assert.Contains(t, text, "client shop-1")
 					assert.Equal(t, before["history"], m.rotation()["history"])
-					assert.Equal(t, statePromoted, m.rotation()["state"])
+					assert.Equal(t, rotation.Promoted, m.rotation()["state"])
 					m.commands(text)
 					return
 				}
 				data := m.do(logical.UpdateOperation, "rotate-root", third).Data
-				assert.Equal(t, stateStaged, data["state"])
+				assert.Equal(t, rotation.Staged, data["state"])
 				assert.Equal(t, newClientID, data["client_id"])
 				assert.Equal(t, thirdID, data["staged_client_id"])
 				assert.Nil(t, data["unrevoked"])
@@ -489,20 +523,20 @@ func TestLeakOfTheCurrentClientWhilePromoted(t *testing.T) {
 		happen func(*mount)
 		first  string // what the list says of shop-1
 	}{
-		"both work":                {statePromoted, func(*mount) {}, "shop-1 ("},
+		"both work":                {rotation.Promoted, func(*mount) {}, "shop-1 ("},
 		"the first is compromised": {stateCompromised, func(*mount) {}, "shop-1 (compromised)"},
-		"the first is proved revoked": {statePromoted, func(m *mount) {
+		"the first is proved revoked": {rotation.Promoted, func(m *mount) {
 			m.sandbox.RevokeClient(testClientID)
 			m.write("rotate-root/check")
 		}, ""},
-		"the second is revoked": {statePromoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, "shop-1 ("},
+		"the second is revoked": {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, "shop-1 ("},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, _ := newPairsMount(t, tt.state)
 				tt.happen(m)
 				data := m.do(logical.UpdateOperation, "rotate-root", thirdLeaked).Data
-				assert.Equal(t, statePromoted, data["state"])
+				assert.Equal(t, rotation.Promoted, data["state"])
 				assert.Equal(t, thirdID, data["client_id"])
 				assert.Equal(t, newClientID, data["previous_client_id"])
 				assert.Equal(t, true, data["compromised"])
@@ -512,7 +546,7 @@ func TestLeakOfTheCurrentClientWhilePromoted(t *testing.T) {
 				} else {
 					assert.Contains(t, m.linesOf(testClientID), tt.first)
 				}
-				if tt.state == statePromoted {
+				if tt.state == rotation.Promoted {
 					assertRevokeFirst(t, "client shop-2", m.next())
 				} else { // Both leaked.
 					assert.Regexp(t, revokeFirst, m.next())
@@ -527,7 +561,7 @@ func TestLeakOfTheCurrentClientWhilePromoted(t *testing.T) {
 // compromised=true with the current pair says that the previous one leaked.
 func TestLeakOfThePreviousClientWhilePromoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, statePromoted)
+		m, _ := newPairsMount(t, rotation.Promoted)
 		data := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)).Data
 		assert.Equal(t, true, data["compromised"])
 		assert.Equal(t, newClientID, data["client_id"])
@@ -542,7 +576,7 @@ func TestLeakOfThePreviousClientWhilePromoted(t *testing.T) {
 // Defect 46: the way out is named where an operator looks for it.
 func TestLeakOfTheCurrentClientIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, statePromoted)
+		m, _ := newPairsMount(t, rotation.Promoted)
 		text := m.next() + "\n" + m.said(logical.UpdateOperation, "rotate-root", third)
 		assert.True(t, slices.ContainsFunc(m.commands(text), func(c typed) bool {
 			return c.String() == "write rotate-root" && c.fields["compromised"] == "true"
@@ -554,7 +588,7 @@ func TestLeakOfTheCurrentClientIsNamed(t *testing.T) {
 func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 	t.Run("rollback after a check", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m, _ := newPairsMount(t, statePromoted)
+			m, _ := newPairsMount(t, rotation.Promoted)
 			m.sandbox.RevokeClient(newClientID)
 			require.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
 			text := m.said(logical.UpdateOperation, "rotate-root/rollback", nil)
@@ -565,7 +599,7 @@ func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 	})
 	t.Run("discard after a check", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m, _ := newPairsMount(t, stateStaged)
+			m, _ := newPairsMount(t, rotation.Staged)
 			m.sandbox.RevokeClient(newClientID)
 			m.write("rotate-root/check")
 			m.do(logical.DeleteOperation, "rotate-root", nil)
@@ -574,7 +608,7 @@ func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 	})
 	t.Run("rollback after a 403 page", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m, between := newPairsMount(t, statePromoted)
+			m, between := newPairsMount(t, rotation.Promoted)
 			between[newClientID] = firewallPage
 			m.write("rotate-root/check")
 			m.write("rotate-root/rollback")
@@ -583,7 +617,7 @@ func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 	})
 	t.Run("complete before revoke_old_after", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m, _ := newPairsMount(t, statePromoted)
+			m, _ := newPairsMount(t, rotation.Promoted)
 			m.sandbox.RevokeClient(testClientID)
 			after := m.rotation()["revoke_old_after"].(string)
 			warnings := strings.Join(m.write("rotate-root/complete").Warnings, "\n")
@@ -597,7 +631,7 @@ func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 func TestStatusIsNamedOnce(t *testing.T) {
 	twice := regexp.MustCompile(`\(HTTP status \d+\)\W*\(HTTP status \d+\)`)
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, statePromoted)
+		m, _ := newPairsMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		m.sandbox.RevokeClient(newClientID)
 		m.loseToken()

@@ -4,12 +4,19 @@ package fuuffy
 
 import (
 	"context"
+	"math/rand/v2"
+	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // pluginName is the program, as Fuuffy sees it in the User-Agent.
@@ -29,27 +36,55 @@ const (
 	rotatePath = "rotate-root"
 )
 
-// log is the mount's log. Its lines name the mount once a request has.
-func (b *backend) log() hclog.Logger {
-	if mount, ok := b.mountPoint.Load().(string); ok {
-		return b.Logger().With("mount", mount)
+// host is what surrounds one mount on this node: clocks, Vault's services, the connections to
+// Fuuffy, and what the node remembers and counts. The backend and its clients share it.
+type host struct {
+	vault   *framework.Backend
+	metrics *metrics
+	// newTransport makes the connections to Fuuffy.
+	newTransport func(caCert string) (http.RoundTripper, error)
+	// clock and random are the machine's, except in tests.
+	clock  func() tokencache.Instant
+	random func() float64
+
+	rateLimit *upstream.RateLimit
+	budget    *upstream.Budget
+	pairs     pairRecords
+	// mountPoint is the mount's path, for the log.
+	mountPoint atomic.Value
+}
+
+func newHost() *host {
+	return &host{
+		newTransport: upstream.NewTransport,
+		clock:        tokencache.SystemClock,
+		random:       rand.Float64,
+		rateLimit:    upstream.NewRateLimit(),
+		budget:       upstream.NewBudget(),
 	}
-	return b.Logger()
+}
+
+// log is the mount's log. Its lines name the mount once a request has.
+func (h *host) log() hclog.Logger {
+	if mount, ok := h.mountPoint.Load().(string); ok {
+		return h.vault.Logger().With("mount", mount)
+	}
+	return h.vault.Logger()
 }
 
 // now is the wall clock.
-func (b *backend) now() time.Time { return b.clock().Wall }
+func (h *host) now() time.Time { return h.clock().Wall }
 
 // mayRequestTokens tells whether this node may request its own tokens. A performance standby
 // leaves that to the active node; a secondary has its own storage for them.
-func (b *backend) mayRequestTokens() bool {
-	return !b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
+func (h *host) mayRequestTokens() bool {
+	return !h.vault.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
 }
 
 // tokenEvent is an event about the access token.
 type tokenEvent struct {
 	kind, operation string
-	// modified is set if the token that apps hold is dead or about to be. The Vault
+	// modified is set if Fuuffy rejects the token that apps hold, or is about to. The Vault
 	// Secrets Operator then reads the new one immediately. It is not set for a routine
 	// refresh, which must not bring a fleet back within one second.
 	modified bool
@@ -57,25 +92,25 @@ type tokenEvent struct {
 
 // notifyToken sends an event about the access token. The operator finds the mount's
 // subscribers by name, which is the last segment of the path that they read.
-func (b *backend) notifyToken(ctx context.Context, e tokenEvent, metadata ...string) {
+func (h *host) notifyToken(ctx context.Context, e tokenEvent, metadata ...string) {
 	metadata = append(metadata, "name", tokenKey,
 		logical.EventMetadataDataPath, tokenKey,
 		logical.EventMetadataOperation, e.operation,
 		logical.EventMetadataModified, strconv.FormatBool(e.modified))
-	b.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
+	h.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
 }
 
-// eventTimeout bounds the sending of an event. Nobody should wait long for one.
+// eventTimeout bounds the sending of an event. No one should wait long for one.
 const eventTimeout = 5 * time.Second
 
 // notify sends an event to those who subscribed to it in Vault and may subscribe to the path.
 // The log has the same facts, so nothing is lost where Vault sends no events.
-func (b *backend) notify(ctx context.Context, name, path string, metadata ...string) {
+func (h *host) notify(ctx context.Context, name, path string, metadata ...string) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	metadata = append([]string{logical.EventMetadataPath, path}, metadata...)
-	err := logical.SendEvent(ctx, b, "fuuffy/"+name, metadata...)
+	err := logical.SendEvent(ctx, h.vault, "fuuffy/"+name, metadata...)
 	if err != nil {
-		b.log().Trace("could not send an event", "event", name, "error", err)
+		h.log().Trace("could not send an event", "event", name, "error", err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
@@ -66,9 +67,15 @@ func TestStoredSecretCannotBeMadeToLeave(t *testing.T) {
 		{"verify_connection": false},
 		{"stale_if_error": true, "request_timeout": "1s"},
 	}
+	var steps []adviceRequest
+	for _, path := range []string{"rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
+		for _, data := range []map[string]any{nil, {"client_id": "attacker", "client_secret": "the-attackers-own"}, {"force": true}, {"base_url": evil.URL}} {
+			steps = append(steps, adviceRequest{logical.UpdateOperation, path, data})
+		}
+	}
+	server := newServer(t)
 	attempts := 0
-	for _, state := range []string{stateIdle, stateStaged, statePromoted, "compromised"} {
-		m := newServerMount(t, state)
+	for _, state := range []string{rotation.Idle, rotation.Staged, rotation.Promoted, "compromised"} {
 		for combination := range 1 << len(temptations) {
 			data := map[string]any{}
 			for i, temptation := range temptations {
@@ -78,19 +85,17 @@ func TestStoredSecretCannotBeMadeToLeave(t *testing.T) {
 					}
 				}
 			}
-			attempts++
+			// Each mount holds the secret, and has a budget of its own. Each lower half of a
+			// combination meets eight of the steps.
+			m := newServerMount(t, server, state)
 			_, _ = m.handle(t.Context(), logical.UpdateOperation, "config", data)
-			if combination%8 == 0 {
-				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
-			}
-		}
-		for _, path := range []string{"rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
-			for _, data := range []map[string]any{nil, {"client_id": "attacker", "client_secret": "the-attackers-own"}, {"force": true}, {"base_url": evil.URL}} {
-				attempts++
-				_, _ = m.handle(t.Context(), logical.UpdateOperation, path, data)
-				_, _ = m.handle(t.Context(), logical.DeleteOperation, "token", nil)
-				_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
-			}
+			_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+			step := steps[(combination+combination/len(steps))%len(steps)]
+			_, _ = m.handle(t.Context(), step.operation, step.path, step.data)
+			_, _ = m.handle(t.Context(), logical.DeleteOperation, "token", nil)
+			_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
+			attempts += 2
+			m.b.Cleanup(t.Context())
 		}
 	}
 	seen := evil.log()
@@ -102,13 +107,18 @@ func TestStoredSecretCannotBeMadeToLeave(t *testing.T) {
 	}
 }
 
-// newServerMount returns an engine in a state of a rotation, with real connections to
-// a sandbox.
-func newServerMount(t *testing.T, state string) *mount {
+// newServer returns a sandbox behind real connections, with both clients.
+func newServer(t *testing.T) *fuuffytest.Server {
 	t.Helper()
 	server := fuuffytest.NewServer(t, fuuffytest.Config{PerMinute: -1, PerHour: -1})
 	server.CreateClient(testClientID, testSecret)
 	server.CreateClient(newClientID, newSecret)
+	return server
+}
+
+// newServerMount returns an engine in a state of a rotation, with real connections to a sandbox.
+func newServerMount(t *testing.T, server *fuuffytest.Server, state string) *mount {
+	t.Helper()
 	m := newMount(t)
 	m.sandbox = server.Sandbox
 	m.b.newTransport = upstream.NewTransport
@@ -120,7 +130,7 @@ func newServerMount(t *testing.T, state string) *mount {
 // Fuuffy's own host, taken over for a moment, can't pass the secret on either.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	evil := newEvilHost(t)
-	m := newServerMount(t, stateIdle)
+	m := newServerMount(t, newServer(t), rotation.Idle)
 	for _, location := range []string{evil.URL + "/v1/auth/token", strings.Replace(evil.URL, "https", "http", 1), "//" + evil.Listener.Addr().String()} {
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": location}})
 		m.do(logical.DeleteOperation, "token", nil)

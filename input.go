@@ -18,14 +18,19 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// userError is the caller's mistake. Its text says how to fix it; <mount> in it stands for
-// the mount's path.
+// userError is the caller's mistake. Its text says how to fix it.
 type userError string
 
 func (e userError) Error() string { return string(e) }
+
+// textError is a userError whose text has commands.
+type textError struct{ text advice.Text }
+
+func (e *textError) Error() string { return e.text.Render("") }
 
 // maxTextLength bounds, in bytes, each text that is not a PEM bundle.
 const maxTextLength = 4096

@@ -93,8 +93,7 @@ var allWritten = map[string]written{
 		"compromised":   {"true", okay, absent, denied, as(true), denied, as(true), denied, denied, as(true), denied, denied},
 	}},
 	"update rotate-root/complete": {promoteForTypes, pairs("force", true), map[string]takes{
-		"force":                 {"true", undone, absent, denied, as(true), denied, as(true), denied, denied, as(true), denied, denied},
-		"compromised_client_id": {testClientID, okay, absent, as(""), as(testClientID), as("two words"), denied, denied, denied, denied, denied, denied},
+		"force": {"true", undone, absent, denied, as(true), denied, as(true), denied, denied, as(true), denied, denied},
 	}},
 	"update rotate-root/revoked": {discardForTypes, pairs("client_id", newClientID), map[string]takes{
 		"client_id": {newClientID, denied, absent, denied, as(newClientID), denied, denied, denied, denied, denied, denied, denied},

@@ -57,11 +57,11 @@ func TestOutcomeBelongsToTheCredentials(t *testing.T) {
 		known bool // when that began, and when Fuuffy last granted a token
 	}{
 		"others are staged": {func(m *mount) { m.stage() }, "rejected", true},
-		"others in force, not tried": {func(m *mount) {
+		"others are current, not tested": {func(m *mount) {
 			m.configure("client_id", newClientID, "client_secret", newSecret, "verify_connection", false)
-		}, "ok", false},
-		"others in force": {func(m *mount) { m.configure("client_id", newClientID, "client_secret", newSecret) }, "ok", true},
-		"a setting":       {func(m *mount) { m.write("config", "stale_if_error", true) }, "rejected", true},
+		}, "untested", false},
+		"others are current": {func(m *mount) { m.configure("client_id", newClientID, "client_secret", newSecret) }, "ok", true},
+		"a setting":          {func(m *mount) { m.write("config", "stale_if_error", true) }, "rejected", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestOutcomeBelongsToTheCredentials(t *testing.T) {
 	}
 }
 
-// A check of credentials that are no longer in force when its answer comes says nothing about
+// A check of credentials that are no longer current when its answer comes says nothing about
 // those that are.
 func TestCheckOvertakenByAChange(t *testing.T) {
 	for name, works := range map[string]bool{"the old ones work": true, "the old ones fail": false} {
@@ -116,7 +116,8 @@ func TestCheckOvertakenByAChange(t *testing.T) {
 				release()
 				<-checked
 				status := m.status()
-				assert.Equal(t, "ok", status["upstream_state"])
+				assert.Equal(t, "untested", status["upstream_state"])
+				assert.Equal(t, "untested", status["health"])
 				assert.Nil(t, status["upstream_since"])
 				assert.Nil(t, status["last_success"])
 				assert.Equal(t, "none", status["token_state"])

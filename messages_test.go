@@ -19,9 +19,16 @@ import (
 
 // speakers are the calls by which the engine tells people something.
 var speakers = map[string]bool{
-	"userError": true, "refusedStep": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true, "warn": true,
+	"userError": true, "textError": true, "refuse": true, "ErrorResponse": true, "CodedError": true, "AddWarning": true,
 	"Warn": true, "Error": true, "explainedError": true, "add": true,
 }
+
+// wordsFile has refusals and notices. Each text that begins there is a message. Elsewhere, a text
+// says what to do next, and needs no page.
+const wordsFile = "internal/advice/words.go"
+
+// describing are the functions whose strings are all messages, or parts of one.
+var describing = map[string]bool{"describe": true, "waitFor": true}
 
 // TestTroubleshootingHasEveryMessage holds docs/troubleshooting.md to the code: each
 // error, warning and log line of the engine is in it, with … for what varies.
@@ -40,7 +47,7 @@ func TestTroubleshootingHasEveryMessage(t *testing.T) {
 // explain themselves.
 func messagesInCode(t *testing.T) []string {
 	t.Helper()
-	var files []string
+	files := []string{"internal/advice/mount.go", wordsFile}
 	for _, folder := range []string{".", "internal/tokencache", "internal/upstream"} {
 		inFolder, err := filepath.Glob(filepath.Join(folder, "*.go"))
 		require.NoError(t, err)
@@ -55,8 +62,13 @@ func messagesInCode(t *testing.T) []string {
 		require.NoError(t, err)
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if describing[n.Name.Name] {
+					messages = append(messages, literals(n.Body)...)
+				}
 			case *ast.CallExpr:
-				if speakers[calledName(n.Fun)] {
+				name := calledName(n.Fun)
+				if speakers[name] || file == wordsFile && (name == "Say" || name == "Do") {
 					messages = append(messages, texts(n.Args)...)
 				}
 			case *ast.CompositeLit:
@@ -80,6 +92,9 @@ func calledName(e ast.Expr) string {
 	return ""
 }
 
+// rendered are the calls that make a message of their first string.
+var rendered = map[string]bool{"Sprintf": true, "Say": true, "Do": true, "Then": true, "Render": true}
+
 var (
 	verb       = regexp.MustCompile(`%(\[\d+\])?[a-z]`)
 	sentenceOf = regexp.MustCompile(`^(.{12,}?)(: |; |\. |\n|, so | \()`)
@@ -90,25 +105,45 @@ func texts(args []ast.Expr) []string {
 	var found []string
 	for _, arg := range args {
 		ast.Inspect(arg, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok && calledName(call.Fun) != "Sprintf" {
+			if call, ok := n.(*ast.CallExpr); ok && !rendered[calledName(call.Fun)] {
 				return false
 			}
-			literal, ok := n.(*ast.BasicLit)
-			if !ok || literal.Kind != token.STRING || len(found) > 0 {
-				return true
-			}
-			text, err := strconv.Unquote(literal.Value)
-			if err != nil {
-				return true
-			}
-			// Less than that is a piece of a message.
-			if message := beginning(text); len(strings.Trim(message, "…: ")) > 13 {
+			if message := messageOf(n); message != "" && len(found) == 0 {
 				found = append(found, message)
 			}
 			return true
 		})
 	}
 	return found
+}
+
+// literals returns all strings below a node that are long enough to be a message, and don't begin
+// with one.
+func literals(node ast.Node) (found []string) {
+	ast.Inspect(node, func(n ast.Node) bool {
+		if message := messageOf(n); message != "" && !strings.HasPrefix(message, "…") {
+			found = append(found, message)
+		}
+		return true
+	})
+	return found
+}
+
+// messageOf returns the beginning of a string, or nothing if it is only a piece of a message.
+func messageOf(n ast.Node) string {
+	literal, ok := n.(*ast.BasicLit)
+	if !ok || literal.Kind != token.STRING {
+		return ""
+	}
+	text, err := strconv.Unquote(literal.Value)
+	if err != nil {
+		return ""
+	}
+	message := beginning(text)
+	if len(strings.Trim(message, "…: ")) <= 13 {
+		return ""
+	}
+	return message
 }
 
 func beginning(message string) string {

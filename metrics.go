@@ -72,8 +72,8 @@ func (m *metrics) requested(err error, took time.Duration) {
 	outcome := outcomeOK
 	if err != nil {
 		failure, ok := errors.AsType[*upstream.Error](err)
-		if !ok {
-			return // The caller has gone; that says nothing about Fuuffy.
+		if !ok || failure.OverBudget() {
+			return // The caller has gone, or nothing was sent: that says nothing about Fuuffy.
 		}
 		outcome = string(failure.Failure)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // A pair is rejected if the last answer to it was a 400, 401, or 403. It is revoked only if
@@ -107,7 +108,7 @@ func newLeakedMount(t *testing.T) (*mount, answers) {
 func (m *mount) forceComplete() {
 	m.t.Helper()
 	m.write("rotate-root/complete", "force", true)
-	require.Equal(m.t, stateIdle, m.rotation()["state"])
+	require.Equal(m.t, rotation.Idle, m.rotation()["state"])
 }
 
 // linesOf are the entries of a client among the unrevoked, empty if there are none.
@@ -128,7 +129,7 @@ func TestCheckSaysWhatFuuffyProved(t *testing.T) {
 		for name, answer := range all {
 			t.Run(verdict+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					m, between := newPairsMount(t, statePromoted)
+					m, between := newPairsMount(t, rotation.Promoted)
 					between[testClientID] = answer
 					data := m.write("rotate-root/check").Data
 					assert.Equal(t, "works", data["current"])
@@ -202,7 +203,7 @@ func TestRejectedPreviousPairIsNotRevoked(t *testing.T) {
 	for name, answer := range rejectedNotRevoked {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, statePromoted)
+				m, between := newPairsMount(t, rotation.Promoted)
 				between[testClientID] = answer
 				m.write("rotate-root/check")
 				after := m.rotation()["revoke_old_after"].(string)
@@ -242,7 +243,7 @@ func TestAcceptedAgainIsNotRevoked(t *testing.T) {
 // Defect 1c: a page for both pairs proves nothing about either. Nothing is advised that needs
 // proof: no completion, and no emergency where nothing leaked.
 func TestPageForBothPairs(t *testing.T) {
-	for _, state := range []string{stateStaged, statePromoted} {
+	for _, state := range []string{rotation.Staged, rotation.Promoted} {
 		for name, answer := range rejectedNotRevoked {
 			t.Run(state+", "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -358,7 +359,7 @@ func TestAnotherSecretOfACompromisedClient(t *testing.T) {
 		assert.Contains(t, text, "shop-1")
 		m.write("config", "client_id", testClientID, "client_secret", "second") // Terraform repeats it.
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "third")
-		assert.Equal(t, stateStaged, m.rotation()["state"])
+		assert.Equal(t, rotation.Staged, m.rotation()["state"])
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		m.do(logical.DeleteOperation, "rotate-root", nil)
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
@@ -374,7 +375,7 @@ func TestForceAloneCompletesAnEmergency(t *testing.T) {
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", true, "compromised_client_id", testClientID))
 		assert.Contains(t, text, "unknown field")
 		data := m.write("rotate-root/complete", "force", true).Data
-		assert.Equal(t, stateIdle, data["state"])
+		assert.Equal(t, rotation.Idle, data["state"])
 		assert.Contains(t, data["unrevoked"], "shop-1 (compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
 		m.restart()
@@ -545,7 +546,7 @@ func TestForcedAfterAMarkThatCameTooEarly(t *testing.T) {
 // are, and what only needs attention comes after what is wrong.
 func TestTheLeakComesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, stateIdle)
+		m, _ := newPairsMount(t, rotation.Idle)
 		m.do(logical.UpdateOperation, "rotate-root", third)
 		m.do(logical.DeleteOperation, "rotate-root", nil)
 		time.Sleep(time.Minute)
@@ -575,13 +576,13 @@ func TestRefusedRollbackDoesNotClaimRevocation(t *testing.T) {
 	for name, answer := range rejectedNotRevoked {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, statePromoted)
+				m, between := newPairsMount(t, rotation.Promoted)
 				between[testClientID] = answer
 				code, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 				assert.Equal(t, http.StatusBadRequest, code)
 				assert.Contains(t, text, "shop-1")
 				assert.NotRegexp(t, claimsRevoked, text)
-				assert.Equal(t, statePromoted, m.rotation()["state"])
+				assert.Equal(t, rotation.Promoted, m.rotation()["state"])
 				delete(between, testClientID)
 				m.write("rotate-root/rollback")
 			})
@@ -592,7 +593,7 @@ func TestRefusedRollbackDoesNotClaimRevocation(t *testing.T) {
 // Defect 9: check answers in time, whatever Fuuffy does. It tries the pairs side by side.
 func TestCheckAnswersInTime(t *testing.T) {
 	for _, timeout := range []string{"10s", "30s"} {
-		for _, state := range []string{stateIdle, stateStaged, statePromoted} {
+		for _, state := range []string{rotation.Idle, rotation.Staged, rotation.Promoted} {
 			t.Run(state+", "+timeout, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					m, _ := newPairsMount(t, state)
@@ -613,7 +614,7 @@ func TestCheckAnswersInTime(t *testing.T) {
 	for _, hanging := range []string{testClientID, newClientID} {
 		t.Run("only "+hanging+" hangs", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, _ := newPairsMount(t, statePromoted)
+				m, _ := newPairsMount(t, rotation.Promoted)
 				m.write("config", "request_timeout", "30s")
 				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultHang, ClientID: hanging})
 				began := time.Now()
@@ -662,21 +663,21 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 		// waits is set for readers, who may wait instead.
 		waits bool
 	}{
-		"stage": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+		"stage": {rotation.Idle, func(m *mount, i int) (*logical.Response, error) {
 			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root", wrong(i))
 		}, false},
-		"emergency": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+		"emergency": {rotation.Idle, func(m *mount, i int) (*logical.Response, error) {
 			data := wrong(i)
 			data["compromised"] = true
 			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root", data)
 		}, false},
-		"complete": {statePromoted, func(m *mount, _ int) (*logical.Response, error) {
+		"complete": {rotation.Promoted, func(m *mount, _ int) (*logical.Response, error) {
 			return m.handle(m.t.Context(), logical.UpdateOperation, "rotate-root/complete", nil)
 		}, false},
-		"config": {stateIdle, func(m *mount, i int) (*logical.Response, error) {
+		"config": {rotation.Idle, func(m *mount, i int) (*logical.Response, error) {
 			return m.handle(m.t.Context(), logical.UpdateOperation, "config", wrong(i))
 		}, false},
-		"delete and read": {stateIdle, func(m *mount, _ int) (*logical.Response, error) {
+		"delete and read": {rotation.Idle, func(m *mount, _ int) (*logical.Response, error) {
 			m.loseToken()
 			return m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
 		}, true},
@@ -755,13 +756,38 @@ func TestReaderWaitsForItsTurn(t *testing.T) {
 	})
 }
 
+// Who waits for as long as a refusal says is not refused again: complete needs two requests, and
+// a check one for each pair.
+func TestRefusalNamesTheTimeForAllRequests(t *testing.T) {
+	for _, step := range []string{"rotate-root/complete", "rotate-root/check"} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, rotation.Promoted)
+				m.sandbox.RevokeClient(testClientID)
+				for range 20 {
+					_, _ = m.handle(t.Context(), logical.UpdateOperation, "rotate-root", pairs("client_id", "typo", "client_secret", "wrong", "compromised", true))
+				}
+				before := m.requests()
+				code, text := m.refused(logical.UpdateOperation, step, nil)
+				require.Equal(t, http.StatusTooManyRequests, code, text)
+				assert.Equal(t, before, m.requests(), "none is sent if not all may be")
+				wait, err := time.ParseDuration(regexp.MustCompile(`Try again in (\w+)\.`).FindStringSubmatch(text)[1])
+				require.NoError(t, err)
+				assert.Greater(t, wait, 6*time.Second, "one request is there sooner")
+				time.Sleep(wait)
+				m.do(logical.UpdateOperation, step, nil)
+			})
+		})
+	}
+}
+
 // Defect 12: each client that falls off the list is in the log, however many fall in one step.
 func TestEachDroppedClientIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, _ := newPairsMount(t, stateIdle)
-		m.fillUnrevoked(maxUnrevoked)
+		m, _ := newPairsMount(t, rotation.Idle)
+		m.fillUnrevoked(20)
 		before := m.unrevoked()
-		require.Len(t, before, maxUnrevoked)
+		require.Len(t, before, 20)
 		m.stage()
 		m.log.reset()
 		m.do(logical.UpdateOperation, "rotate-root", thirdLeaked)
@@ -792,7 +818,7 @@ func (m *mount) fillUnrevoked(n int) {
 func TestFullListKeepsTheCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newLeakedMount(t)
-		m.fillUnrevoked(maxUnrevoked + 2)
+		m.fillUnrevoked(20 + 2)
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
 		m.refused(logical.UpdateOperation, "rotate-root", firstPair)
@@ -823,7 +849,7 @@ func TestReplacedPairIsListed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m, between := newPairsMount(t, stateIdle)
+				m, between := newPairsMount(t, rotation.Idle)
 				tt.happen(m, between)
 				m.do(logical.UpdateOperation, "config", m.newPair())
 				if !tt.listed {

@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
@@ -69,13 +70,13 @@ func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *fra
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	w := configWrite{data: d, id: rand.Text(), failing: b.cache.Snapshot().Failure != nil}
+	w := configWrite{data: d, id: rotation.NewID(), failing: b.cache.Snapshot().Failure != nil}
 	t, err := b.apply(ctx, req, w.propose)
 	if err != nil {
 		return nil, err
 	}
-	if !t.unchanged {
-		b.log().Info("configuration written", "client_id", t.next.Current.ClientID, "new_credentials", t.renewed)
+	if !t.Unchanged {
+		b.log().Info("configuration written", "client_id", t.Next.Current.ClientID, "new_credentials", t.renewed)
 	}
 	if len(t.warnings) == 0 {
 		return nil, nil
@@ -104,29 +105,42 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 		data[f.name] = f.get(stored)
 	}
 	resp := &logical.Response{Data: data}
-	if due := stored.dueText(b.now()); due != "" {
-		resp.Warnings = append(resp.Warnings, due+": vault read <mount>rotate-root")
+	if m := b.due(stored); m.DueText() != "" {
+		resp.AddWarning(m.DueText() + ". Read rotate-root to see what to do.")
 	}
 	return resp, nil
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	var deleted *storedConfig
+	force := d.Get("force").(bool)
 	err := b.cache.DeleteAll(ctx, func(ctx context.Context) error {
 		stored, err := loadConfig(ctx, req.Storage)
 		// An entry that can't be read can still be deleted. That's the way out.
-		if err == nil && stored != nil && stored.Rotation.state() != stateIdle && !d.Get("force").(bool) {
-			return &tokencache.Refused{Err: userError("a rotation is in progress (" + stored.Rotation.state() + "), and deleting the configuration loses the credentials of both clients; nothing was deleted. " +
-				"To end the rotation: vault read <mount>rotate-root. To delete it anyway: vault delete <mount>config force=true")}
+		if err == nil && stored != nil && stored.Rotation.Name() != rotation.Idle && !force {
+			return &tokencache.Refused{Err: &textError{advice.Do("A rotation is in progress ("+stored.Rotation.Name()+"), and deleting the configuration loses the credentials of both clients. Nothing was deleted. To end the rotation:", advice.Rotation).
+				Then("To delete it anyway:", advice.Delete(configKey).With("force", "true"))}}
+		}
+		if err == nil && stored != nil && !force {
+			if leak := stored.Rotation.Leak(); leak != "" {
+				return &tokencache.Refused{Err: &textError{advice.Do(fmt.Sprintf("Credentials of client %s are compromised, and deleting the configuration forgets that. Nothing was deleted. Revoke them in the Fuuffy dashboard, then:", leak), advice.Mark(leak)).
+					Then("To delete it anyway:", advice.Delete(configKey).With("force", "true"))}}
+			}
 		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return fmt.Errorf("delete config: %w", err)
 		}
+		deleted = stored
 		return eraseToken(ctx, req.Storage)
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.log().Info("configuration deleted")
+	line := []any{}
+	if deleted != nil && len(deleted.Rotation.Unrevoked) > 0 {
+		line = append(line, "unrevoked", deleted.Rotation.UnrevokedText())
+	}
+	b.log().Info("configuration deleted", line...)
 	return nil, nil
 }
 
@@ -139,7 +153,7 @@ One mount serves one client in one Fuuffy environment. Copy client_id and
 client_secret from the Fuuffy dashboard. Read the secret from standard input, so that
 it never appears on a command line:
 
-    vault write fuuffy/config client_id=… client_secret=-
+    vault write <mount>config client_id=<client_id> client_secret=-
 
 The first write needs both. The engine requests a token with the credentials before
 it saves anything. It never shows the secret again. A later write changes only the

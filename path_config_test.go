@@ -90,10 +90,10 @@ func TestConfigIsVerifiedBeforeItIsSaved(t *testing.T) {
 		"rejected":     {faultRejected, 400, "invalid_client: Client authentication failed"},
 		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 404}, 400, "base_url doesn't lead to Fuuffy"},
 		"redirect":     {fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}, 400, "a redirect. The engine doesn't follow it"},
-		"unavailable":  {faultUnavailable, 502, "Fuuffy is down: it answered 503"},
+		"unavailable":  {faultUnavailable, 502, "Fuuffy returned 503"},
 		"malformed":    {faultMalformed, 502, "text/html instead of JSON"},
-		"rate limited": {faultRateLimited, 429, "It asks the engine to wait 10m0s"},
-		"hanging":      {fuuffytest.Fault{Kind: fuuffytest.FaultHang}, 504, "Fuuffy can't be reached"},
+		"rate limited": {faultRateLimited, 429, "Fuuffy asks to wait until 2000-01-01T00:10:00Z"},
+		"hanging":      {fuuffytest.Fault{Kind: fuuffytest.FaultHang}, 504, "Can't reach Fuuffy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestEndpointChangeNeedsTheSecret(t *testing.T) {
 			token := m.readToken()
 			status, text := m.refused(logical.UpdateOperation, "config", pairs(field, value))
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, text, "write client_secret too")
+			assert.Contains(t, text, "Add client_secret=-")
 			assert.Equal(t, 1, m.requests(), "nothing was sent anywhere")
 			assert.Equal(t, token, m.readToken())
 
@@ -256,7 +256,7 @@ func TestConcurrentConfigWrites(t *testing.T) {
 		synctest.Wait()
 		m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
 		release()
-		assert.Contains(t, <-answered, "somebody else changed the configuration")
+		assert.Contains(t, <-answered, "someone else changed the configuration")
 		assert.Equal(t, testClientID, m.readConfig()["client_id"])
 		assert.Equal(t, true, m.readConfig()["stale_if_error"])
 	})

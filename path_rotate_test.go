@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 const (
@@ -41,9 +42,9 @@ func newRotatingMount(t *testing.T, state string) *mount {
 func (m *mount) rotateTo(state string) {
 	m.t.Helper()
 	switch state {
-	case stateStaged:
+	case rotation.Staged:
 		m.stage()
-	case statePromoted:
+	case rotation.Promoted:
 		m.stage()
 		m.promote()
 	case "compromised":
@@ -78,7 +79,7 @@ func (m *mount) rotation() map[string]any {
 func (m *mount) servedClientID() string {
 	m.t.Helper()
 	m.read()
-	s, err := m.b.snapshot(m.t.Context(), m.storage)
+	s, err := m.b.view(m.t.Context(), m.storage)
 	require.NoError(m.t, err)
 	switch previous := s.Rotation.Previous; {
 	case s.cached.Token.CredentialsID == s.Current.ID:
@@ -108,7 +109,7 @@ func TestRotationSteps(t *testing.T) {
 		"first, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true)},
 		"promote":            {logical.UpdateOperation, "rotate-root/promote", nil},
 		"complete":           {logical.UpdateOperation, "rotate-root/complete", nil},
-		"force":              {logical.UpdateOperation, "rotate-root/complete", pairs("force", true, "compromised_client_id", testClientID)},
+		"force":              {logical.UpdateOperation, "rotate-root/complete", pairs("force", true)},
 		"rollback":           {logical.UpdateOperation, "rotate-root/rollback", nil},
 		"discard":            {logical.DeleteOperation, "rotate-root", nil},
 		"config secret":      {logical.UpdateOperation, "config", third},
@@ -118,23 +119,23 @@ func TestRotationSteps(t *testing.T) {
 	// The state after the action, or else part of the refusal.
 	table := map[string]map[string]string{
 		"stage":              {"idle": "staged", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
-		"stage current":      {"idle": "already in force", "staged": "already in force", "promoted": "was promoted, and client shop-1 is not known to be dead", "compromised": "was promoted, and client shop-1 is not known"},
-		"stage third":        {"idle": "staged", "staged": "client shop-2 is already staged", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
+		"stage current":      {"idle": "already the current ones", "staged": "already the current ones", "promoted": "client shop-2 replaced client shop-1", "compromised": "client shop-1 are compromised"},
+		"stage third":        {"idle": "staged", "staged": "Client shop-2 is already staged", "promoted": "client shop-1 isn't proved to be revoked", "compromised": "client shop-1 isn't proved to be revoked"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "client shop-1 still works", "compromised": "client shop-1 still works"},
-		"first, compromised": {"idle": "already in force", "staged": "already in force", "promoted": "client shop-1 is not known to be dead yet", "compromised": "client shop-1 is not known to be dead yet"},
-		"promote":            {"idle": "nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"complete":           {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "the old credentials still work", "compromised": "the old credentials still work"},
+		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
+		"first, compromised": {"idle": "already the current ones", "staged": "already the current ones", "promoted": "promoted", "compromised": "client shop-1 are compromised"},
+		"promote":            {"idle": "Nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
+		"complete":           {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "Fuuffy still accepts client shop-1", "compromised": "Fuuffy still accepts client shop-1"},
 		"force":              {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "idle", "compromised": "idle"},
-		"rollback":           {"idle": "nothing to roll back", "staged": "staged but not promoted", "promoted": "idle", "compromised": "client shop-1 is compromised, so you can't roll back to it"},
-		"discard":            {"idle": "idle", "staged": "idle", "promoted": "already in force; nothing was changed", "compromised": "already in force; nothing was changed"},
-		"config secret":      {"idle": "idle", "staged": "a rotation is in progress (staged)", "promoted": "a rotation is in progress (promoted)", "compromised": "a rotation is in progress (promoted)"},
-		"config endpoint":    {"idle": "idle", "staged": "a rotation is in progress", "promoted": "client_secret", "compromised": "client_secret"},
+		"rollback":           {"idle": "nothing to roll back", "staged": "staged but not promoted", "promoted": "idle", "compromised": "roll back to client shop-1, because it is compromised"},
+		"discard":            {"idle": "idle", "staged": "idle", "promoted": "already the current one", "compromised": "already the current one"},
+		"config secret":      {"idle": "idle", "staged": "A rotation is in progress (staged)", "promoted": "A rotation is in progress (promoted)", "compromised": "A rotation is in progress (promoted)"},
+		"config endpoint":    {"idle": "idle", "staged": "A rotation is in progress", "promoted": "client_secret", "compromised": "client_secret"},
 		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
 	}
-	states := map[string]bool{stateIdle: true, stateStaged: true, statePromoted: true}
+	states := map[string]bool{rotation.Idle: true, rotation.Staged: true, rotation.Promoted: true}
 	for name, a := range actions {
-		for _, before := range []string{stateIdle, stateStaged, statePromoted, "compromised"} {
+		for _, before := range []string{rotation.Idle, rotation.Staged, rotation.Promoted, "compromised"} {
 			t.Run(name+" when "+before, func(t *testing.T) {
 				want, ok := table[name][before]
 				require.True(t, ok)
@@ -143,7 +144,7 @@ func TestRotationSteps(t *testing.T) {
 				if want == "client_secret" {
 					// The current pair is the new one by now.
 					a.data = pairs("environment", "testing", "client_secret", newSecret)
-					want = "a rotation is in progress"
+					want = "A rotation is in progress"
 				}
 				was := m.rotation()
 				if states[want] {
@@ -163,12 +164,12 @@ func TestRotationSteps(t *testing.T) {
 
 func TestRotationWorkflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		old := m.readToken()
 		status := m.rotation()
 		assert.Equal(t, "idle", status["state"])
 		assert.EqualValues(t, 90, status["days_left"])
-		assert.Contains(t, status["next_step"], "vault write fuuffy/rotate-root client_id=… client_secret=-")
+		assert.Equal(t, "No action needed until 2000-03-17.", status["next_step"], "two weeks before the credentials are due")
 
 		time.Sleep(time.Hour / 4)
 		status = m.stage().Data
@@ -191,10 +192,11 @@ func TestRotationWorkflow(t *testing.T) {
 
 		code, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
 		assert.Equal(t, http.StatusBadRequest, code)
-		assert.Contains(t, text, "revoke client shop-1 in the Fuuffy dashboard")
+		assert.Contains(t, text, "Not completed: Fuuffy still accepts client shop-1. Apps may hold tokens of it until 2000-01-01T01:10:00Z. After that, revoke it in the Fuuffy dashboard, then: vault write -f fuuffy/rotate-root/complete\n")
 
 		time.Sleep(time.Hour)
-		assert.Contains(t, m.rotation()["next_step"], "Now: revoke client shop-1 in the Fuuffy dashboard, then: vault write -f fuuffy/rotate-root/complete")
+		assert.Contains(t, m.rotation()["next_step"], "Check that client shop-2 still works: vault write -f fuuffy/rotate-root/check\n")
+		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Now: revoke client shop-1 in the Fuuffy dashboard. Then: vault write -f fuuffy/rotate-root/complete\n")
 		m.sandbox.RevokeClient(testClientID)
 		status = m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data
 		assert.Equal(t, "idle", status["state"])
@@ -204,7 +206,7 @@ func TestRotationWorkflow(t *testing.T) {
 		assert.Equal(t, strings.Join([]string{
 			"2000-01-01T00:00:00Z configured shop-1",
 			"2000-01-01T00:15:00Z staged shop-2",
-			"2000-01-01T00:15:00Z promoted shop-2 (in place of shop-1)",
+			"2000-01-01T00:15:00Z promoted shop-2 (replaced shop-1)",
 			"2000-01-01T01:15:00Z completed shop-2 (revoked: shop-1)",
 		}, "\n"), status["history"])
 		m.restart()
@@ -217,12 +219,12 @@ func TestRotationWorkflow(t *testing.T) {
 }
 
 func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
+	m := newRotatingMount(t, rotation.Idle)
 	old := m.readToken()
 	for _, compromised := range []bool{false, true} {
 		status, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID, "client_secret", "wrong", "compromised", compromised))
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, text, "Nothing was changed: the engine tested client shop-2 first")
+		assert.Contains(t, text, "Nothing was changed: Fuuffy issued no token to client shop-2.")
 		assert.Contains(t, text, "invalid_client")
 		assert.Contains(t, text, "Usual causes: a mistyped", "the mount's own clients are well")
 		assert.Equal(t, "idle", m.rotation()["state"])
@@ -231,12 +233,12 @@ func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
 }
 
 func TestStageInput(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
+	m := newRotatingMount(t, rotation.Idle)
 	for name, tt := range map[string]struct {
 		data map[string]any
 		text string
 	}{
-		"nothing":       {nil, "2. vault write fuuffy/rotate-root client_id=… client_secret=-"},
+		"nothing":       {nil, "    vault write fuuffy/rotate-root client_id=<client_id> client_secret=-\n"},
 		"no secret":     {pairs("client_id", newClientID), "both needed"},
 		"no client":     {pairs("client_secret", newSecret), "both needed"},
 		"unknown field": {m.newPair("compromized", true), "unknown field compromized"},
@@ -280,7 +282,7 @@ func TestRotationBeforeConfig(t *testing.T) {
 // Compromised: test, swap, drop the token and never use the old credentials again.
 func TestCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		leaked := m.readToken()
 		resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
 		assert.Equal(t, true, resp.Data["compromised"])
@@ -292,18 +294,18 @@ func TestCompromised(t *testing.T) {
 		m.do(logical.DeleteOperation, "token", nil)
 		m.refused(logical.ReadOperation, "token", nil)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "shop-1 is compromised, so you can't roll back to it")
+		assert.Contains(t, text, "You can't roll back to client shop-1, because it is compromised.")
 
 		m.sandbox.CreateClient(newClientID, newSecret)
 		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
-		assert.Contains(t, text, "still work", "completing proves that the leaked pair is dead")
+		assert.Contains(t, text, "Fuuffy still accepts client shop-1", "completing proves that the leaked pair is revoked")
 	})
 }
 
 // The news that the old credentials leaked can come in the middle of a rotation.
 func TestCompromisedWhilePromoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		time.Sleep(time.Minute)
 		m.sandbox.RevokeClient(newClientID)
 		m.do(logical.DeleteOperation, "token", nil)
@@ -319,48 +321,134 @@ func TestCompromisedWhilePromoted(t *testing.T) {
 	})
 }
 
-// When both clients of a rotation are revoked, others get the mount going again, and
-// nothing is lost.
+// When both clients of a rotation are revoked, new credentials get the mount going again. The
+// way out records no leak, because there is none.
 func TestBothClientsRevoked(t *testing.T) {
-	for _, state := range []string{statePromoted, "compromised"} {
+	for _, state := range []string{rotation.Promoted, stateCompromised} {
 		t.Run(state, func(t *testing.T) {
 			m := newRotatingMount(t, state)
 			m.sandbox.RevokeClient(testClientID)
 			m.sandbox.RevokeClient(newClientID)
 			m.do(logical.DeleteOperation, "token", nil)
 			m.refused(logical.ReadOperation, "token", nil)
-			assert.Contains(t, m.rotation()["next_step"], "Create new ones in the Fuuffy dashboard")
+			next := m.rotation()["next_step"]
+			assert.Contains(t, next, "create new credentials in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-")
+			assert.NotContains(t, next, "compromised=true")
 
 			m.sandbox.CreateClient("shop-3", "third-secret")
-			third := pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
-			status := m.do(logical.UpdateOperation, "rotate-root", third).Data
+			staged := m.write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret")
+			assert.Contains(t, staged.Warnings, "Fuuffy no longer accepts client shop-1, so the engine completed its rotation first.")
+			assert.Equal(t, "staged", staged.Data["state"])
+			assert.Equal(t, newClientID, staged.Data["client_id"])
+			assert.Contains(t, staged.Data["history"], "completed shop-2 (revoked: shop-1)")
+			assert.Contains(t, staged.Data["next_step"], "Promote client shop-3, which is staged: vault write -f fuuffy/rotate-root/promote")
+
+			status := m.promote().Data
 			assert.Equal(t, "shop-3", m.servedClientID())
-			assert.Equal(t, "promoted", status["state"])
 			assert.Equal(t, newClientID, status["previous_client_id"])
-			assert.True(t, strings.HasSuffix(status["unrevoked"].(string), " shop-2 (compromised)"), "%v", status["unrevoked"])
-			assert.NotContains(t, status["unrevoked"], testClientID, "it is proved to be dead")
-
-			assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
-			assert.Contains(t, m.rotation()["history"], "completed shop-2 (revoked: shop-1)")
+			assert.Equal(t, false, status["compromised"])
+			assert.Equal(t, "idle", m.write("rotate-root/complete").Data["state"])
+			assert.NotContains(t, m.rotation(), "unrevoked", "both are proved to be revoked")
 		})
 	}
 }
 
-// An emergency in the middle of a rotation leads on only over a dead client. The refusal says
-// how, and offers the way back where there is one.
-func TestEmergencyOverALivingClient(t *testing.T) {
-	for state, back := range map[string]bool{statePromoted: true, stateCompromised: false} {
-		t.Run(state, func(t *testing.T) {
-			m := newRotatingMount(t, state)
-			m.sandbox.CreateClient("shop-3", "third-secret")
-			_, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
-			assert.Contains(t, text, "client shop-1 still works, so nothing was changed: revoke it in the Fuuffy dashboard, and repeat this command")
-			assert.Equal(t, back, strings.Contains(text, "Or roll back to it: vault write -f fuuffy/rotate-root/rollback"), text)
+// An emergency in the middle of a rotation is taken immediately. The current pair of that moment
+// is the one that leaked. The engine gives the pair before it up, and lists it unless it is
+// proved to be revoked.
+func TestEmergencyWhilePromoted(t *testing.T) {
+	third := pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
+	for name, tt := range map[string]struct {
+		state     string
+		happen    func(*mount)
+		unrevoked []string
+	}{
+		"promoted":                    {rotation.Promoted, func(*mount) {}, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"compromised":                 {stateCompromised, func(*mount) {}, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+		"promoted, first revoked":     {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, []string{"shop-2 (compromised)"}},
+		"compromised, first revoked":  {stateCompromised, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+		"promoted, current rejected":  {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"promoted, Fuuffy was down":   {rotation.Promoted, func(m *mount) { m.during(faultUnavailable) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"compromised, current revoke": {stateCompromised, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, tt.state)
+				leaked := m.readToken()
+				m.sandbox.CreateClient("shop-3", "third-secret")
+				tt.happen(m)
+				status := m.do(logical.UpdateOperation, "rotate-root", third).Data
+				assert.Equal(t, "shop-3", status["client_id"])
+				assert.Equal(t, newClientID, status["previous_client_id"])
+				assert.Equal(t, true, status["compromised"])
+				assert.NotEqual(t, leaked, m.readToken())
+				assert.Equal(t, "shop-3", m.servedClientID())
+
+				var listed []string
+				for line := range strings.Lines(status["unrevoked"].(string)) {
+					_, entry, _ := strings.Cut(strings.TrimSpace(line), " ")
+					listed = append(listed, entry)
+				}
+				assert.ElementsMatch(t, tt.unrevoked, listed)
+
+				m.sandbox.RevokeClient(newClientID)
+				m.sandbox.RevokeClient(testClientID)
+				time.Sleep(time.Minute)
+				assert.Equal(t, "idle", m.write("rotate-root/complete").Data["state"])
+				left, _ := m.rotation()["unrevoked"].(string)
+				assert.NotContains(t, left, newClientID, "it is proved to be revoked")
+				for _, entry := range tt.unrevoked[:len(tt.unrevoked)-1] {
+					assert.Contains(t, left, entry, "only a proof or an operator takes it off")
+				}
+			})
 		})
 	}
 }
 
-// An emergency drops what was staged, unless that is what it puts in force.
+// A config write replaces a pair without proof that it is revoked, so it is listed, unless it is.
+func TestReplacedByAConfigWrite(t *testing.T) {
+	for name, tt := range map[string]struct {
+		happen func(*mount)
+		data   map[string]any
+		want   string
+	}{
+		"another client":          {func(*mount) {}, pairs("client_id", newClientID, "client_secret", newSecret), "shop-1 (replaced)"},
+		"untested":                {func(*mount) {}, pairs("client_id", newClientID, "client_secret", newSecret, "verify_connection", false), "shop-1 (replaced)"},
+		"another secret":          {func(m *mount) { m.sandbox.CreateClient(testClientID, newSecret) }, pairs("client_secret", newSecret), "shop-1 (replaced)"},
+		"the same elsewhere":      {func(*mount) {}, pairs("client_secret", testSecret, "environment", "testing"), ""},
+		"the same":                {func(*mount) {}, pairs("client_secret", testSecret), ""},
+		"a setting":               {func(*mount) {}, pairs("stale_if_error", true), ""},
+		"another, proved revoked": {func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, pairs("client_id", newClientID, "client_secret", newSecret), ""},
+		"another, rejected by 403": {func(m *mount) {
+			m.sandbox.SetFault(status(403, "<html>"))
+			m.write("rotate-root/check")
+			m.sandbox.ClearFault()
+		}, pairs("client_id", newClientID, "client_secret", newSecret), "shop-1 (replaced)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newRotatingMount(t, rotation.Idle)
+			tt.happen(m)
+			m.do(logical.UpdateOperation, "config", tt.data)
+			unrevoked, _ := m.rotation()["unrevoked"].(string)
+			assert.Equal(t, tt.want != "", unrevoked != "")
+			assert.True(t, strings.HasSuffix(unrevoked, tt.want), unrevoked)
+			m.restart()
+			listed, _ := m.rotation()["unrevoked"].(string)
+			assert.Equal(t, unrevoked, listed, "it is stored")
+		})
+	}
+}
+
+// during has Fuuffy fail for a moment, in which a check runs.
+func (m *mount) during(fault fuuffytest.Fault) {
+	m.t.Helper()
+	m.sandbox.SetFault(fault)
+	m.write("rotate-root/check")
+	m.sandbox.ClearFault()
+	time.Sleep(checkInterval)
+}
+
+// An emergency drops what was staged, unless that is what becomes current.
 func TestEmergencyWhileStaged(t *testing.T) {
 	for name, tt := range map[string]struct {
 		id, secret string
@@ -370,12 +458,12 @@ func TestEmergencyWhileStaged(t *testing.T) {
 		"another client":    {"shop-3", "third-secret", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newRotatingMount(t, stateStaged)
+			m := newRotatingMount(t, rotation.Staged)
 			m.sandbox.CreateClient("shop-3", "third-secret")
 			resp := m.write("rotate-root", "client_id", tt.id, "client_secret", tt.secret, "compromised", true)
 			assert.Equal(t, tt.id, resp.Data["client_id"])
 			assert.NotContains(t, resp.Data, "staged_client_id")
-			assert.Equal(t, tt.discards, slices.Contains(resp.Warnings, "the engine discarded client shop-2, which was staged"), "%v", resp.Warnings)
+			assert.Equal(t, tt.discards, slices.Contains(resp.Warnings, "The engine no longer keeps client shop-2. Unless it is revoked, it may still work: see unrevoked."), "%v", resp.Warnings)
 			assert.Equal(t, tt.discards, strings.Contains(resp.Data["unrevoked"].(string), "shop-2 (discarded)"))
 		})
 	}
@@ -384,7 +472,7 @@ func TestEmergencyWhileStaged(t *testing.T) {
 // The 90 days begin when credentials come into force, not when they are staged.
 func TestAgeBeginsWithPromotion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateStaged)
+		m := newRotatingMount(t, rotation.Staged)
 		time.Sleep(10 * 24 * time.Hour)
 		status := m.promote().Data
 		assert.Equal(t, timestamp(time.Now()), status["last_rotated"])
@@ -396,7 +484,7 @@ func TestAgeBeginsWithPromotion(t *testing.T) {
 // An outage says nothing about the client that was tried during it.
 func TestPromoteDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateStaged)
+		m := newRotatingMount(t, rotation.Staged)
 		m.sandbox.SetFault(faultUnavailable)
 		m.refused(logical.UpdateOperation, "rotate-root/promote", nil)
 		m.sandbox.ClearFault()
@@ -407,9 +495,9 @@ func TestPromoteDuringAnOutage(t *testing.T) {
 // What the engine knows of a client is what Fuuffy said last.
 func TestStagedClientWorksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateStaged)
+		m := newRotatingMount(t, rotation.Staged)
 		m.sandbox.RevokeClient(newClientID)
-		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Fuuffy rejects the staged client shop-2")
+		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Fuuffy rejects client shop-2, which is staged. Discard it: vault delete fuuffy/rotate-root")
 		m.sandbox.CreateClient(newClientID, newSecret)
 		time.Sleep(checkInterval)
 		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Promote client shop-2")
@@ -425,14 +513,14 @@ func TestFallback(t *testing.T) {
 		want     string // the client whose token is served; none if empty
 		requests int
 	}{
-		"new ones revoked":        {statePromoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, testClientID, 2},
-		"both revoked":            {statePromoted, func(m *mount) { m.sandbox.RevokeClient(newClientID); m.sandbox.RevokeClient(testClientID) }, "", 2},
-		"old ones revoked":        {statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, newClientID, 1},
-		"unavailable":             {statePromoted, func(m *mount) { m.sandbox.SetFault(faultUnavailable) }, "", 3},
-		"redirect":                {statePromoted, func(m *mount) { m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}) }, "", 1},
+		"new ones revoked":        {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, testClientID, 2},
+		"both revoked":            {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID); m.sandbox.RevokeClient(testClientID) }, "", 2},
+		"old ones revoked":        {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, newClientID, 1},
+		"unavailable":             {rotation.Promoted, func(m *mount) { m.sandbox.SetFault(faultUnavailable) }, "", 3},
+		"redirect":                {rotation.Promoted, func(m *mount) { m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}) }, "", 1},
 		"compromised":             {"compromised", func(m *mount) { m.sandbox.RevokeClient(newClientID) }, "", 1},
-		"staged":                  {stateStaged, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
-		"old revoked, not staged": {stateIdle, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
+		"staged":                  {rotation.Staged, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
+		"old revoked, not staged": {rotation.Idle, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -459,14 +547,14 @@ func TestFallback(t *testing.T) {
 
 func TestFallbackIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(newClientID)
 		time.Sleep(time.Minute)
 		m.do(logical.DeleteOperation, "token", nil)
 		token := m.readToken()
 		resp := m.do(logical.ReadOperation, "rotate-root", nil)
 		require.Len(t, resp.Warnings, 1)
-		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects the new credentials of client shop-2")
+		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects client shop-2, and apps get tokens of client shop-1. Don't revoke client shop-1 now")
 		assert.EqualValues(t, 1, resp.Data["auth_failures"])
 		require.Len(t, m.read().Warnings, 1)
 		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous client")
@@ -483,7 +571,7 @@ func TestFallbackIsSeen(t *testing.T) {
 		}
 		assert.Equal(t, requests, m.requests(), "there is no better token, so nobody requests one before its window")
 
-		// Rolling back keeps it, since it is of the credentials in force then.
+		// Rolling back keeps it, since it belongs to the current credentials then.
 		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
 		assert.Equal(t, testClientID, m.servedClientID())
 		assert.Equal(t, false, m.rotation()["fallback_active"])
@@ -493,10 +581,10 @@ func TestFallbackIsSeen(t *testing.T) {
 
 func TestRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.RevokeClient(testClientID)
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Contains(t, text, "the engine tested client shop-1 first", "what does not work is not put back")
+		assert.Contains(t, text, "Can't roll back. Fuuffy rejected client shop-1: invalid_client", "what does not work does not become current")
 		assert.Equal(t, newClientID, m.servedClientID())
 
 		m.sandbox.CreateClient(testClientID, testSecret)
@@ -508,7 +596,7 @@ func TestRollback(t *testing.T) {
 	})
 }
 
-// Whether the old credentials are dead can't always be told, and then they are kept.
+// The engine keeps the old credentials if it can't verify that they are revoked.
 func TestCompleteThatCannotTell(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault  fuuffytest.Fault
@@ -521,7 +609,7 @@ func TestCompleteThatCannotTell(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, statePromoted)
+				m := newRotatingMount(t, rotation.Promoted)
 				m.sandbox.RevokeClient(testClientID)
 				// The first request proves that the new ones work; the fault hits the second.
 				m.b.newTransport = func(string) (http.RoundTripper, error) {
@@ -535,7 +623,7 @@ func TestCompleteThatCannotTell(t *testing.T) {
 				}
 				status, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
 				assert.Equal(t, tt.status, status)
-				assert.Contains(t, text, "could not be found out whether client shop-1 is revoked")
+				assert.Contains(t, text, "Not completed: the engine couldn't verify that client shop-1 is revoked. Only a rejection from Fuuffy counts as proof.")
 				m.sandbox.ClearFault()
 				assert.Equal(t, "promoted", m.rotation()["state"])
 			})
@@ -544,12 +632,12 @@ func TestCompleteThatCannotTell(t *testing.T) {
 }
 
 func TestCompleteNeedsWorkingCredentials(t *testing.T) {
-	m := newRotatingMount(t, statePromoted)
+	m := newRotatingMount(t, rotation.Promoted)
 	m.sandbox.RevokeClient(testClientID)
 	m.sandbox.RevokeClient(newClientID)
 	for _, force := range []bool{false, true} {
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", force))
-		assert.Contains(t, text, "the engine tested client shop-2 first")
+		assert.Contains(t, text, "Nothing was changed: Fuuffy issued no token to client shop-2. Fuuffy rejected client shop-2: invalid_client")
 	}
 }
 
@@ -558,10 +646,10 @@ func TestRotationOfTheSecretAlone(t *testing.T) {
 	m := newMount(t)
 	m.configure()
 	old := m.readToken()
-	m.sandbox.CreateClient(testClientID, newSecret) // The old secret is dead from now on.
+	m.sandbox.CreateClient(testClientID, newSecret) // Fuuffy no longer accepts the old secret.
 	m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", newSecret))
 	status := m.promote().Data
-	assert.Contains(t, status["next_step"], "revoke the old secret of client shop-1")
+	assert.Contains(t, status["next_step"], "because apps may hold tokens of the old secret of client shop-1. Don't revoke it before.")
 	assert.NotEqual(t, old, m.readToken())
 	assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
 	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
@@ -569,14 +657,14 @@ func TestRotationOfTheSecretAlone(t *testing.T) {
 
 // A step's line in the log says which mount, and which clients.
 func TestStepsAreLogged(t *testing.T) {
-	m := newRotatingMount(t, stateStaged)
+	m := newRotatingMount(t, rotation.Staged)
 	m.promote()
 	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=stage state=staged client_id=shop-1 staged_client_id=shop-2"))
-	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (in place of shop-1)\""))
+	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1)\""))
 	m.write("rotate-root/rollback")
 	m.write("rotate-root/revoked", "client_id", newClientID)
-	assert.Equal(t, 1, m.log.count("step=rollback state=idle client_id=shop-1 history=\"rolled back shop-1 (in place of shop-2)\""))
-	assert.Equal(t, 1, m.log.count("step=revoked state=idle client_id=shop-1 history=\"ticked off shop-2 (revoked in the dashboard)\""))
+	assert.Equal(t, 1, m.log.count("step=rollback state=idle client_id=shop-1 history=\"rolled back shop-1 (replaced shop-2)\""))
+	assert.Equal(t, 1, m.log.count("step=revoked state=idle client_id=shop-1 history=\"marked revoked shop-2 (in the Fuuffy dashboard)\""))
 	assert.Equal(t, 1, m.log.count("configuration written: mount=fuuffy/ client_id=shop-1"))
 	m.do(logical.DeleteOperation, "config", nil)
 	assert.Equal(t, 1, m.log.count("configuration deleted: mount=fuuffy/"))
@@ -584,17 +672,17 @@ func TestStepsAreLogged(t *testing.T) {
 
 func TestEmergencyIsLogged(t *testing.T) {
 	m := newRotatingMount(t, stateCompromised)
-	assert.Equal(t, 1, m.log.count("client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (in place of shop-1, which is compromised)\""))
+	assert.Equal(t, 1, m.log.count("client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1, which is compromised)\""))
 	m.sandbox.RevokeClient(testClientID)
 	m.write("rotate-root/complete")
 	assert.Equal(t, 1, m.log.count("step=complete state=idle client_id=shop-2 history=\"completed shop-2 (revoked: shop-1)\""))
 }
 
 func TestForceIsWarnedOf(t *testing.T) {
-	m := newRotatingMount(t, statePromoted)
+	m := newRotatingMount(t, rotation.Promoted)
 	resp := m.do(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
 	require.Len(t, resp.Warnings, 3, "it is forced, early, and the client is listed")
-	assert.Contains(t, resp.Warnings[0], "client shop-1 was not proved to be dead")
+	assert.Contains(t, resp.Warnings[0], "The engine forgot client shop-1 without proof that it is revoked.")
 }
 
 func TestRotationReminders(t *testing.T) {
@@ -625,18 +713,18 @@ func TestRotationReminders(t *testing.T) {
 }
 
 func TestHistoryIsBounded(t *testing.T) {
-	m := newRotatingMount(t, stateIdle)
+	m := newRotatingMount(t, rotation.Idle)
 	for range 8 {
 		m.stage()
 		m.do(logical.DeleteOperation, "rotate-root", nil)
 	}
 	history := strings.Split(m.rotation()["history"].(string), "\n")
-	require.Len(t, history, maxHistory)
-	assert.Contains(t, history[maxHistory-1], "discarded shop-2")
+	require.Len(t, history, 10)
+	assert.Contains(t, history[10-1], "discarded shop-2")
 }
 
 func TestRotationIsForwarded(t *testing.T) {
-	m := newRotatingMount(t, statePromoted)
+	m := newRotatingMount(t, rotation.Promoted)
 	before := m.requests()
 	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
 		m.setReplicationState(state)
@@ -654,7 +742,7 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 	for name, compromised := range map[string]bool{"routine": false, "compromised": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, stateIdle)
+				m := newRotatingMount(t, rotation.Idle)
 				old := m.readToken()
 				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
 				other.start()
@@ -678,14 +766,14 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 }
 
 // Two rotations can pass while a node doesn't look. Its token then belongs to a client that is
-// neither in force nor the previous one, and is not served again.
+// neither the current nor the previous one, and is not served again.
 func TestInvalidateAfterTwoRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		old := m.readToken()
 		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
 		other.start()
-		other.rotateTo(statePromoted)
+		other.rotateTo(rotation.Promoted)
 		other.write("rotate-root/complete", "force", true)
 		other.promoteSuccessor()
 		m.b.InvalidateKey(t.Context(), configKey)
@@ -698,7 +786,7 @@ func TestInvalidateAfterTwoRotations(t *testing.T) {
 // waits, and no token of erased credentials is served afterwards.
 func TestReadersDuringARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateIdle)
+		m := newRotatingMount(t, rotation.Idle)
 		old := m.readToken()
 		m.sandbox.SetFault(slowAnswer)
 		var completed atomic.Bool

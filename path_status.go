@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
@@ -53,19 +56,19 @@ func (b *backend) pathMetrics() *framework.Path {
 // doesn't apply.
 var statusFields = func() map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{
-		"health":               {Type: framework.TypeString, Required: true, Description: "ok, degraded, failing, or not configured. The warnings say why."},
-		"next_step":            {Type: framework.TypeString, Required: true, Description: "What to do now."},
+		"health":               {Type: framework.TypeString, Required: true, Description: "ok, untested, degraded, failing, or not configured. The warnings say why."},
+		"next_step":            {Type: framework.TypeString, Required: true, Description: "What to do now. A command stands at the end of its line."},
 		"version":              {Type: framework.TypeString, Required: true, Description: "The plugin's version."},
 		"environment":          {Type: framework.TypeString, Description: "The Fuuffy environment of the mount."},
 		"base_url":             {Type: framework.TypeString, Description: "The address of the Fuuffy API."},
-		"client_id":            {Type: framework.TypeString, Description: "The client in force."},
-		"token_state":          {Type: framework.TypeString, Description: "none, fresh, refreshing, suspect, not served, or expired."},
+		"client_id":            {Type: framework.TypeString, Description: "The current client."},
+		"token_state":          {Type: framework.TypeString, Description: "What readers get: none, fresh, refreshing, suspect, stale (stale_if_error), not served, or expired."},
 		"token_issued_at":      {Type: framework.TypeTime, Description: "When Fuuffy issued the cached token."},
 		"token_served_until":   {Type: framework.TypeTime, Description: "When the engine stops serving the cached token."},
 		"token_expires_at":     {Type: framework.TypeTime, Description: "When the cached token expires."},
-		"token_in_use":         {Type: framework.TypeBool, Description: "Whether an app read the cached token on this node. The engine lets a token that nobody reads lapse."},
-		"last_success":         {Type: framework.TypeTime, Description: "When Fuuffy last granted a token, as far as this node knows."},
-		"upstream_state":       {Type: framework.TypeString, Description: "ok, or the class of the last failure: rejected, rate_limited, unavailable, or malformed."},
+		"token_in_use":         {Type: framework.TypeBool, Description: "Whether an app read the cached token on this node. The engine doesn't refresh a token that no app reads."},
+		"last_success":         {Type: framework.TypeTime, Description: "When Fuuffy last issued a token, as far as this node knows."},
+		"upstream_state":       {Type: framework.TypeString, Description: "ok, untested, or the class of the last failure: rejected, rate_limited, unavailable, or malformed."},
 		"upstream_since":       {Type: framework.TypeTime, Description: "When upstream_state last changed, as far as this node knows."},
 		"upstream_message":     {Type: framework.TypeString, Description: "What failed last."},
 		"upstream_failures":    {Type: framework.TypeInt64, Description: "Failures in a row; 0 if upstream_state is ok, or if an operator changed something since."},
@@ -77,7 +80,7 @@ var statusFields = func() map[string]*framework.FieldSchema {
 		"rotation_due":         {Type: framework.TypeTime, Description: "When the credentials are due for rotation."},
 		"rotation_overdue":     {Type: framework.TypeBool, Description: "Whether the credentials are overdue for rotation."},
 		"fallback_active":      {Type: framework.TypeBool, Description: "Whether the engine serves tokens of the previous credentials because Fuuffy rejects the new ones."},
-		"unrevoked":            {Type: framework.TypeString, Description: "Clients that an operator gave up and that may still work, one a line: since when, which client, and why."},
+		"unrevoked":            {Type: framework.TypeString, Description: "Clients that are no longer used but may still work, one per line: since when, which client, and why."},
 	}
 	for _, outcome := range outcomes {
 		fields["token_requests_"+outcome] = &framework.FieldSchema{
@@ -88,50 +91,46 @@ var statusFields = func() map[string]*framework.FieldSchema {
 }()
 
 func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	s, err := b.snapshot(ctx, req.Storage)
+	v, err := b.view(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
 		return &logical.Response{Data: map[string]any{
-			"health":    healthNotConfigured,
-			"next_step": "Write the credentials: vault write <mount>config client_id=… client_secret=-",
+			"health":    string(advice.NotConfigured),
+			"next_step": advice.Do("Write the credentials:", advice.Configure).Render(req.MountPoint),
 			"version":   version,
 		}}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	m := &v.mount
 	data := map[string]any{
-		"health":            s.health(),
-		"next_step":         s.nextStep(),
+		"health":            string(m.Health()),
+		"next_step":         m.NextStep().Render(req.MountPoint),
 		"version":           version,
-		"environment":       s.Endpoint.Environment,
-		"base_url":          s.Endpoint.address(),
-		"client_id":         s.Current.ClientID,
-		"token_state":       "none",
-		"last_success":      timestamp(s.cached.LastSuccess),
-		"upstream_state":    outcomeOK,
-		"upstream_since":    timestamp(s.cached.Since),
-		"upstream_failures": int64(s.cached.Failures),
-		"readers_waiting":   s.cached.Waiting,
-		"rotation_state":    s.Rotation.state(),
-		"rotation_due":      timestamp(s.dueAt()),
-		"rotation_overdue":  s.overdue(s.now),
-		"fallback_active":   s.fallbackActive(),
-		"unrevoked":         s.Rotation.unrevoked(),
+		"environment":       v.Endpoint.Environment,
+		"base_url":          v.Endpoint.address(),
+		"client_id":         v.Current.ClientID,
+		"token_state":       v.tokenState(),
+		"last_success":      timestamp(v.cached.LastSuccess),
+		"upstream_state":    v.upstreamState(),
+		"upstream_since":    timestamp(v.cached.Since),
+		"upstream_failures": int64(v.cached.Failures),
+		"readers_waiting":   v.cached.Waiting,
+		"rotation_state":    v.Rotation.Name(),
+		"rotation_due":      timestamp(m.DueAt()),
+		"rotation_overdue":  m.Overdue(),
+		"fallback_active":   m.FallbackActive,
+		"unrevoked":         v.Rotation.UnrevokedText(),
 	}
-	if t := s.cached.Token; t != nil {
-		data["token_state"] = s.cached.State.String()
-		if s.cached.Suspect && s.cached.State == tokencache.InWindow {
-			data["token_state"] = "suspect"
-		}
+	if t := v.cached.Token; t != nil {
 		data["token_issued_at"] = timestamp(t.IssuedAt)
-		data["token_served_until"] = timestamp(t.ServedUntil())
+		data["token_served_until"] = timestamp(m.Token.ServedUntil)
 		data["token_expires_at"] = timestamp(t.ExpiresAt)
 		data["token_in_use"] = t.InUse()
 	}
-	if failure := s.cached.Failure; failure != nil {
-		data["upstream_state"] = string(failure.Failure)
-		data["upstream_message"] = failure.Error()
-		data["upstream_next_try"] = timestamp(s.now.Add(s.cached.HeldOffFor))
+	if m.Failure != nil {
+		data["upstream_message"] = m.Failure.Error()
+		data["upstream_next_try"] = timestamp(m.RetryAt)
 	}
 	if remaining, known := b.rateLimit.Remaining(); known {
 		data["rate_limit_remaining"] = remaining
@@ -141,8 +140,32 @@ func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *frame
 		data["token_requests_"+outcome] = count
 	}
 	resp := &logical.Response{Data: applicable(data)}
-	s.warn(resp)
+	v.warn(resp)
 	return resp, nil
+}
+
+// tokenState is what readers get, for people.
+func (v *view) tokenState() string {
+	switch {
+	case v.cached.Token == nil:
+		return "none"
+	case v.cached.Stale:
+		return "stale"
+	case v.cached.Suspect && v.cached.State == tokencache.InWindow:
+		return "suspect"
+	}
+	return v.cached.State.String()
+}
+
+// upstreamState is the class of the last outcome of a token request for readers.
+func (v *view) upstreamState() string {
+	switch {
+	case v.mount.Failure != nil:
+		return string(v.mount.Failure.Failure)
+	case !v.mount.Tested:
+		return string(advice.Untested)
+	}
+	return outcomeOK
 }
 
 func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -188,19 +211,19 @@ var (
 	gaugeBuild        = gauge("build_info", "Always 1. The label is the plugin's version.", "version")
 	gaugeTokenExpiry  = gauge("token_expiry_timestamp_seconds", "When the cached token expires; 0 if there is none.")
 	gaugeServedUntil  = gauge("token_served_until_timestamp_seconds", "When the engine stops serving the cached token; 0 if there is none.")
-	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token as rejected and Fuuffy granted no other.")
-	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that an operator gave up and that may still work.")
+	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token as rejected and Fuuffy issued no other.")
+	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that are no longer used but may still work.")
 	gaugeWaiting      = gauge("readers_waiting", "Readers that are waiting for Fuuffy.")
 	gaugeUpstream     = gauge("upstream_state", "1 for the outcome of the last token request for readers: ok, or the class of the failure.", "state")
 	gaugeHoldOff      = gauge("hold_off_seconds", "Time until the engine tries again after a failure; 0 if it isn't waiting.")
-	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, according to its last response.")
+	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, according to its last response; NaN before the first.")
 	gaugeConfigured   = gauge("configured", "1 if the mount has credentials.")
-	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the credentials in force were created or promoted.")
-	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When the credentials in force are due for rotation.")
+	gaugeRotated      = gauge("credentials_rotated_timestamp_seconds", "When the current credentials were created or promoted.")
+	gaugeRotationDue  = gauge("rotation_due_timestamp_seconds", "When the current credentials are due for rotation.")
 	gaugeRotation     = gauge("rotation_state", "1 for the current state of the rotation.", "state")
 	gaugePromoted     = gauge("rotation_promoted_timestamp_seconds", "When the new credentials were promoted; 0 if no rotation is in progress.")
 	gaugeFallback     = gauge("rotation_fallback_active", "1 if the engine serves tokens of the old credentials because Fuuffy rejects the new ones.")
-	gaugeAuthFailures = gauge("rotation_auth_failures", "Times that Fuuffy rejected the credentials in force, on this node.")
+	gaugeAuthFailures = gauge("rotation_auth_failures", "Times that Fuuffy rejected the current credentials, on this node.")
 )
 
 // Describe is part of prometheus.Collector.
@@ -227,35 +250,36 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugeBuild, 1, version)
 	set(gaugeTokenExpiry, unix(expiry))
 	set(gaugeServedUntil, unix(servedUntil))
-	set(gaugeSuspect, truth(cached.Suspect))
+	set(gaugeSuspect, boolFloat(cached.Suspect))
 	set(gaugeWaiting, float64(cached.Waiting))
 
-	state := outcomeOK
-	if cached.Failure != nil {
-		state = string(cached.Failure.Failure)
-	}
-	for _, outcome := range outcomes {
-		set(gaugeUpstream, truth(outcome == state), outcome)
-	}
 	set(gaugeHoldOff, cached.HeldOffFor.Seconds())
-	if remaining, known := g.b.rateLimit.Remaining(); known {
-		set(gaugeRateLimit, float64(remaining))
+	remaining := math.NaN() // Nothing is known before the first response.
+	if n, known := g.b.rateLimit.Remaining(); known {
+		remaining = float64(n)
 	}
+	set(gaugeRateLimit, remaining)
 	c, configured := cached.Source.(*client)
-	set(gaugeConfigured, truth(configured))
+	set(gaugeConfigured, boolFloat(configured))
 	if !configured {
+		for _, outcome := range outcomes {
+			set(gaugeUpstream, boolFloat(outcome == outcomeOK), outcome)
+		}
 		return
 	}
-	s := snapshot{client: c, cached: cached, now: g.b.now()}
-	set(gaugeRotated, unix(s.Current.SetAt))
-	set(gaugeRotationDue, unix(s.dueAt()))
-	for _, state := range []string{stateIdle, stateStaged, statePromoted} {
-		set(gaugeRotation, truth(s.Rotation.state() == state), state)
+	v := g.b.viewOf(c, cached)
+	for _, outcome := range outcomes {
+		set(gaugeUpstream, boolFloat(outcome == v.upstreamState()), outcome)
 	}
-	set(gaugePromoted, unix(s.Rotation.PromotedAt))
-	set(gaugeFallback, truth(s.fallbackActive()))
-	set(gaugeAuthFailures, float64(g.b.pairs.of(s.Current.ID).rejections))
-	set(gaugeUnrevoked, float64(len(s.Rotation.Unrevoked)))
+	set(gaugeRotated, unix(v.Current.SetAt))
+	set(gaugeRotationDue, unix(v.mount.DueAt()))
+	for _, state := range []string{rotation.Idle, rotation.Staged, rotation.Promoted} {
+		set(gaugeRotation, boolFloat(v.Rotation.Name() == state), state)
+	}
+	set(gaugePromoted, unix(v.Rotation.PromotedAt))
+	set(gaugeFallback, boolFloat(v.mount.FallbackActive))
+	set(gaugeAuthFailures, float64(g.b.pairs.of(v.Current.ID).rejections))
+	set(gaugeUnrevoked, float64(len(v.Rotation.Unrevoked)))
 }
 
 // unix is 0 for no time.
@@ -266,7 +290,7 @@ func unix(t time.Time) float64 {
 	return float64(t.UnixMilli()) / 1000
 }
 
-func truth(is bool) float64 {
+func boolFloat(is bool) float64 {
 	if is {
 		return 1
 	}
@@ -282,7 +306,7 @@ Shows at a glance whether the mount is healthy, and what to do if it isn't. The 
 of the token and of Fuuffy, and the counters, are those of the node that responds.
 To see the same as Prometheus does:
 
-    vault read -format=raw fuuffy/metrics
+    vault read -format=raw <mount>metrics
 `
 
 const metricsSynopsis = `
@@ -290,10 +314,10 @@ Read this node's metrics in Prometheus' text format.
 `
 
 const metricsDescription = `
-Shows Prometheus what "status" shows people. Prometheus reads /v1/fuuffy/metrics with
+Shows Prometheus what "status" shows people. Prometheus reads /v1/<mount>metrics with
 a Vault token. In a terminal, type:
 
-    vault read -format=raw fuuffy/metrics
+    vault read -format=raw <mount>metrics
 
 Counters belong to this node and start at zero when the plugin starts.
 `

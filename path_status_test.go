@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 func (m *mount) status() map[string]any {
@@ -66,13 +67,15 @@ func TestStatus(t *testing.T) {
 		m := newMount(t)
 		assert.Equal(t, map[string]any{
 			"health": "not configured", "version": version,
-			"next_step": "Write the credentials: vault write fuuffy/config client_id=… client_secret=-",
+			"next_step": "Write the credentials: vault write fuuffy/config client_id=<client_id> client_secret=-",
 		}, m.status())
 
 		m.configure("verify_connection", false)
 		status := m.status()
 		assert.Equal(t, "none", status["token_state"])
-		assert.Equal(t, "ok", status["upstream_state"])
+		assert.Equal(t, "untested", status["upstream_state"])
+		assert.Equal(t, "untested", status["health"])
+		assert.Contains(t, status["next_step"], "vault write -f fuuffy/rotate-root/check")
 		assert.Equal(t, "https://api-gateway.fuuffy.com/v1", status["base_url"])
 		assert.Equal(t, "idle", status["rotation_state"])
 		assert.Nil(t, status["token_expires_at"])
@@ -81,6 +84,8 @@ func TestStatus(t *testing.T) {
 		m.read()
 		status = m.status()
 		assert.Equal(t, "fresh", status["token_state"])
+		assert.Equal(t, "ok", status["upstream_state"])
+		assert.Equal(t, "ok", status["health"])
 		assert.Equal(t, timestamp(issued.Add(time.Hour)), status["token_expires_at"])
 		assert.Equal(t, timestamp(issued.Add(55*time.Minute)), status["token_served_until"])
 		assert.Equal(t, true, status["token_in_use"])
@@ -125,6 +130,7 @@ func TestMetrics(t *testing.T) {
 		assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/ok"))
 
 		for fault, outcome := range map[string]string{"rejected": "rejected", "unavailable": "unavailable", "malformed": "malformed", "rate limited": "rate_limited"} {
+			time.Sleep(time.Minute) // The budget is whole again.
 			switch fault {
 			case "rejected":
 				m.sandbox.SetFault(faultRejected)
@@ -147,6 +153,7 @@ func TestMetrics(t *testing.T) {
 			assert.Equal(t, 2.0, m.metric("fuuffy_token_requests_total/"+outcome))
 			assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/"+outcome))
 		}
+		time.Sleep(time.Minute)
 		m.sandbox.ClearFault()
 		m.do(logical.DeleteOperation, "token", nil)
 		m.read()
@@ -188,7 +195,7 @@ func TestMetricsOfWaitingReaders(t *testing.T) {
 
 func TestMetricsOfARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, stateStaged)
+		m := newRotatingMount(t, rotation.Staged)
 		assert.Equal(t, 1.0, m.metric("fuuffy_rotation_state/staged"))
 		m.promote()
 		assert.Equal(t, 1.0, m.metric("fuuffy_rotation_state/promoted"))
@@ -207,7 +214,7 @@ func TestMetricsOfARotation(t *testing.T) {
 
 // Names and labels follow Prometheus' conventions, and none comes from outside.
 func TestMetricNames(t *testing.T) {
-	m := newRotatingMount(t, stateStaged)
+	m := newRotatingMount(t, rotation.Staged)
 	m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusTooManyRequests, Header: map[string]string{"X-RateLimit-Remaining": "7"}})
 	m.do(logical.DeleteOperation, "token", nil)
 	m.refused(logical.ReadOperation, "token", nil)

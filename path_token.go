@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
@@ -173,7 +174,7 @@ func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *fram
 // refuseMinTTL is for operations that would ignore it.
 func refuseMinTTL(d *framework.FieldData) error {
 	if _, given := d.Raw[minTTLField]; given {
-		return userError("min_ttl is for reads; nothing was changed. Leave it out here, then: vault read <mount>token min_ttl=…")
+		return &textError{advice.Do("min_ttl is for reads. Nothing was changed. Leave it out here, then:", advice.Read(tokenKey).WithPlaceholder(minTTLField, "duration"))}
 	}
 	return nil
 }
@@ -187,13 +188,13 @@ func tokenResponse(r tokencache.Reading) *logical.Response {
 	}
 	switch {
 	case r.TooYoung:
-		resp.AddWarning(fmt.Sprintf("this token is only moments old, so the engine keeps it. If Fuuffy rejects it too, look for another cause. The engine replaces a token %s after its issue at the earliest.", t.ReplaceAge()))
+		resp.AddWarning(fmt.Sprintf("This token is only moments old, so the engine keeps it. If Fuuffy rejects it too, check the app's base URL (production or testing), the Authorization header, and the client's permissions. The engine replaces a token %s after its issue at the earliest.", t.ReplaceAge()))
 	case r.Stale:
-		resp.AddWarning(fmt.Sprintf("Fuuffy grants no new token, so the engine serves this one, which expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
+		resp.AddWarning(fmt.Sprintf("Fuuffy issues no new token, so the engine serves this one, which expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
 	case r.Suspect:
-		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy hasn't granted another yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
+		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy hasn't issued another yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
 	case r.Failure != nil:
-		resp.AddWarning(fmt.Sprintf("Fuuffy grants no newer token. The engine serves this one until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
+		resp.AddWarning(fmt.Sprintf("Token refresh is failing. The engine serves this one until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
 	}
 	return resp
 }
@@ -211,11 +212,11 @@ There is no lease to renew or revoke.
 
 If a job runs longer, request a token that lives at least that long:
 
-    vault read fuuffy/token min_ttl=20m
+    vault read <mount>token min_ttl=20m
 
 If the API responds 401 to the token, report it and retry once with the one you get:
 
-    vault write fuuffy/token rejected_token=-
+    vault write <mount>token rejected_token=-
 
 The engine replaces it only if it is still the cached one. If many applications report
 the same token, the engine sends Fuuffy one request.

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // failingOnce fails the n-th operation from now.
@@ -57,7 +58,7 @@ func TestRefusedOperationKeepsTheHoldOff(t *testing.T) {
 	for name, act := range refusedOperations {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, statePromoted)
+				m := newRotatingMount(t, rotation.Promoted)
 				storage := m.useFaultyStorage()
 				m.do(logical.DeleteOperation, "token", nil)
 				m.sandbox.SetFault(faultRateLimited)
@@ -81,7 +82,7 @@ func TestRefusedOperationKeepsARequest(t *testing.T) {
 	for name, act := range refusedOperations {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, statePromoted)
+				m := newRotatingMount(t, rotation.Promoted)
 				storage := m.useFaultyStorage()
 				m.do(logical.DeleteOperation, "token", nil)
 				m.sandbox.SetFault(slowAnswer)
@@ -112,6 +113,7 @@ func TestFailingCheckKeepsTheHoldOff(t *testing.T) {
 					for range 6 {
 						m.untilAsked(time.Hour) // The hold-off grows.
 					}
+					time.Sleep(7 * time.Second) // The budget has room for the check.
 					before := m.status()
 					m.sandbox.SetFault(heard)
 					m.write("rotate-root/check")

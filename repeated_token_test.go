@@ -235,7 +235,7 @@ func TestRotationDuringARepetition(t *testing.T) {
 		m.b.InvalidateKey(t.Context(), configKey)
 		m.read()
 		synctest.Wait()
-		s, err := m.b.snapshot(t.Context(), m.storage)
+		s, err := m.b.view(t.Context(), m.storage)
 		require.NoError(t, err)
 		assert.Equal(t, s.Current.ID, s.cached.Token.CredentialsID)
 	})

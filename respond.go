@@ -3,7 +3,6 @@
 package fuuffy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
@@ -22,20 +23,31 @@ import (
 // else is our fault, a 500.
 func (b *backend) respond(ctx context.Context, req *logical.Request, err error) (*logical.Response, error) {
 	mistake, isMistake := errors.AsType[userError](err)
-	refused, isRefused := errors.AsType[refusedStep](err)
+	explained, isText := errors.AsType[*textError](err)
+	refused, isRefused := errors.AsType[*rotation.Refusal](err)
 	tooLong, isTooLong := errors.AsType[*tokencache.MinTTLError](err)
+	repeated, isRepeated := errors.AsType[*tokencache.RepeatedError](err)
 	failure, isUpstream := errors.AsType[*upstream.Error](err)
+	refuse := func(text advice.Text) (*logical.Response, error) {
+		return logical.ErrorResponse("%s", text.Render(req.MountPoint)), nil
+	}
 	switch {
 	case isMistake:
-		return logical.ErrorResponse("%s", atMount(req, mistake.Error())), nil
+		return refuse(advice.Say(mistake.Error()))
+	case isText:
+		return refuse(explained.text)
 	case isRefused:
-		return logical.ErrorResponse("%s", atMount(req, refused.Error()+"\n"+b.nextStep(ctx, req))), nil
+		return refuse(advice.Explain(refused, b.mountNow(ctx, req)))
 	case isTooLong:
-		return logical.ErrorResponse("min_ttl is too long. Ask for at most %s, half of the life of this mount's tokens", shortDuration(tooLong.Most.Truncate(time.Second))), nil
+		return refuse(advice.Say(fmt.Sprintf("min_ttl is too long. Ask for at most %s, half of the life of this mount's tokens.", shortDuration(tooLong.Most.Truncate(time.Second)))))
+	case isRepeated:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, repeated.Error()+".")
 	case isUpstream:
 		return b.respondUpstream(ctx, req, failure, err)
 	case errors.Is(err, errNotConfigured):
-		return logical.ErrorResponse("%s", atMount(req, "this mount has no Fuuffy credentials yet: vault write <mount>config client_id=… client_secret=-")), nil
+		return refuse(advice.Do("This mount has no Fuuffy credentials yet:", advice.Configure))
+	case errors.Is(err, errDamaged):
+		return nil, errors.New(advice.Say(errDamaged.Error()+".").Then("Delete it:", advice.Delete(configKey)).Then("Then write it again:", advice.Configure).Render(req.MountPoint))
 	// Vault forwards the request to the active node if the error is just this.
 	// Storage errors lose their type on the way to a plugin.
 	case errors.Is(err, tokencache.ErrForward), strings.Contains(err.Error(), logical.ErrReadOnly.Error()):
@@ -50,102 +62,98 @@ func (b *backend) respondUpstream(ctx context.Context, req *logical.Request, fai
 	if !ok {
 		explained = &explainedError{}
 	}
-	heldOff, isHeldOff := errors.AsType[*tokencache.HeldOffError](err)
-	say := func(text string) string {
-		text = strings.TrimSpace(explained.meaning + " " + text)
-		return atMount(req, text+"\n"+b.adviceOn(ctx, req, failure, explained))
+	v, viewErr := b.view(ctx, req.Storage)
+	if viewErr != nil {
+		v = nil
 	}
-	status := http.StatusBadGateway
-	switch {
-	case isHeldOff:
-		status = http.StatusServiceUnavailable
-	case failure.Timeout:
-		status = http.StatusGatewayTimeout
-	}
+	_, isHeldOff := errors.AsType[*tokencache.HeldOffError](err)
+	what := strings.TrimSpace(explained.meaning + " " + b.describe(failure, explained, v))
+	text := advice.Say(what).And(adviceOn(req, v, failure, explained)).Render(req.MountPoint)
 	switch {
 	case failure.Failure == upstream.Rejected:
-		text := fmt.Sprintf("Fuuffy rejected the request for an access token: %s.", failure)
-		if isHeldOff && failure.RejectsCredentials() {
-			text += " The engine retries after " + heldOff.Next.UTC().Format(time.RFC3339) + "."
-		}
-		return logical.ErrorResponse("%s", say(text)), nil
+		return logical.ErrorResponse("%s", text), nil
 	case failure.Failure == upstream.RateLimited:
-		text := fmt.Sprintf("Fuuffy's rate limit is used up: %s.", failure)
-		if !isHeldOff {
-			text += fmt.Sprintf(" It asks the engine to wait %s.", max(failure.RetryAfter, time.Second))
-		}
-		return nil, logical.CodedError(http.StatusTooManyRequests, say(text))
-	case failure.Failure == upstream.Malformed:
-		return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy's response has no valid access token: %s.", failure)))
-	case failure.Status != 0:
-		words := strings.TrimPrefix(failure.Code+": "+failure.Message, ": ")
-		return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy is down: it answered %d: %s.", failure.Status, words)))
+		return nil, logical.CodedError(http.StatusTooManyRequests, text)
+	case isHeldOff:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, text)
+	case failure.Timeout:
+		return nil, logical.CodedError(http.StatusGatewayTimeout, text)
 	}
-	return nil, logical.CodedError(status, say(fmt.Sprintf("Fuuffy can't be reached: %s.", failure)))
+	return nil, logical.CodedError(http.StatusBadGateway, text)
 }
 
-// nextStep is the next step of the mount, empty if its state can't be read.
-func (b *backend) nextStep(ctx context.Context, req *logical.Request) string {
-	s, err := b.snapshot(ctx, req.Storage)
-	if err != nil {
-		return ""
+// describe says what failed. v is nil if the mount's state can't be read.
+func (b *backend) describe(failure *upstream.Error, explained *explainedError, v *view) string {
+	reader := explained.meaning == "" && v != nil && v.mount.Failure != nil
+	clientID := explained.clientID
+	if clientID == "" && v != nil {
+		clientID = v.Current.ClientID
 	}
-	return s.nextStep()
+	switch {
+	case failure.OverBudget():
+		return fmt.Sprintf("This mount sends Fuuffy at most %d token requests a minute. Try again in %s.", upstream.MaxPerMinute, failure.RetryAfter)
+	case failure.LeadsElsewhere() || failure.NotFuuffy():
+		return fmt.Sprintf("Fuuffy's token endpoint didn't respond: %s.", failure)
+	case failure.Failure == upstream.Rejected:
+		text := fmt.Sprintf("Fuuffy rejected client %s: %s.", clientID, failure)
+		if reader && failure.RejectsCredentials() {
+			text += " The engine retries after " + v.mount.RetryAt.UTC().Format(time.RFC3339) + "."
+		}
+		return text
+	case failure.Failure == upstream.RateLimited:
+		return "Fuuffy's rate limit is exhausted: " + failure.Error() + ". " + waitFor(failure, reader, v, b.now())
+	case failure.Failure == upstream.Malformed:
+		return fmt.Sprintf("Fuuffy's response has no valid access token: %s.", failure)
+	case failure.Status != 0:
+		return fmt.Sprintf("Fuuffy returned %d: %s.", failure.Status, strings.TrimPrefix(failure.Code+": "+failure.Message, ": "))
+	}
+	return fmt.Sprintf("Can't reach Fuuffy: %s.", failure)
+}
+
+// waitFor says when a request may succeed after a 429. The engine retries for readers only.
+func waitFor(failure *upstream.Error, reader bool, v *view, now time.Time) string {
+	asked := "Fuuffy named no time to wait."
+	if failure.RetryAfter > 0 {
+		asked = "Fuuffy asks to wait until " + now.Add(failure.RetryAfter).UTC().Format(time.RFC3339) + "."
+	}
+	if reader {
+		asked += " The engine retries after " + v.mount.RetryAt.UTC().Format(time.RFC3339) + "."
+	}
+	return asked + " All requests of the Fuuffy account count."
+}
+
+// mountNow is the state of the mount, nil if it can't be read.
+func (b *backend) mountNow(ctx context.Context, req *logical.Request) *advice.Mount {
+	v, err := b.view(ctx, req.Storage)
+	if err != nil {
+		return nil
+	}
+	return &v.mount
 }
 
 // adviceOn says what to do about a failure of Fuuffy. Readers and rotation steps get the
-// mount's next step. Somebody who just wrote credentials or an endpoint should repeat that
+// mount's next step. Someone who just wrote credentials or an endpoint should repeat that
 // command, so the advice doesn't name another.
-func (b *backend) adviceOn(ctx context.Context, req *logical.Request, failure *upstream.Error, explained *explainedError) string {
-	if explained.advice != "" && !explained.inState {
+func adviceOn(req *logical.Request, v *view, failure *upstream.Error, explained *explainedError) advice.Text {
+	switch {
+	case failure.OverBudget():
+		return nil
+	case explained.advice != nil:
 		return explained.advice
+	case v != nil && (explained.inState || req.Path == tokenKey && v.mount.Failure != nil):
+		return v.mount.NextStep()
 	}
-	s, err := b.snapshot(ctx, req.Storage)
-	switch {
-	case err == nil && req.Path == tokenKey && s.cached.Failure != nil:
-		return s.stale() + s.nextStep()
-	case err == nil && explained.inState:
-		return strings.TrimSpace(explained.advice + " " + s.nextStep())
+	again := advice.Repeat
+	if req.Path != configKey && v != nil {
+		again = v.mount.ChangeEndpoint
 	}
-	again := func(setting string) string { return "repeat this command with " + setting }
-	if req.Path != configKey && err == nil {
-		again = s.changeEndpoint
+	if endpoint := advice.EndpointAdvice(failure, again); endpoint != nil {
+		return endpoint
 	}
-	advice := endpointAdvice(failure, again)
-	switch {
-	case advice != "":
-		return advice + "."
-	case failure.Failure == upstream.Rejected:
-		return "Usual causes: a mistyped or incomplete client_id or client_secret, credentials of the other environment, " +
+	if failure.Failure == upstream.Rejected {
+		return advice.Say("Usual causes: a mistyped or incomplete client_id or client_secret, extra characters, URL-encoded values (they must be raw), credentials of the other environment, " +
 			"an account without permission, or revoked credentials. Compare them with the Fuuffy dashboard, and repeat this command with the right ones. " +
-			"If they are right, ask Fuuffy's support."
+			"If they are right, ask Fuuffy's support.")
 	}
-	return "Once Fuuffy responds again, repeat this command."
-}
-
-// stale tells readers how to get the token that is inside its buffer.
-func (s *snapshot) stale() string {
-	if s.StaleIfError || s.cached.State != tokencache.InBuffer || s.cached.Failure.Failure == upstream.Rejected {
-		return ""
-	}
-	return fmt.Sprintf("The last token lives until %s. To serve it until then: vault write <mount>config stale_if_error=true\n",
-		s.cached.Token.ExpiresAt.UTC().Format(time.RFC3339))
-}
-
-// atMount puts the mount's path into a text for people.
-func atMount(req *logical.Request, text string) string {
-	return strings.ReplaceAll(text, "<mount>", cmp.Or(req.MountPoint, "fuuffy/"))
-}
-
-// finish puts the mount's path into the texts of a response.
-func finish(req *logical.Request, resp *logical.Response) {
-	if resp == nil {
-		return
-	}
-	for i, warning := range resp.Warnings {
-		resp.Warnings[i] = atMount(req, warning)
-	}
-	if next, ok := resp.Data["next_step"].(string); ok {
-		resp.Data["next_step"] = atMount(req, next)
-	}
+	return advice.Say("Once Fuuffy responds again, repeat this command.")
 }

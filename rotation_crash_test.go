@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // How an operation is interrupted.
@@ -98,7 +100,7 @@ type crashStep struct {
 	prepare      func(*mount)
 	take         func(*mount) (*logical.Response, error)
 	after        string // the state that the step leads to
-	afterClient  string // and the client in force
+	afterClient  string // and the current client
 	compromises  bool   // and whether the previous one is compromised then
 }
 
@@ -106,35 +108,49 @@ func (m *mount) update(path string, data map[string]any) (*logical.Response, err
 	return m.handle(m.t.Context(), logical.UpdateOperation, path, data)
 }
 
+func createThird(m *mount) { m.sandbox.CreateClient("shop-3", "third-secret") }
+
 var crashSteps = []crashStep{
-	{"stage", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, stateStaged, testClientID, false},
-	{"promote", stateStaged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, statePromoted, newClientID, false},
+	{"stage", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, rotation.Staged, testClientID, false},
+	{"promote", rotation.Staged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, rotation.Promoted, newClientID, false},
 	{
-		"complete", statePromoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) },
-		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, stateIdle, newClientID, false,
+		"complete", rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) },
+		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, rotation.Idle, newClientID, false,
 	},
-	{"rollback", statePromoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID, false},
-	{"rollback from the fallback", statePromoted, func(m *mount) {
+	{"rollback", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
+	{"rollback from the fallback", rotation.Promoted, func(m *mount) {
 		m.sandbox.RevokeClient(newClientID)
 		m.do(logical.DeleteOperation, "token", nil)
 		m.read()
-	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, stateIdle, testClientID, false},
-	{"compromised", stateIdle, nil, func(m *mount) (*logical.Response, error) {
+	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
+	{"compromised", rotation.Idle, nil, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", m.newPair("compromised", true))
-	}, statePromoted, newClientID, true},
-	{"compromised while promoted", statePromoted, nil, func(m *mount) (*logical.Response, error) {
+	}, rotation.Promoted, newClientID, true},
+	{"compromised while promoted", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", m.newPair("compromised", true))
-	}, statePromoted, newClientID, true},
-	{"new ones compromised too", statePromoted, func(m *mount) {
+	}, rotation.Promoted, newClientID, true},
+	{"new ones compromised too", rotation.Promoted, createThird, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
+	}, rotation.Promoted, "shop-3", true},
+	{"new ones compromised, old ones revoked", rotation.Promoted, func(m *mount) {
+		createThird(m)
 		m.sandbox.RevokeClient(testClientID)
-		m.sandbox.CreateClient("shop-3", "third-secret")
 	}, func(m *mount) (*logical.Response, error) {
 		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
-	}, statePromoted, "shop-3", true},
-	{"discard", stateStaged, nil, func(m *mount) (*logical.Response, error) {
+	}, rotation.Promoted, "shop-3", true},
+	{"stage that completes", rotation.Promoted, func(m *mount) {
+		createThird(m)
+		m.sandbox.RevokeClient(testClientID)
+	}, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret"))
+	}, rotation.Staged, newClientID, false},
+	{"complete by force", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) {
+		return m.update("rotate-root/complete", pairs("force", true))
+	}, rotation.Idle, newClientID, false},
+	{"discard", rotation.Staged, nil, func(m *mount) (*logical.Response, error) {
 		return m.handle(m.t.Context(), logical.DeleteOperation, "rotate-root", nil)
-	}, stateIdle, testClientID, false},
-	{"replace through config", stateIdle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, stateIdle, newClientID, false},
+	}, rotation.Idle, testClientID, false},
+	{"replace through config", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, rotation.Idle, newClientID, false},
 }
 
 // interrupted takes the step with one operation interrupted, and returns how many

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // servedUntil is when the engine stops serving the token of an answer: apps may hold it
@@ -79,7 +80,9 @@ func TestRevokeOldAfterCountsFallbackTokens(t *testing.T) {
 				last := servedUntil(t, fallback)
 				assert.False(t, after.Before(last), "apps hold a token of the old client until %s, but it is to be revoked after %s", last.UTC(), after)
 				if time.Now().Before(last) {
+					assert.Contains(t, rotation["next_step"], "Wait until "+rotation["revoke_old_after"].(string))
 					assert.NotContains(t, rotation["next_step"], "Now: revoke")
+					assert.NotContains(t, rotation["next_step"], "rotate-root/complete")
 				}
 			})
 		})
@@ -105,7 +108,8 @@ func TestPromoteAfterTheWallClockWasSetBack(t *testing.T) {
 				assert.True(t, m.sandbox.TokenAlive(m.readToken()), "the next read yields a token of the new client")
 				for range 2 {
 					assert.Equal(t, false, resp.Data["fallback_active"])
-					assert.NotContains(t, resp.Data["next_step"], "rejects the new credentials", "advice to roll back")
+					assert.NotContains(t, resp.Data["next_step"], "Fuuffy rejects", "advice to roll back")
+					assert.Contains(t, resp.Data["next_step"], "Wait until")
 					assert.Empty(t, resp.Warnings)
 					assert.Equal(t, false, m.do(logical.ReadOperation, "status", nil).Data["fallback_active"])
 					resp = m.do(logical.ReadOperation, "rotate-root", nil)
@@ -195,7 +199,7 @@ func TestFallbackThatPausesIsNotGivenUp(t *testing.T) {
 // token of the previous one, and the next step is to put it back.
 func TestCheckFindsTheFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
 		m.do(logical.DeleteOperation, "token", nil)
 		m.refused(logical.ReadOperation, "token", nil)
@@ -215,11 +219,11 @@ func TestCheckFindsTheFallback(t *testing.T) {
 // A check that can't reach Fuuffy for the new client doesn't serve a token of the old one.
 func TestCheckDuringAnOutageIsNoFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		token := m.readToken()
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable, ClientID: newClientID})
 		data := m.write("rotate-root/check").Data
-		assert.Contains(t, data["current"], "could not be found out")
+		assert.Contains(t, data["current"], "unknown: service_unavailable")
 		assert.Equal(t, "works", data["previous"])
 		status := m.status()
 		assert.Equal(t, "unavailable", status["upstream_state"])
@@ -275,7 +279,7 @@ func TestFallbackThatIsRateLimitedWithoutADate(t *testing.T) {
 // A token that a check brings remembers, over a restart, until when apps use a fallback's.
 func TestCheckRemembersTheFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, statePromoted)
+		m := newRotatingMount(t, rotation.Promoted)
 		time.Sleep(30 * time.Minute)
 		m.sandbox.RevokeClient(newClientID)
 		m.do(logical.DeleteOperation, "token", nil)

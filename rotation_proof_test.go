@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 const (
@@ -16,8 +18,8 @@ const (
 	htmlType = "text/html"
 )
 
-// provesNothing are answers to a token request that don't say that Fuuffy knows the
-// client to be dead: somebody else answered, or it was about something else.
+// provesNothing are answers to a token request that don't say that Fuuffy no longer accepts the
+// client: something else answered, or it was about something else.
 var provesNothing = map[string]gatewayAnswer{
 	"a firewall's 403 page":                 {status: http.StatusForbidden, contentType: htmlType, body: "<html><h1>Access denied</h1></html>"},
 	"a 403 page that quotes the code":       {status: http.StatusForbidden, contentType: htmlType, body: "<html>invalid_client 401021</html>"},
@@ -53,14 +55,14 @@ var provesDeath = map[string]gatewayAnswer{
 	"400 with the number unquoted": {status: http.StatusBadRequest, contentType: jsonType, body: `{"error": {"code": 401021, "message": "Invalid client_id"}}`},
 }
 
-// finishing are the steps that forget credentials, which must be dead by then.
+// finishing are the steps that forget the previous credentials, which must be revoked by then.
 var finishing = map[string]struct {
-	path      string
-	data      map[string]any
-	forgotten string // the step's effect on previous_client_id
+	path  string
+	data  map[string]any
+	state string // after the step
 }{
-	"complete":  {"rotate-root/complete", nil, ""},
-	"emergency": {"rotate-root", pairs("client_id", "shop-third", "client_secret", "third-secret", "compromised", true), successorID},
+	"complete":       {"rotate-root/complete", nil, rotation.Idle},
+	"stage the next": {"rotate-root", pairs("client_id", "shop-third", "client_secret", "third-secret"), rotation.Staged},
 }
 
 func newPromotedMountBehindGateway(t *testing.T) (*mount, *gateway) {
@@ -72,7 +74,7 @@ func newPromotedMountBehindGateway(t *testing.T) (*mount, *gateway) {
 	return m, g
 }
 
-// The engine keeps the old credentials until Fuuffy itself says that they are dead.
+// The engine keeps the old credentials until Fuuffy itself says that it no longer accepts them.
 func TestForeignAnswerIsNoProof(t *testing.T) {
 	for step, finish := range finishing {
 		for name, answer := range provesNothing {
@@ -83,14 +85,14 @@ func TestForeignAnswerIsNoProof(t *testing.T) {
 					resp, err := m.handle(t.Context(), logical.UpdateOperation, finish.path, finish.data)
 					if assert.True(t, err != nil || resp.IsError(), "the step is refused") {
 						_, text := refusal(t, resp, err)
-						assert.Contains(t, text, "could not be found out")
-						assert.Contains(t, text, testClientID)
+						assert.Contains(t, text, "the engine couldn't verify that client "+testClientID+" is revoked. Only a rejection from Fuuffy counts as proof.")
 					}
 					rotation := m.readRotation()
 					assert.Equal(t, "promoted", rotation["state"])
 					assert.Equal(t, testClientID, rotation["previous_client_id"])
 					assert.Equal(t, successorID, rotation["client_id"])
 					assert.Equal(t, false, rotation["compromised"])
+					assert.NotContains(t, rotation, "staged_client_id")
 
 					// The old credentials are still there to go back to.
 					g.pass(testClientID)
@@ -110,10 +112,37 @@ func TestFuuffysRejectionIsProof(t *testing.T) {
 					m, g := newPromotedMountBehindGateway(t)
 					g.answer(testClientID, answer)
 					m.do(logical.UpdateOperation, finish.path, finish.data)
-					previous, _ := m.readRotation()["previous_client_id"].(string)
-					assert.Equal(t, finish.forgotten, previous)
+					rotation := m.readRotation()
+					assert.Equal(t, finish.state, rotation["state"])
+					assert.NotContains(t, rotation, "previous_client_id")
+					assert.NotContains(t, rotation, "unrevoked")
+					assert.Contains(t, rotation["history"], "completed "+successorID+" (revoked: "+testClientID+")")
 				})
 			})
 		}
+	}
+}
+
+// In an emergency nothing waits for proof: the client before the leaked one is given up and
+// listed, whatever is known about it.
+func TestEmergencyNeedsNoProof(t *testing.T) {
+	for name, answer := range provesNothing {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, g := newPromotedMountBehindGateway(t)
+				g.answer(testClientID, answer)
+				requests := g.count()
+				resp := m.write("rotate-root", "client_id", "shop-third", "client_secret", "third-secret", "compromised", true)
+				assert.Equal(t, requests+1, g.count(), "the new credentials are tested, and no others")
+				assert.Contains(t, resp.Warnings, "The engine no longer keeps client "+testClientID+". Unless it is revoked, it may still work: see unrevoked.")
+				rotation := m.readRotation()
+				assert.Equal(t, "promoted", rotation["state"])
+				assert.Equal(t, "shop-third", rotation["client_id"])
+				assert.Equal(t, successorID, rotation["previous_client_id"])
+				assert.Equal(t, true, rotation["compromised"])
+				assert.Equal(t, "2000-01-01T00:00:00Z "+testClientID+" (replaced)\n2000-01-01T00:00:00Z "+successorID+" (compromised)", rotation["unrevoked"])
+				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+			})
+		})
 	}
 }

@@ -46,11 +46,11 @@ func TestConfigOfANewerVersion(t *testing.T) {
 					{logical.UpdateOperation, "rotate-root/promote", nil},
 				} {
 					_, text := m.refused(call.operation, call.path, call.data)
-					assert.Contains(t, text, "newer version", "%s %s", call.operation, call.path)
+					assert.Contains(t, text, "use the newer plugin version", "%s %s", call.operation, call.path)
 					assert.NotContains(t, text, "damaged", "%s %s", call.operation, call.path)
 					assert.False(t, strings.Contains(text, "planted"), "%s %s: the error quotes the entry", call.operation, call.path)
 				}
-				assert.Contains(t, m.log.String(), "newer version")
+				assert.Contains(t, m.log.String(), "use the newer plugin version")
 				assert.Zero(t, m.log.count("damaged"), "the log calls it damaged")
 				assert.Zero(t, m.log.count("planted"), "the log quotes the entry")
 				left, err := m.storage.Storage.Get(t.Context(), "config")
@@ -74,7 +74,7 @@ func TestDamagedConfig(t *testing.T) {
 			for _, path := range []string{"config", "token"} {
 				_, text := m.refused(logical.ReadOperation, path, nil)
 				assert.Contains(t, text, "damaged")
-				assert.NotContains(t, text, "newer version")
+				assert.NotContains(t, text, "use the newer plugin version")
 				assert.False(t, strings.Contains(text, "planted"), "the error quotes the entry")
 			}
 		})

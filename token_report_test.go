@@ -40,7 +40,7 @@ func TestReportedTokenIsNeverTheAnswer(t *testing.T) {
 						m.sandbox.ClearFault()
 						time.Sleep(2 * time.Minute)
 						resp := m.do(logical.UpdateOperation, "token", pairs("rejected_token", token))
-						assert.False(t, resp.Data["access_token"] == token, "Fuuffy grants tokens again")
+						assert.False(t, resp.Data["access_token"] == token, "Fuuffy issues tokens again")
 					})
 				})
 			}
@@ -63,7 +63,7 @@ func TestReportAtTheReplaceAge(t *testing.T) {
 	}
 }
 
-// newSuspectMount returns an engine whose token was reported while Fuuffy granted no other.
+// newSuspectMount returns an engine whose token was reported while Fuuffy issued no other.
 func newSuspectMount(t *testing.T) *mount {
 	t.Helper()
 	m := newConfiguredMount(t)
@@ -108,7 +108,7 @@ func TestSuspectTokenIsReplacedByWhatTestsBring(t *testing.T) {
 	}
 }
 
-// A suspect token is served for want of another, but not in its buffer.
+// A suspect token is served because there is no other, but not in its buffer.
 func TestSuspectTokenInItsBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newSuspectMount(t)

@@ -47,6 +47,9 @@ const (
 	// maxSecondLook is how long before the end of a short-lived token its readers come back,
 	// so that a reader that finds no newer token has time to come back once more.
 	maxSecondLook = 2 * time.Second
+	// minFlooredLife is the shortest life of a token whose ttl is never 0, which looks like a
+	// mistake. Shorter tokens can't spare the second.
+	minFlooredLife = time.Minute
 	// soonTTL is the latest that a reader comes back whose token needs replacement now.
 	soonTTL = time.Minute
 )
@@ -256,6 +259,9 @@ func (t *Cached) ttl(now Instant, v visit) time.Duration {
 		// Spread the floor over its own length too.
 		floor := max(time.Second, min(maxTTLFloor, t.Life()/20))
 		ttl = max(ttl, floor+time.Duration(v.random*float64(floor)))
+	}
+	if t.Life() >= minFlooredLife {
+		ttl = max(ttl, time.Second)
 	}
 	return ttl.Truncate(time.Second)
 }

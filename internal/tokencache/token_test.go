@@ -73,9 +73,9 @@ func TestTTL(t *testing.T) {
 		least, most   time.Duration
 	}{
 		"fresh":             {life: time.Hour, age: 0, least: 51*time.Minute + 15*time.Second, most: 54*time.Minute + 58*time.Second},
-		"in its window":     {life: time.Hour, age: 52 * time.Minute, least: 0, most: 2*time.Minute + 58*time.Second},
-		"at its end":        {life: time.Hour, age: 55 * time.Minute, least: 0, most: 0},
-		"soon":              {life: time.Hour, age: 0, soon: true, least: 0, most: 59 * time.Second},
+		"in its window":     {life: time.Hour, age: 52 * time.Minute, least: time.Second, most: 2*time.Minute + 58*time.Second},
+		"at its end":        {life: time.Hour, age: 55 * time.Minute, least: time.Second, most: time.Second},
+		"soon":              {life: time.Hour, age: 0, soon: true, least: time.Second, most: 59 * time.Second},
 		"failing":           {life: time.Hour, age: 54*time.Minute + 59*time.Second, failing: true, least: 15 * time.Second, most: 29 * time.Second},
 		"failing, 2 min":    {life: 2 * time.Minute, age: time.Minute, failing: true, least: 6 * time.Second, most: 11 * time.Second},
 		"failing, 10 s":     {life: 10 * time.Second, age: 5 * time.Second, failing: true, least: time.Second, most: time.Second},
@@ -87,7 +87,7 @@ func TestTTL(t *testing.T) {
 		"15 min, fresh":     {life: 15 * time.Minute, age: 0, least: 8*time.Minute + 45*time.Second, most: 9*time.Minute + 58*time.Second},
 		"a job":             {life: time.Hour, age: 10 * time.Minute, minTTL: 25 * time.Minute, least: 25 * time.Minute, most: 26*time.Minute - time.Second},
 		"a job, no other":   {life: time.Hour, age: 10 * time.Minute, minTTL: time.Minute, least: 41*time.Minute + 15*time.Second, most: 44*time.Minute + 58*time.Second},
-		"a job, at its end": {life: time.Hour, age: 35 * time.Minute, minTTL: 25 * time.Minute, least: 0, most: 59 * time.Second},
+		"a job, at its end": {life: time.Hour, age: 35 * time.Minute, minTTL: 25 * time.Minute, least: time.Second, most: 59 * time.Second},
 		"4 min, fresh":      {life: 4 * time.Minute, age: 0, least: 90 * time.Second, most: 116 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -41,13 +41,25 @@ func (b *Budget) take(context.Context) bool {
 	return b == nil || b.limiter.Allow()
 }
 
-// exhausted is the error of a request that may not be sent.
-func (b *Budget) exhausted() *Error {
-	missing := (1 - b.limiter.Tokens()) * budgetPause.Seconds()
+// Room returns an *Error that is OverBudget unless n requests may be sent now. It spends none:
+// who needs several, one after the other, looks first, so that the last isn't refused.
+func (b *Budget) Room(n int) error {
+	if b == nil || b.limiter.Tokens() >= float64(n)-inexact {
+		return nil
+	}
+	return b.exhausted(n)
+}
+
+// inexact is how much less than a whole number of requests the limiter may count.
+const inexact = 1e-6
+
+// exhausted is the error of n requests that may not be sent.
+func (b *Budget) exhausted(n int) *Error {
+	missing := (float64(n) - b.limiter.Tokens()) * budgetPause.Seconds()
 	return &Error{
 		Failure:    RateLimited,
 		Message:    fmt.Sprintf("this mount sends Fuuffy at most %d token requests a minute", MaxPerMinute),
-		RetryAfter: time.Duration(max(1, math.Ceil(missing-1e-6))) * time.Second, // The number of tokens isn't exact.
+		RetryAfter: time.Duration(max(1, math.Ceil(missing-inexact))) * time.Second,
 		overBudget: true,
 	}
 }

@@ -130,7 +130,7 @@ func TestBudgetSaysWhen(t *testing.T) {
 		assert.Equal(t, RateLimited, failed.Failure)
 		assert.Zero(t, failed.Status, "Fuuffy didn't answer")
 		assert.False(t, failed.RejectsCredentials())
-		assert.False(t, failed.ProvesDead())
+		assert.False(t, failed.ProvesRevoked())
 		assert.False(t, failed.LeadsElsewhere())
 		assert.False(t, failed.NotFuuffy())
 		assert.Equal(t, "this mount sends Fuuffy at most 20 token requests a minute", failed.Error())

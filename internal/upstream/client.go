@@ -123,7 +123,7 @@ func (c *Client) request(ctx context.Context, clientID, clientSecret string, spe
 				return Grant{}, ctx.Err()
 			}
 			// What Fuuffy said last explains more than the budget.
-			return Grant{}, cmp.Or(failed, c.config.Budget.exhausted())
+			return Grant{}, cmp.Or(failed, c.config.Budget.exhausted(1))
 		}
 		var granted Grant
 		granted, failed = c.attempt(limited, form, redact)

@@ -41,7 +41,7 @@ func TestFieldsHideNoOther(t *testing.T) {
 			assert.Equal(t, Rejected, failed.Failure)
 			assert.Equal(t, tt.code, failed.Code)
 			assert.Equal(t, tt.message, failed.Message)
-			assert.Equal(t, strings.Contains(tt.code, "invalid_client"), failed.ProvesDead())
+			assert.Equal(t, strings.Contains(tt.code, "invalid_client"), failed.ProvesRevoked())
 		})
 	}
 }
@@ -127,7 +127,7 @@ func TestAllDialects(t *testing.T) {
 			require.Equal(t, class, failed.Failure, "%d %s", status, body)
 			require.Equal(t, code, failed.Code, "%d %s", status, body)
 			require.NotEmpty(t, failed.Message, "%d %s", status, body)
-			require.Equal(t, class == Rejected && (status == 401 || dead), failed.ProvesDead(), "%d %s", status, body)
+			require.Equal(t, class == Rejected && (status == 401 || dead), failed.ProvesRevoked(), "%d %s", status, body)
 		}
 		for code, codeWord := range codes {
 			for reason, reasonWord := range codes {

@@ -63,7 +63,7 @@ func TestSuccessThatIsAnError(t *testing.T) {
 			failed := answerOf(t, 200, tt.body)
 			assert.Equal(t, tt.text, failed.Error())
 			assert.Equal(t, Malformed, failed.Failure)
-			assert.False(t, failed.ProvesDead())
+			assert.False(t, failed.ProvesRevoked())
 			assert.False(t, failed.RejectsCredentials())
 		})
 	}
@@ -76,7 +76,7 @@ func TestByteOrderMark(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "sk-1", granted.AccessToken)
 	})
-	assert.True(t, answerOf(t, 400, "\ufeff"+`{"error": {"code": "invalid_client"}}`).ProvesDead())
+	assert.True(t, answerOf(t, 400, "\ufeff"+`{"error": {"code": "invalid_client"}}`).ProvesRevoked())
 	assert.Equal(t, "the response is empty", answerOf(t, 200, "\ufeff").Message)
 }
 

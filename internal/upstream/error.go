@@ -97,9 +97,9 @@ func (e *Error) OverBudget() bool { return e.overBudget }
 // page, another API. So base_url may be wrong, or something in between responded.
 func (e *Error) NotFuuffy() bool { return e.notFuuffy }
 
-// ProvesDead tells whether the response proves that Fuuffy no longer accepts the
+// ProvesRevoked tells whether the response proves that Fuuffy no longer accepts the
 // credentials. A firewall's 403 page or a 400 about something else proves nothing.
-func (e *Error) ProvesDead() bool {
+func (e *Error) ProvesRevoked() bool {
 	return e.Failure == Rejected && (e.Status == http.StatusUnauthorized || e.deniesClient)
 }
 

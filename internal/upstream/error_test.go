@@ -55,7 +55,7 @@ func TestWhatARejectionProves(t *testing.T) {
 				sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: tt.status, Body: tt.body})
 				failed := requireFailed(t, c)
 				assert.Equal(t, tt.others, failed.RejectsCredentials())
-				assert.Equal(t, tt.dead, failed.ProvesDead())
+				assert.Equal(t, tt.dead, failed.ProvesRevoked())
 				assert.Equal(t, tt.elsewhere, failed.LeadsElsewhere())
 			})
 		})

@@ -172,7 +172,7 @@ func TestProxyThatFails(t *testing.T) {
 			assert.Equal(t, tt.status, failed.ProxyStatus)
 			assert.Zero(t, failed.Status, "Fuuffy didn't answer")
 			assert.False(t, failed.RejectsCredentials())
-			assert.False(t, failed.ProvesDead())
+			assert.False(t, failed.ProvesRevoked())
 			assert.Contains(t, failed.Error(), strings.ReplaceAll(tt.text, "%s", address))
 			assert.Equal(t, tt.again, failed.worthRetrying())
 			requireNoProxyCredentials(t, failed.Error())

@@ -25,10 +25,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// targets are the files to change: the two packages at the heart, and the rotation.
+// targets are the files to change: the core packages, and how the rotation uses them.
 var targets = []string{
-	"internal/tokencache/*.go", "internal/upstream/*.go",
-	"rotation.go", "rotation_steps.go", "path_rotate.go", "change.go", "client.go",
+	"internal/tokencache/*.go", "internal/upstream/*.go", "internal/rotation/*.go", "internal/advice/*.go",
+	"path_rotate.go", "path_check.go", "pair_records.go", "view.go", "change.go", "client.go",
 }
 
 // equivalents names the mutants that no test can notice, and why.

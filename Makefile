@@ -51,7 +51,7 @@ test-unit: ## Run the tests of the engine and the sandbox, with the race detecto
 	set -x; go test $$race -shuffle=on -parallel 16 -skip '^($(SIMULATIONS))$$' ./... && go test -C tools/release ./...
 
 figures: ## Run the simulations, and print the figures that the tests of the engine measure
-	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave)$$' .)
+	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave|TestAllStates)$$' . ./internal/advice)
 
 # print_figures runs go test -v and prints what it says of failures and figures, not of
 # what passed.

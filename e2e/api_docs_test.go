@@ -93,6 +93,7 @@ func (d *apiDocs) runExamples() {
 	d.example(http.MethodGet, "rotate-root", nil)
 	d.example(http.MethodPost, "rotate-root", newCredentials)
 	d.example(http.MethodDelete, "rotate-root", nil)
+	d.reload()
 	stage()
 	d.example(http.MethodPost, "rotate-root/promote", nil)
 	d.example(http.MethodPost, "rotate-root/rollback", nil)
@@ -164,6 +165,7 @@ func (d *apiDocs) help(path string) string {
 	require.NoError(d.t, err)
 	_, description, found := strings.Cut(help.Help, "## DESCRIPTION\n\n")
 	require.True(d.t, found)
+	description = strings.ReplaceAll(description, d.path+"/", "fuuffy/")
 	if slices.ContainsFunc(d.Paths, func(p *docPath) bool { return p.Help == description }) {
 		return ""
 	}

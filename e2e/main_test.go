@@ -78,10 +78,16 @@ type mount struct {
 
 func newMount(t *testing.T, v *stack.Vault, sandbox fuuffytest.Config) *mount {
 	t.Helper()
+	return newMountAt(t, v, t.Name(), sandbox)
+}
+
+// newMountAt is for tests that choose the path.
+func newMountAt(t *testing.T, v *stack.Vault, path string, sandbox fuuffytest.Config) *mount {
+	t.Helper()
 	m := &mount{
 		Server: fuuffytest.NewServer(t, sandbox),
 		t:      t,
-		path:   t.Name(),
+		path:   path,
 		client: v.Client,
 		secret: "right-secret-of-" + t.Name(),
 	}
@@ -144,6 +150,14 @@ func accessToken(t *testing.T, answer *api.Secret) string {
 }
 
 func (m *mount) requests() int { return m.Stats().TokenRequests }
+
+// reload starts the engine anew. Tests that take many steps need it: a mount sends Fuuffy ten
+// requests at once, and then one more every six seconds.
+func (m *mount) reload() {
+	m.t.Helper()
+	_, err := m.client.Sys().ReloadPluginWithContext(m.t.Context(), &api.ReloadPluginInput{Mounts: []string{m.path}})
+	require.NoError(m.t, err)
+}
 
 // orders returns the status that Fuuffy answers to somebody with the token.
 func (m *mount) orders(token string) int {

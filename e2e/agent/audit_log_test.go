@@ -46,7 +46,7 @@ func TestReadableAuditLog(t *testing.T) {
 	m.call("write", "rotate-root/complete", map[string]any{"force": "true"})
 	m.call("write", "rotate-root/revoked", map[string]any{"client_id": "shop"})
 	m.call("write", "rotate-root", map[string]any{"client_id": "shop-3", "client_secret": "third-secret", "compromised": "true"})
-	m.call("write", "rotate-root/complete", map[string]any{"force": "true", "compromised_client_id": "shop-2"})
+	m.call("write", "rotate-root/complete", map[string]any{"force": "true"})
 	m.call("read", "rotate-root", nil)
 	m.call("read", "status", nil)
 	_, err := vault.Client.Logical().WriteWithContext(t.Context(), m.path+"/rotate-root/promote", nil)
@@ -73,7 +73,7 @@ func TestReadableAuditLog(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []string{"access_token", "client_secret", "rejected_token"}, slices.Sorted(maps.Keys(hashed)), "fields that are hashed")
-	assert.Subset(t, slices.Collect(maps.Keys(clear)), []string{"client_id", "base_url", "next_step", "expires_at", "min_ttl", "compromised_client_id", "history", "error"})
+	assert.Subset(t, slices.Collect(maps.Keys(clear)), []string{"client_id", "base_url", "next_step", "expires_at", "min_ttl", "force", "compromised", "unrevoked", "history", "error"})
 	for what, value := range map[string]string{"the client secret": secret, "a staged secret": "second-secret", "a new secret": "third-secret", "a token": token, "another token": replaced, "the last token": last} {
 		assert.False(t, bytes.Contains(log, []byte(value)), "%s is in the audit log", what)
 	}

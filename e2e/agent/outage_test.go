@@ -40,7 +40,11 @@ func TestOutage(t *testing.T) {
 		last.died.Sub(down).Truncate(time.Second), 2*life)
 	log, err := a.Log()
 	require.NoError(t, err)
-	assert.Regexp(t, `(?s)\[WARN\].*Code: 50[23]\. Errors:.*Fuuffy can't be reached`, log)
+	assert.Regexp(t, `(?s)\[WARN\].*Code: 50[23]\. Errors:.*Can't reach Fuuffy`, log)
+	for _, text := range []string{"Token refresh is failing. The engine serves this one until 20", "* Can't reach Fuuffy: EOF.\n"} {
+		assert.Contains(t, log, text)
+		assert.Contains(t, readExample(t, "agent/README.md"), text)
+	}
 
 	up := time.Now()
 	m.ClearFault()

@@ -17,41 +17,74 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// TestReadme types what the section "Set up" of the Agents' README says, and starts
-// an Agent with what came of it.
+// TestReadme types what the section "Set up" of the Agents' README says, on a machine
+// without systemd, with an editor that enters the address and the certificate (and the directories of the test).
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	m := newMount(t, "fuuffy", fuuffytest.Config{}, nil)
-	h := m.newHost("app")
-	for _, file := range []string{"role_id", "secret_id"} {
-		require.NoError(t, os.Remove(filepath.Join(h.etc, file)))
-	}
+	h := m.newHost("readme")
+	require.NoError(t, os.RemoveAll(h.etc))
+	require.NoError(t, os.RemoveAll(h.run))
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(authority, []byte(m.CACert()), 0o600))
 	_, section, found := strings.Cut(readExample(t, "agent/README.md"), "\n## Set up\n")
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n## ")
-	var commands strings.Builder
-	for line := range strings.Lines(section) {
-		if command, ok := strings.CutPrefix(line, "    "); ok {
-			commands.WriteString(strings.ReplaceAll(command, "/etc/fuuffy-agent", h.etc))
-		}
+	here := strings.NewReplacer(
+		"/etc/fuuffy-agent", h.etc, "/run/fuuffy", h.run,
+		" -o app -g app", "", "app:app", "$(id -u):$(id -g)", "sudo -u app ", "", // There is no user app.
+	)
+	shell := func(line string) string {
+		command := exec.CommandContext(t.Context(), "sh", "-euc", "umask 077; "+line)
+		command.Dir = filepath.Join("..", "..")
+		command.Env = append(append(os.Environ(), vault.Environment()...), "VAULT_CACERT="+authority,
+			"EDITOR=sed -i s|https://vault.example.com:8200|"+vault.Address+"|;s|#.ca_cert.=.*|ca_cert=\""+authority+"\"|;s|/etc/fuuffy-agent|"+h.etc+"|;s|/run/fuuffy|"+h.run+"|")
+		output, err := command.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", line, output)
+		return string(output)
 	}
-	rest, found := strings.CutPrefix(commands.String(), "vault auth enable approle\n")
-	require.True(t, found, "TestMain has enabled it already")
-	shell := exec.CommandContext(t.Context(), "sh", "-eu")
-	shell.Dir = filepath.Join("..", "..")
-	shell.Stdin = strings.NewReader(rest)
-	shell.Env = append(os.Environ(), vault.Environment()...)
-	output, err := shell.CombinedOutput()
-	require.NoError(t, err, "%s\n%s", commands.String(), output)
 
-	for _, file := range []string{"role_id", "secret_id"} {
+	var agent *stack.Agent
+	var typed, left []string
+	for line := range strings.Lines(section) {
+		line, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "    ")
+		switch line = here.Replace(line); {
+		case !ok:
+			continue
+		case strings.HasPrefix(line, "systemctl"), strings.HasSuffix(line, "/etc/systemd/system/"),
+			line == "vault auth enable approle": // TestMain has enabled it already.
+			left = append(left, line)
+			continue
+		case strings.HasPrefix(line, "vault agent"):
+			config, found := strings.CutPrefix(line, "vault agent -config=")
+			require.True(t, found, line)
+			var err error
+			agent, err = h.stack.StartAgent(vault.Binary, config, filepath.Join(h.etc, "agent.log"))
+			require.NoError(t, err)
+			tokensOf(t, []*host{h}, "") // The first token arrives a moment later.
+		case strings.HasPrefix(line, "cat "):
+			assert.True(t, m.TokenAlive(shell(line)), "the token in the file")
+		default:
+			shell(line)
+		}
+		typed = append(typed, line)
+	}
+	assert.Len(t, typed, 13, "%q", typed)
+	assert.Len(t, left, 4, "%q", left)
+	for _, file := range []string{"role_id", "secret_id", "proxy.hcl"} {
 		info, err := os.Stat(filepath.Join(h.etc, file))
 		require.NoError(t, err)
-		assert.Equal(t, os.FileMode(0o600), info.Mode())
+		assert.Equal(t, os.FileMode(0o600), info.Mode(), file)
 	}
-	h.startAgent("agent/token-file.hcl")
-	token := tokensOf(t, []*host{h}, "")[0]
-	assert.True(t, m.TokenAlive(token))
+
+	// What the README says about the log.
+	log, err := agent.Log()
+	require.NoError(t, err)
+	readme := readExample(t, "agent/README.md")
+	for _, text := range []string{"will be deprecating API proxy functionality", "[INFO]  agent: (runner) rendered"} {
+		assert.Contains(t, log, text)
+		assert.Contains(t, readme, text)
+	}
 }
 
 // TestUnit holds the systemd unit to the examples that it runs.

@@ -69,10 +69,12 @@ func TestReminder(t *testing.T) {
 	m := newMount(t, "reminded", fuuffytest.Config{}, map[string]any{"credentials_created": time.Now().UTC().AddDate(0, 0, -80).Format(time.DateOnly)})
 	m.CreateClient("shop-2", "second-secret")
 	r := newReminder(t, m)
-	assert.Equal(t, "reminded/, days left: 10. Rotate now: create new credentials in the Fuuffy dashboard, then: vault write reminded/rotate-root client_id=… client_secret=-\n", r.says("reminded"))
+	assert.Equal(t, "reminded/, days left: 10\n  Rotate now: create new credentials in the Fuuffy dashboard, then: vault write reminded/rotate-root client_id=<client_id> client_secret=-\n", r.says("reminded"))
 
 	m.call("write", "rotate-root", map[string]any{"client_id": "shop-2", "client_secret": "second-secret"})
-	assert.Contains(t, r.says("reminded"), "Promote client shop-2: vault write -f reminded/rotate-root/promote")
+	assert.Equal(t, "reminded/, days left: 10\n"+
+		"  Promote client shop-2: vault write -f reminded/rotate-root/promote\n"+
+		"  Or discard it: vault delete reminded/rotate-root\n", r.says("reminded"), "every line of the next step")
 
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		var message struct{ Text string }
@@ -94,7 +96,7 @@ func TestReminder(t *testing.T) {
 	assert.Contains(t, wrong, "reminder_url.missing")
 
 	printed, wrong, err = r.run(nil, "not-reminded", "reminded")
-	assert.Error(t, err, "of one mount nothing is known")
+	assert.Error(t, err, "the state of one mount is unknown")
 	assert.Contains(t, wrong, "permission denied")
 	assert.Contains(t, printed, "not-reminded/: Vault doesn't return the state of the rotation.\nreminded/, days left:", "the others are looked at all the same")
 }

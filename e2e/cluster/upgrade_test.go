@@ -111,7 +111,7 @@ func TestFutureFormat(t *testing.T) {
 
 		for _, path := range []string{"config", "token", "rotate-root"} {
 			_, err := m.client.Logical().ReadWithContext(t.Context(), m.path+"/"+path)
-			assert.ErrorContains(t, err, "written by a newer version of this plugin (format 99, this one reads up to 1); go back to that version", path)
+			assert.ErrorContains(t, err, "this plugin is older than the stored configuration (format 99; it supports 1): use the newer plugin version", path)
 		}
 		for path, data := range map[string]map[string]any{
 			"config":               {"client_id": clientID, "client_secret": secret},
@@ -122,7 +122,7 @@ func TestFutureFormat(t *testing.T) {
 			"rotate-root/complete": {"force": true},
 		} {
 			_, err := m.write(path, data)
-			assert.ErrorContains(t, err, "written by a newer version of this plugin", path)
+			assert.ErrorContains(t, err, "this plugin is older than the stored configuration", path)
 		}
 		assert.Equal(t, future, m.stored("config"))
 		assert.Equal(t, token, m.stored("token"))

@@ -69,9 +69,9 @@ func TestDemo(t *testing.T) {
 		"=== 7. ", "HTTP 200 ", "FF-100231", "OK: ",
 		"=== 8. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "with 1 more token request",
 		"=== 9. ", "invalid_client", "HTTP 200 ", "OK: ",
-		"=== 10. ", "access_token ", "Fuuffy is down: it answered 503", "health ", "failing", "next_step ", "current ", "works", "health ", "ok", "access_token ", "OK: ",
+		"=== 10. ", "access_token ", "Fuuffy returned 503: ", "health ", "failing", "next_step ", "current ", "works", "health ", "ok", "access_token ", "OK: ",
 		"=== 11. ", "Nothing was changed", "staged_client_id ", "idle ──stage──▶ [staged] ──promote──▶ promoted", "state  ", "promoted", "[promoted]", "HTTP 200 ", "OK: ",
-		"=== 12. ", "the old credentials still work", "completed", "──complete──▶ [idle]", "HTTP 200 ", "OK: ",
+		"=== 12. ", "Not completed: Fuuffy still accepts client", "completed", "──complete──▶ [idle]", "HTTP 200 ", "OK: ",
 		"=== 13. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
 		"Every step did what it said",
 	} {

@@ -22,7 +22,7 @@ func (t *tour) promote(ctx context.Context) error {
 			return fmt.Errorf("write the new credentials: %w", err)
 		}
 	}
-	output, err := t.shell(ctx, 2, "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < client_secret")
+	output, err := t.operate(ctx, 2, "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < client_secret")
 	if err != nil {
 		return err
 	}
@@ -46,17 +46,17 @@ func (t *tour) promote(ctx context.Context) error {
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("Apps get tokens of the new credentials. Nobody waited for one.")
+	t.passed("Apps get tokens of the new credentials. No read had to wait for one.")
 	return nil
 }
 
 func (t *tour) complete(ctx context.Context) error {
-	t.say("The engine forgets the old credentials only when they are dead. They still work.")
-	output, err := t.shell(ctx, 2, "vault write -f fuuffy/rotate-root/complete")
+	t.say("The engine forgets the old credentials only when they are revoked. Fuuffy still accepts them.")
+	output, err := t.operate(ctx, 2, "vault write -f fuuffy/rotate-root/complete")
 	if err != nil {
 		return err
 	}
-	if err := expect(strings.Contains(output, "the old credentials still work"), "that the old credentials still work", "the output above"); err != nil {
+	if err := expect(strings.Contains(output, "Fuuffy still accepts client"), "that Fuuffy still accepts the old client", "the output above"); err != nil {
 		return err
 	}
 	old, err := os.ReadFile(filepath.Join(t.stack.Dir, "client_id"))
@@ -74,7 +74,7 @@ func (t *tour) complete(ctx context.Context) error {
 	if err := t.orders(ctx, 200); err != nil {
 		return err
 	}
-	t.passed("The engine proved that the old credentials are dead, and forgot them.")
+	t.passed("The engine proved that the old credentials are revoked, and forgot them.")
 	return nil
 }
 
@@ -88,7 +88,7 @@ const (
 
 // rotate takes a rotation step, checks the state that it leads to, and draws it.
 func (t *tour) rotate(ctx context.Context, line string, place int) error {
-	output, err := t.shell(ctx, 0, line)
+	output, err := t.operate(ctx, 0, line)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -46,5 +47,25 @@ func TestLayout(t *testing.T) {
 		if name := filepath.Base(file); !strings.HasSuffix(name, "_test.go") {
 			assert.Contains(t, string(page), strings.TrimSuffix(name, ".go"))
 		}
+	}
+}
+
+// The page names tests that exist.
+func TestArchitectureNamesTests(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	require.NoError(t, err)
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(page), -1)
+	require.NotEmpty(t, named)
+	var source strings.Builder
+	require.NoError(t, filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		content, err := os.ReadFile(file)
+		source.Write(content)
+		return err
+	}))
+	for _, test := range named {
+		assert.Contains(t, source.String(), "\nfunc "+test[1]+"(", "docs/architecture.md names a test that does not exist")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
@@ -137,9 +138,14 @@ func (s *site) credentials() map[string]any {
 	return map[string]any{"client_id": clientID, "client_secret": secret, "base_url": s.BaseURL(), "ca_cert": s.CACert()}
 }
 
+// write waits for its turn, because the tests write faster than a mount sends token requests.
 func (s *site) write(path string, data map[string]any) {
 	s.t.Helper()
-	_, err := s.vault.Client.Logical().WriteWithContext(s.t.Context(), "fuuffy/"+path, data)
+	var err error
+	require.Eventually(s.t, func() bool {
+		_, err = s.vault.Client.Logical().WriteWithContext(s.t.Context(), "fuuffy/"+path, data)
+		return err == nil || !strings.Contains(err.Error(), "token requests a minute")
+	}, time.Minute, time.Second)
 	require.NoError(s.t, err)
 }
 

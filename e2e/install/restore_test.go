@@ -50,7 +50,7 @@ func TestRestore(t *testing.T) {
 		_, err := s.vault.Client.Logical().DeleteWithContext(t.Context(), "fuuffy/token")
 		require.NoError(t, err)
 		_, err = s.readToken()
-		assert.ErrorContains(t, err, "Fuuffy rejected the request for an access token", state)
+		assert.ErrorContains(t, err, "Fuuffy rejected client ", state)
 
 		s.typed(command)
 		assert.True(t, s.TokenAlive(s.accessToken()), state)

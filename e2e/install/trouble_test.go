@@ -4,8 +4,10 @@ package install
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -24,6 +26,7 @@ func TestTrouble(t *testing.T) {
 	s.enable()
 	t.Run("refused", func(t *testing.T) { testRefused(t, s) })
 	t.Run("deregistered while it runs", func(t *testing.T) { testDeregistered(t, s) })
+	t.Run("another file", func(t *testing.T) { testAnotherFile(t, s) })
 	t.Run("node without the plugin", func(t *testing.T) { testNodeWithoutPlugin(t, s) })
 }
 
@@ -78,6 +81,40 @@ func testDeregistered(t *testing.T, s *site) {
 	assert.Equal(t, token, s.accessToken())
 }
 
+// testAnotherFile ends the plugin while its file is missing, or another: the right file heals
+// the mount, without another command.
+func testAnotherFile(t *testing.T, s *site) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "troubleshooting.md"))
+	require.NoError(t, err)
+	token, requests := s.accessToken(), s.requests()
+	file := filepath.Join(s.plugins, pluginName)
+	for message, spoil := range map[string]func(){
+		"error verifying checksum: open " + file + ": no such file or directory": func() {},
+		"checksums did not match": func() { require.NoError(t, os.WriteFile(file, []byte("#!/bin/sh\n"), 0o755)) },
+	} {
+		require.NoError(t, os.Remove(file))
+		spoil()
+		require.NoError(t, s.vault.KillPlugin(t.Context()))
+		require.NoError(t, stack.Eventually(t.Context(), "Vault to notice", func() error {
+			_, err := s.readToken()
+			if err == nil || !strings.Contains(err.Error(), message) {
+				return fmt.Errorf("it says: %w", err)
+			}
+			return nil
+		}))
+		_, err := s.vault.Client.Logical().WriteWithContext(t.Context(), "fuuffy/config", map[string]any{"stale_if_error": true})
+		assert.ErrorContains(t, err, "internal error")
+		_, err = s.vault.Client.Sys().ReloadPluginWithContext(t.Context(), &api.ReloadPluginInput{Plugin: stack.Engine})
+		assert.Error(t, err, "a reload doesn't help")
+		documented := strings.Replace(message, file, "…", 1)
+		assert.Contains(t, string(page), "`"+documented+"`")
+
+		s.install(programs.Plugin, pluginName)
+		assert.Equal(t, token, s.accessToken(), "the file heals the mount")
+		assert.Equal(t, requests, s.requests())
+	}
+}
+
 // testNodeWithoutPlugin lets Vault become active where the plugin's file is missing, as
 // it is on a node to which nobody has copied it.
 func testNodeWithoutPlugin(t *testing.T, s *site) {
@@ -90,6 +127,8 @@ func testNodeWithoutPlugin(t *testing.T, s *site) {
 	require.NoError(t, s.vault.Unseal(t.Context()))
 	_, err := s.readToken()
 	assert.ErrorIs(t, err, errNothing)
+	_, err = s.vault.Client.Logical().WriteWithContext(t.Context(), "fuuffy/config", map[string]any{"stale_if_error": true})
+	assert.ErrorContains(t, err, `no handler for route "fuuffy/config". route entry found, but backend is nil`)
 	assert.Contains(t, s.typed("vault read sys/mounts/fuuffy"), programs.PluginVersion)
 	log, err := os.ReadFile(s.vault.LogFile)
 	require.NoError(t, err)

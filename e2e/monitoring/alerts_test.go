@@ -28,7 +28,7 @@ func TestAuthenticationFailures(t *testing.T) {
 	_, err := vault.DeleteWithContext(ctx, "fuuffy/token")
 	require.NoError(t, err)
 	_, err = vault.ReadWithContext(ctx, "fuuffy/token")
-	require.ErrorContains(t, err, "Fuuffy rejected the request")
+	require.ErrorContains(t, err, "Fuuffy rejected client "+ClientID)
 	const summary = "Fuuffy rejects the credentials of fuuffy"
 	require.NoError(t, stack.Eventually(ctx, "the alert", firing(ctx, summary)))
 	fired := time.Now()

@@ -8,12 +8,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 )
 
 // rules are what a file of alerts has.
@@ -21,6 +25,7 @@ type rules struct {
 	Groups []struct {
 		Rules []struct {
 			Alert       string
+			Expr        string
 			Labels      map[string]string
 			Annotations map[string]string
 		}
@@ -75,6 +80,28 @@ func TestEveryAlert(t *testing.T) {
 		documented = append(documented, heading[1])
 	}
 	assert.Equal(t, names, documented, "the alerts in docs/troubleshooting.md")
+}
+
+// TestStuckAlert: the alert fires when the engine's own health becomes degraded, and the
+// documents say so.
+func TestStuckAlert(t *testing.T) {
+	var all rules
+	require.NoError(t, yaml.Unmarshal([]byte(readExample(t, "monitoring/alerts.yml")), &all))
+	for _, rule := range all.Groups[0].Rules {
+		if rule.Alert != "FuuffyRotationStuck" {
+			continue
+		}
+		after := regexp.MustCompile(`> (\d+) \* 86400$`).FindStringSubmatch(rule.Expr)
+		require.NotNil(t, after, rule.Expr)
+		days, err := strconv.Atoi(after[1])
+		require.NoError(t, err)
+		assert.Equal(t, advice.StuckAfter, time.Duration(days)*24*time.Hour)
+		for _, page := range []string{"monitoring.md", "troubleshooting.md"} {
+			assert.Contains(t, readDoc(t, page), fmt.Sprintf("promoted more than %d days ago", days), page)
+		}
+		return
+	}
+	require.Fail(t, "there is no such alert")
 }
 
 func readDoc(t *testing.T, name string) string {

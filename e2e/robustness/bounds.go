@@ -88,8 +88,8 @@ func (h *history) actsIn(from, to moment) (a acts) {
 			}
 		case opCredentials, opStage, opPromote, opRollback, opEmergency, opComplete, opDiscard:
 			a.useless, a.proofs = a.useless+1, a.proofs+1
-			if o.Kind == opComplete || o.Kind == opEmergency {
-				a.proofs++ // That the old client is dead.
+			if o.Kind == opComplete || o.Kind == opStage {
+				a.proofs++ // That the previous client is revoked.
 			}
 		}
 	}

@@ -50,10 +50,11 @@ func (c config) apply(o *operation) (next config, possible bool) {
 		switch {
 		case o.Client == c.Staged, state == "promoted" && o.Client == c.Current:
 			return c, o.Unchanged
-		case state != "idle":
+		case state == "staged":
 			return c, false
 		}
-		next.Staged = o.Client
+		// If the rotation is promoted, the engine completes it first.
+		next.Staged, next.Previous, next.Compromised = o.Client, "", false
 	case opEmergency:
 		if o.Client == c.Current {
 			next.Compromised = true

@@ -38,8 +38,8 @@ func goodHistory() *history {
 		h.Requests = append(h.Requests, r)
 	}
 	steps := []string{
-		line(2, "configured C1"), line(31, "staged C2"), line(34, "promoted C2 (in place of C1)"), line(39, "completed C2 (revoked: C1)"),
-		line(46, "staged C3"), line(46, "promoted C3 (in place of C2, which is compromised)"),
+		line(2, "configured C1"), line(31, "staged C2"), line(34, "promoted C2 (replaced C1)"), line(39, "completed C2 (revoked: C1)"),
+		line(46, "staged C3"), line(46, "promoted C3 (replaced C2, which is compromised)"),
 	}
 	see := func(current, staged, previous string, compromised bool, n int) *seen {
 		return &seen{Current: current, Staged: staged, Previous: previous, Compromised: compromised, Steps: slices.Clone(steps[:n])}
@@ -132,7 +132,7 @@ func TestJudge(t *testing.T) {
 		"a step that nobody took":               {judgeSteps, func(h *history) { h.first(opPromote).Outcome = refused; h.first(opPromote).Seen = nil }},
 		"a step before its operation":           {judgeSteps, func(h *history) { h.first(opPromote).Begin = 36 * second; h.first(opPromote).End = 37 * second }},
 		"who looks later misses a step":         {judgeSteps, func(h *history) { s := h.lookedLast().Seen; s.Steps = s.Steps[:4] }},
-		"two see different steps":               {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps[2] = line(34, "promoted C9 (in place of C1)") }},
+		"two see different steps":               {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps[2] = line(34, "promoted C9 (replaced C1)") }},
 		"the history begins anew":               {judgeSteps, func(h *history) { h.lookedLast().Seen.Steps = []string{line(49, "configured C3")} }},
 		"the record has a gap":                  {judgeSteps, plantGap},
 		"a setting is lost":                     {judgeLinear, func(h *history) { h.first(opReadConfig).Seen.Reminder = 1001 }},

@@ -41,7 +41,7 @@ func (a *answer) number(field string) int64 {
 // unchanged tells whether the engine found nothing to do.
 func (a *answer) unchanged() bool {
 	return slices.ContainsFunc(a.warnings, func(warning string) bool {
-		return strings.Contains(warning, "nothing was changed") || strings.Contains(warning, "only tested them again") || warning == "nothing was staged"
+		return strings.Contains(warning, "Nothing was changed.") || strings.Contains(warning, "only tested them again")
 	})
 }
 

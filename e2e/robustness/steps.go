@@ -103,7 +103,7 @@ func (h *history) showSteps() (shown []*operation) {
 var causes = map[string][]string{
 	"configured": {opCredentials}, "replaced": {opCredentials},
 	"staged": {opStage, opEmergency}, "promoted": {opEmergency, opPromote},
-	"completed": {opComplete, opEmergency}, "rolled back": {opRollback}, "discarded": {opDiscard},
+	"completed": {opComplete, opStage}, "rolled back": {opRollback}, "discarded": {opDiscard},
 }
 
 // explain finds the operation that each step is due to. One that was answered took its
@@ -115,7 +115,7 @@ func (h *history) explain(steps []*step) (violations []violation) {
 	}
 	done, used := map[deed]bool{}, map[*operation]bool{}
 	for i, s := range steps {
-		// An emergency over a rotation completes that, before it stages its own client.
+		// Staging while a rotation is promoted completes that rotation first.
 		next := ""
 		if i+1 < len(steps) && s.verb == "completed" && steps[i+1].verb == "staged" {
 			next = steps[i+1].client

@@ -188,9 +188,12 @@ func (k *worker) operate(context.Context) {
 			k.discard()
 		}
 	case last.Previous != "":
-		if !last.Compromised && chance(k.random, 0.4) {
+		switch {
+		case !last.Compromised && chance(k.random, 0.4):
 			k.rollback()
-		} else {
+		case chance(k.random, 0.2):
+			k.stageOver(last.Previous)
+		default:
 			k.complete(last.Previous)
 		}
 	default:
@@ -200,14 +203,17 @@ func (k *worker) operate(context.Context) {
 
 func (k *worker) stage() { k.pair(opStage, k.world.newClient(), false) }
 
-// cryEmergency replaces credentials that are dead or said to be in the wrong hands.
-// Those before them must be revoked, or a third pair can't come over them.
-func (k *worker) cryEmergency() {
-	if last := k.world.record.latest(); last != nil && last.Previous != "" {
-		k.world.fuuffy.RevokeClient(last.Previous)
+// stageOver stages the next credentials before the last rotation is completed. The engine
+// completes that one first if Fuuffy proves that its previous client is revoked.
+func (k *worker) stageOver(previous string) {
+	if chance(k.random, 0.8) {
+		k.world.fuuffy.RevokeClient(previous)
 	}
-	k.pair(opEmergency, k.world.newClient(), true)
+	k.stage()
 }
+
+// cryEmergency replaces credentials that are revoked or compromised, in any state.
+func (k *worker) cryEmergency() { k.pair(opEmergency, k.world.newClient(), true) }
 
 func (k *worker) pair(kind, client string, compromised bool) *answer {
 	data := map[string]any{"client_id": client, "client_secret": secret, "compromised": compromised}
@@ -233,7 +239,7 @@ func (k *worker) complete(previous string) {
 	}
 	data := map[string]any{}
 	if chance(k.random, 0.3) {
-		data["force"], data["compromised_client_id"] = true, previous
+		data["force"] = true
 	}
 	k.do(&operation{Kind: opComplete}, http.MethodPost, "rotate-root/complete", data, "")
 }

@@ -7,6 +7,8 @@
 
 vault {
   address = "https://vault.example.com:8200"
+  # If your own authority signed the certificate of Vault:
+  # ca_cert = "/etc/fuuffy-monitor/vault-ca.pem"
 }
 
 auto_auth {

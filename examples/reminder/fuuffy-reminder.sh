@@ -4,12 +4,12 @@
 # Usage: fuuffy-reminder.sh [mount…]
 #
 # Prints what to type for each mount that needs you: its credentials are due within
-# rotation_reminder, or a rotation isn't complete. Prints nothing if there is nothing to do,
+# rotation_reminder, or a rotation isn't complete. Prints nothing if no action is needed,
 # and fails if Vault doesn't say. Run it from cron, which mails what a job prints, or with
 # fuuffy-reminder.timer. If FUUFFY_REMINDER_URL_FILE names a file with an address, the
 # script also posts {"text": "…"} there, which most chat systems accept.
 #
-# Set VAULT_ADDR and VAULT_TOKEN as for vault. The token needs ../policies/monitor.hcl.
+# Set VAULT_ADDR, VAULT_CACERT, and VAULT_TOKEN as for vault. The token needs ../policies/monitor.hcl.
 # Without VAULT_TOKEN, the script logs in with AppRole, with the files role_id and secret_id
 # in /etc/fuuffy-monitor.
 set -eu
@@ -35,8 +35,9 @@ remind() {
             continue
         fi
         case $step in
-        "Nothing until "*) ;;
-        *) printf '%s/, days left: %s. %s\n' "$mount" "$days" "$step" ;;
+        "No action needed"*) ;;
+        # The next step has several lines, with a command at the end of a line.
+        *) printf '%s/, days left: %s\n%s\n' "$mount" "$days" "$(printf '%s\n' "$step" | sed 's/^/  /')" ;;
         esac
     done
     return $status

@@ -26,7 +26,7 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 		defer w.leave(a)
 		var before, after time.Duration
 		var fault string
-		w.draw(r.Context(), p, func(random *rand.Rand, own, _ bool) {
+		w.drawFor(r.Context(), a.client, p, func(random *rand.Rand, own, _ bool) {
 			before, after = upTo(random, 900*time.Millisecond), upTo(random, 900*time.Millisecond)
 			kinds := []string{"503", "limited", "rejected", "garbage", "hang", "lost"}
 			if own {

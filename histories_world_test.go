@@ -82,8 +82,10 @@ const maxCalls = 64
 // caller marks the context of a call, so that what it causes is told from what the
 // engine does on its own.
 type caller struct {
-	call   int
-	random *rand.Rand
+	// clients are the random sources of its requests to Fuuffy, by client.
+	clients map[string]*rand.Rand
+	call    int
+	random  *rand.Rand
 	// guarded is set where the engine survives a panic.
 	guarded bool
 }
@@ -113,13 +115,32 @@ func (w *world) stream(use string, n int) *rand.Rand {
 
 // draw uses the random source of whoever a context belongs to.
 func (w *world) draw(ctx context.Context, p *process, use func(r *rand.Rand, own, guarded bool)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 		use(c.random, false, c.guarded)
 		return
 	}
+	use(p.random, true, true)
+}
+
+// drawFor is draw for a request to Fuuffy with a client's credentials. One call may send requests
+// with several clients side by side, so that each client has a random source of its own.
+func (w *world) drawFor(ctx context.Context, client string, p *process, use func(r *rand.Rand, own, guarded bool)) {
+	c, ok := ctx.Value(callerKey{}).(*caller)
+	if !ok {
+		w.draw(ctx, p, use)
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	use(p.random, true, true)
+	if c.clients == nil {
+		c.clients = map[string]*rand.Rand{}
+	}
+	if c.clients[client] == nil {
+		c.clients[client] = w.stream("requests of "+client, c.call)
+	}
+	use(c.clients[client], false, c.guarded)
 }
 
 func chance(r *rand.Rand, p float64) bool { return r.Float64() < p }

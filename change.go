@@ -137,11 +137,17 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition,
 // stored configuration, nil if there is none.
 func unproved(t transition, based *storedConfig, cause error) error {
 	id := t.MustWork.ClientID
-	if t.Step == "" {
+	failure, ok := errors.AsType[*upstream.Error](cause)
+	overBudget := ok && failure.OverBudget() // Then nothing was sent.
+	switch {
+	case t.Step == "" && overBudget:
+		return &explainedError{meaning: "Nothing was saved.", cause: cause}
+	case overBudget:
+		return &explainedError{meaning: "Nothing was changed.", cause: cause}
+	case t.Step == "":
 		return &explainedError{meaning: "Nothing was saved: Fuuffy issued no token for the new settings.", clientID: id, cause: cause}
 	}
 	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: Fuuffy issued no token to client %s.", id), clientID: id, cause: cause}
-	failure, ok := errors.AsType[*upstream.Error](cause)
 	if ok && failure.RejectsCredentials() && based.holds(t.MustWork) {
 		e.inState = true
 		if t.Step == "rollback" {

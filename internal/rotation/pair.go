@@ -53,7 +53,7 @@ func (p *Pair) Client() string {
 }
 
 // fingerprint recognizes a pair whose secret is not kept. Without the key, which is stored
-// with the current secret, nobody can test a guess of the secret.
+// with the current secret, no one can test a guess of the secret.
 func (p *Pair) fingerprint(key string) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	fmt.Fprintf(mac, "%d:%s%s", len(p.ClientID), p.ClientID, p.ClientSecret)

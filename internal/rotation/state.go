@@ -142,7 +142,7 @@ type Unrevoked struct {
 	// PairID is the ID that the pair had.
 	PairID string `json:"pair_id,omitempty"`
 	// Fingerprint recognizes the pair if it comes again. An entry of an older version has none:
-	// nobody knows which secret of its client it is about.
+	// no one knows which secret of its client it is about.
 	Fingerprint string    `json:"fingerprint,omitempty"`
 	Serial      int       `json:"serial,omitempty"`
 	Why         string    `json:"why"`

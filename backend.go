@@ -71,7 +71,7 @@ func newBackend() *backend {
 			b.pathMetrics(),
 		},
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{configKey, tokenKey},
+			SealWrapStorage: []string{configKey, tokenKey, leaksKey},
 			LocalStorage:    []string{tokenKey},
 		},
 		InitializeFunc: b.initialize,

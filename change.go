@@ -66,7 +66,11 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	if err != nil {
 		return transition{}, err
 	}
-	t, err := change(based, b.facts(based))
+	facts, err := b.facts(ctx, req.Storage, based)
+	if err != nil {
+		return transition{}, err
+	}
+	t, err := change(based, facts)
 	if err != nil {
 		return transition{}, err
 	}
@@ -82,7 +86,7 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 		b.log().Warn("the list of unrevoked clients is full, so the engine dropped the oldest: revoke it in the Fuuffy dashboard", "client_id", dropped.ClientID)
 	}
 	if leftover != nil {
-		b.log().Warn("could not remove the former access token", "error", leftover)
+		b.log().Warn("could not remove a former entry from storage", "error", leftover)
 	}
 	if stored.tokensDead != "" {
 		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: string(stored.tokensDead), modified: true}, "client_id", stored.Next.Current.ClientID)
@@ -90,8 +94,8 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	return stored, nil
 }
 
-// commit stores a change and puts it in force in one step. leftover is why the former token
-// could not be removed from storage.
+// commit stores a change and puts it in force in one step. leftover is why a former entry could
+// not be removed from storage, where it does no harm.
 func (b *backend) commit(ctx context.Context, req *logical.Request, based *storedConfig, change change, renewed bool, proof *tokencache.Token) (t transition, leftover, err error) {
 	err = b.cache.Switch(ctx, tokencache.Switch{
 		Store: func(ctx context.Context) (_ tokencache.Source, err error) {
@@ -99,6 +103,9 @@ func (b *backend) commit(ctx context.Context, req *logical.Request, based *store
 			t, next, err = b.store(ctx, req.Storage, based, change)
 			if err == nil && renewed && proof == nil {
 				leftover = eraseToken(ctx, req.Storage)
+			}
+			if err == nil && based == nil {
+				leftover = errors.Join(leftover, eraseLeaks(ctx, req.Storage))
 			}
 			return next, err
 		},
@@ -195,7 +202,11 @@ func (b *backend) store(ctx context.Context, storage logical.Storage, based *sto
 	if err != nil {
 		return transition{}, nil, &tokencache.Refused{Err: err}
 	}
-	t, err := change(stored, b.facts(stored))
+	facts, err := b.facts(ctx, storage, stored)
+	if err != nil {
+		return transition{}, nil, &tokencache.Refused{Err: err}
+	}
+	t, err := change(stored, facts)
 	if err != nil {
 		return transition{}, nil, &tokencache.Refused{Err: err}
 	}

@@ -65,6 +65,7 @@ type storedConfig struct {
 var (
 	errNotConfigured = errors.New("not configured")
 	errDamaged       = errors.New("decode config: the stored entry is damaged")
+	errNewer         = errors.New("use the newer plugin version")
 )
 
 // loadConfig returns nil if the engine is not configured.
@@ -77,7 +78,7 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 		return nil, nil
 	}
 	if format := formatOf(entry); format > configFormat {
-		return nil, fmt.Errorf("decode config: this plugin is older than the stored configuration (format %d; it supports %d): use the newer plugin version", format, configFormat)
+		return nil, newerFormat(format)
 	}
 	var c storedConfig
 	// Leave out the decoder's own words: they could quote the entry.
@@ -90,6 +91,10 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	}
 	c.Upgrade()
 	return &c, nil
+}
+
+func newerFormat(format int) error {
+	return fmt.Errorf("decode config: this plugin is older than the stored configuration (format %d; it supports %d): %w", format, configFormat, errNewer)
 }
 
 // formatOf reads the format of an entry before anything else: a newer version may have
@@ -134,6 +139,56 @@ func saveConfig(ctx context.Context, storage logical.Storage, c *storedConfig) e
 	}
 	if err := storage.Put(ctx, entry); err != nil {
 		return fmt.Errorf("save config: %w", err)
+	}
+	return nil
+}
+
+// storedLeaks is the entry for the compromised pairs of a deleted configuration. The engine uses
+// it only while nothing is configured, and the first write of the config takes it in. An entry
+// beside a config is what a crash left: the next delete replaces it.
+type storedLeaks struct {
+	Format int `json:"format"`
+	rotation.State
+}
+
+// loadLeaks returns the zero State if there are none.
+func loadLeaks(ctx context.Context, storage logical.Storage) (rotation.State, error) {
+	entry, err := storage.Get(ctx, leaksKey)
+	if err != nil {
+		return rotation.State{}, fmt.Errorf("read the compromised credentials: %w", err)
+	}
+	if entry == nil {
+		return rotation.State{}, nil
+	}
+	if format := formatOf(entry); format > configFormat {
+		return rotation.State{}, newerFormat(format)
+	}
+	var leaks storedLeaks
+	if err := entry.DecodeJSON(&leaks); err != nil || leaks.Key == "" {
+		return rotation.State{}, errDamaged
+	}
+	return leaks.State, nil
+}
+
+// saveLeaks stores the compromised pairs of a rotation, or removes the entry if there are none.
+func saveLeaks(ctx context.Context, storage logical.Storage, r *rotation.State) error {
+	leaks := r.Leaks()
+	if len(leaks.Unrevoked) == 0 {
+		return eraseLeaks(ctx, storage)
+	}
+	entry, err := logical.StorageEntryJSON(leaksKey, storedLeaks{Format: configFormat, State: leaks})
+	if err != nil {
+		return fmt.Errorf("encode the compromised credentials: %w", err)
+	}
+	if err := storage.Put(ctx, entry); err != nil {
+		return fmt.Errorf("save the compromised credentials: %w", err)
+	}
+	return nil
+}
+
+func eraseLeaks(ctx context.Context, storage logical.Storage) error {
+	if err := storage.Delete(ctx, leaksKey); err != nil {
+		return fmt.Errorf("delete the stored compromised credentials: %w", err)
 	}
 	return nil
 }

@@ -186,6 +186,7 @@ func (w configWrite) propose(stored *storedConfig, f rotation.Facts) (transition
 		c.config = *stored
 	} else {
 		c.config.Endpoint.Environment = defaultEnvironment
+		c.config.Rotation = f.Leaks
 		c.config.Upgrade()
 	}
 	for _, apply := range []func(*storedConfig, *framework.FieldData) error{

@@ -108,7 +108,7 @@ func (s *faultyStorage) stored(t testing.TB, key string) string {
 func (s *faultyStorage) snapshot(t testing.TB) logical.Storage {
 	t.Helper()
 	left := &logical.InmemStorage{}
-	for _, key := range []string{"config", "token"} {
+	for _, key := range []string{"config", "token", leaksKey} {
 		entry, err := s.Storage.Get(context.Background(), key)
 		require.NoError(t, err)
 		if entry != nil {

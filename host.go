@@ -36,6 +36,9 @@ const (
 	rotatePath = "rotate-root"
 )
 
+// leaksKey is the storage key of what outlives a deleted configuration.
+const leaksKey = "leaks"
+
 // host is what surrounds one mount on this node: clocks, Vault's services, the connections to
 // Fuuffy, and what the node remembers and counts. The backend and its clients share it.
 type host struct {

@@ -50,6 +50,6 @@ func TestRequiredFields(t *testing.T) {
 func TestSpecialPaths(t *testing.T) {
 	special := newMount(t).b.PathsSpecial
 	assert.Empty(t, special.Unauthenticated)
-	assert.Equal(t, []string{configKey, tokenKey}, special.SealWrapStorage)
+	assert.Equal(t, []string{configKey, tokenKey, leaksKey}, special.SealWrapStorage)
 	assert.Equal(t, []string{tokenKey}, special.LocalStorage)
 }

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -116,16 +117,15 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 	force := d.Get("force").(bool)
 	err := b.cache.DeleteAll(ctx, func(ctx context.Context) error {
 		stored, err := loadConfig(ctx, req.Storage)
-		// An entry that can't be read can still be deleted. That's the way out.
-		if err == nil && stored != nil && stored.Rotation.Name() != rotation.Idle && !force {
-			return &tokencache.Refused{Err: &textError{advice.Do("A rotation is in progress ("+stored.Rotation.Name()+"), and deleting the configuration loses the credentials of both clients. Nothing was deleted. To end the rotation:", advice.Rotation).
-				Then("To delete it anyway:", advice.Delete(configKey).With("force", "true"))}}
+		// An entry that can't be understood can still be deleted. That's the way out.
+		if err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, errNewer) {
+			return &tokencache.Refused{Err: err}
 		}
-		if err == nil && stored != nil && !force {
-			if leak := stored.Rotation.Leak(); leak != "" {
-				return &tokencache.Refused{Err: &textError{advice.Do(fmt.Sprintf("Credentials of client %s are compromised, and deleting the configuration forgets that. Nothing was deleted. Revoke them in the Fuuffy dashboard, then:", leak), advice.Mark(leak)).
-					Then("To delete it anyway:", advice.Delete(configKey).With("force", "true"))}}
-			}
+		if err := refuseDelete(stored, force); err != nil {
+			return &tokencache.Refused{Err: err}
+		}
+		if err := keepLeaks(ctx, req.Storage, stored); err != nil {
+			return err
 		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return fmt.Errorf("delete config: %w", err)
@@ -144,6 +144,35 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 	return nil, nil
 }
 
+// refuseDelete protects what a delete would lose. stored is nil if nothing is there that can be
+// read.
+func refuseDelete(stored *storedConfig, force bool) error {
+	if stored == nil || force {
+		return nil
+	}
+	anyway := advice.Delete(configKey).With("force", "true")
+	if state := stored.Rotation.Name(); state != rotation.Idle {
+		return &textError{advice.Do("A rotation is in progress ("+state+"), and deleting the configuration loses the credentials of both clients. Nothing was deleted. To end the rotation:", advice.Rotation).
+			Then("To delete it anyway:", anyway)}
+	}
+	if leak := stored.Rotation.Leak(); leak != "" {
+		return &textError{advice.Do(fmt.Sprintf("Credentials of client %s are compromised and may still work. Nothing was deleted. Revoke them in the Fuuffy dashboard, then:", leak), advice.Mark(leak)).
+			Then("To delete the configuration anyway:", anyway)}
+	}
+	return nil
+}
+
+// keepLeaks stores what must outlive a configuration, before it is deleted.
+func keepLeaks(ctx context.Context, storage logical.Storage, stored *storedConfig) error {
+	if stored != nil {
+		return saveLeaks(ctx, storage, &stored.Rotation)
+	}
+	if _, err := loadLeaks(ctx, storage); errors.Is(err, errDamaged) {
+		return eraseLeaks(ctx, storage)
+	}
+	return nil
+}
+
 const configSynopsis = `
 Configure the credentials, the connection, and the policy of this mount.
 `
@@ -159,5 +188,6 @@ The first write needs both. The engine requests a token with the credentials bef
 it saves anything. It never shows the secret again. A later write changes only the
 fields that it names. If it changes environment, base_url, or ca_cert, it must also
 include client_secret, because these fields decide where the engine sends the secret.
-Deleting the configuration also deletes the credentials and the cached token.
+Deleting the configuration also deletes the credentials and the cached token. The
+engine keeps refusing credentials that are compromised.
 `

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,6 +63,10 @@ func (b *backend) pathComplete() *framework.Path {
 
 func (b *backend) pathRevoked() *framework.Path {
 	path := b.pathRotateStep("revoked", b.revoked, revokedSynopsis, revokedDescription)
+	path.Operations[logical.UpdateOperation].(*framework.PathOperation).Responses = map[int][]framework.Response{
+		http.StatusOK:        rotationResponses[http.StatusOK],
+		http.StatusNoContent: {{Description: "The client is marked, and nothing is configured."}},
+	}
 	path.Fields = map[string]*framework.FieldSchema{
 		"client_id": {Type: framework.TypeString, Required: true, Description: "The client that you revoked in the Fuuffy dashboard."},
 	}
@@ -144,7 +149,41 @@ func (b *backend) revoked(ctx context.Context, req *logical.Request, d *framewor
 	if clientID == "" {
 		return nil, userError("client_id is missing: name the client that you revoked in the Fuuffy dashboard.")
 	}
-	return b.runStep(ctx, req, rotation.MarkRevoked(clientID))
+	resp, err := b.runStep(ctx, req, rotation.MarkRevoked(clientID))
+	if errors.Is(err, errNotConfigured) {
+		return nil, b.markLeak(ctx, req, clientID)
+	}
+	return resp, err
+}
+
+// markLeak is the step while nothing is configured: it takes a compromised pair off the list that
+// outlived the configuration.
+func (b *backend) markLeak(ctx context.Context, req *logical.Request, clientID string) error {
+	// Nothing else writes meanwhile, and nothing in memory depends on this entry.
+	return b.cache.ReadStored(ctx, func(ctx context.Context) error {
+		if _, err := reload(ctx, req.Storage, nil); err != nil {
+			return err
+		}
+		leaks, err := loadLeaks(ctx, req.Storage)
+		if err != nil {
+			return err
+		}
+		t, err := rotation.MarkRevoked(clientID)(rotation.Pairs{Rotation: leaks}, rotation.Facts{Now: b.now().UTC()})
+		switch {
+		case err != nil:
+			return err
+		case t.Unchanged && len(leaks.Unrevoked) == 0:
+			return errNotConfigured
+		case t.Unchanged:
+			return userError(advice.Tell(t.Notes[0], &rotation.Pair{}).Render(req.MountPoint))
+		}
+		if err := saveLeaks(ctx, req.Storage, &t.Next.Rotation); err != nil {
+			return err
+		}
+		b.log().Info("rotation of the credentials", "step", t.Step, "history", t.Next.Rotation.LastRecord().String())
+		b.metrics.steps.WithLabelValues(t.Step).Inc()
+		return nil
+	})
 }
 
 // runStep takes a step of the rotation, and returns where the rotation stands afterward.

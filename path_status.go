@@ -93,11 +93,7 @@ var statusFields = func() map[string]*framework.FieldSchema {
 func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	v, err := b.view(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
-		return &logical.Response{Data: map[string]any{
-			"health":    string(advice.NotConfigured),
-			"next_step": advice.Do("Write the credentials:", advice.Configure).Render(req.MountPoint),
-			"version":   version,
-		}}, nil
+		return b.unconfiguredStatus(ctx, req)
 	}
 	if err != nil {
 		return nil, err
@@ -142,6 +138,20 @@ func (b *backend) readStatus(ctx context.Context, req *logical.Request, _ *frame
 	resp := &logical.Response{Data: applicable(data)}
 	v.warn(resp)
 	return resp, nil
+}
+
+// unconfiguredStatus names the leaks that outlived a configuration.
+func (b *backend) unconfiguredStatus(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	leaks, err := loadLeaks(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: applicable(map[string]any{
+		"health":    string(advice.NotConfigured),
+		"next_step": advice.Unconfigured(&leaks).Render(req.MountPoint),
+		"version":   version,
+		"unrevoked": leaks.UnrevokedText(),
+	})}, nil
 }
 
 // tokenState is what readers get, for people.

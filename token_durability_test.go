@@ -171,16 +171,16 @@ func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		former := m.readToken()
-		assert.Zero(t, m.log.count("could not remove the former access token"), "there was none")
+		assert.Zero(t, m.log.count("could not remove a former entry from storage"), "there was none")
 		storage := m.useFaultyStorage()
 		storage.set("delete", "token", fails)
 		m.sandbox.CreateClient(successorID, successorSecret)
 		m.do(logical.UpdateOperation, "config", pairs("client_id", successorID, "client_secret", successorSecret, "verify_connection", false))
-		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
+		assert.Equal(t, 1, m.log.count("could not remove a former entry from storage"))
 		storage.set("delete", "token", nil)
 		m.restart()
 		assert.False(t, m.readToken() == former)
-		assert.Equal(t, 1, m.log.count("could not remove the former access token"))
+		assert.Equal(t, 1, m.log.count("could not remove a former entry from storage"))
 	})
 }
 

@@ -68,14 +68,16 @@ func (b *backend) due(stored *storedConfig) advice.Mount {
 // nothing: a request may have failed after it.
 func (b *backend) standing(pairID string) rotation.Standing { return b.pairs.of(pairID).standing }
 
-// facts are what a step of the rotation needs to know.
-func (b *backend) facts(stored *storedConfig) rotation.Facts {
-	f := rotation.Facts{Now: b.now().UTC(), Standing: b.standing}
-	if stored != nil {
-		f.OldTokensUntil = b.oldTokensUntil(stored)
-		f.TokensUntil = f.Now.Add(stored.policy().ServedFor(b.tokenLife(stored.Current.ID)))
+// facts are what a step of the rotation needs to know. stored is nil if nothing is configured.
+func (b *backend) facts(ctx context.Context, storage logical.Storage, stored *storedConfig) (f rotation.Facts, err error) {
+	f = rotation.Facts{Now: b.now().UTC(), Standing: b.standing}
+	if stored == nil {
+		f.Leaks, err = loadLeaks(ctx, storage)
+		return f, err
 	}
-	return f
+	f.OldTokensUntil = b.oldTokensUntil(stored)
+	f.TokensUntil = f.Now.Add(stored.policy().ServedFor(b.tokenLife(stored.Current.ID)))
+	return f, nil
 }
 
 // tokenLife is how long the tokens of a pair live, as far as this node knows.

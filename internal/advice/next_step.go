@@ -35,6 +35,15 @@ func (m *Mount) NextStep() Text {
 	return step
 }
 
+// Unconfigured says what to do while nothing is configured. leaks is what outlived the last
+// configuration.
+func Unconfigured(leaks *rotation.State) (step Text) {
+	for _, leak := range leaks.Unrevoked {
+		step = step.Then(fmt.Sprintf("Now: revoke client %s in the Fuuffy dashboard, because it is compromised. Then:", leak.ClientID), Mark(leak.ClientID))
+	}
+	return step.Then("Write the credentials:", Configure)
+}
+
 // leakStep comes first after a leak, whatever else fails. It is nil if there is no leak.
 func (m *Mount) leakStep() (step Text) {
 	for _, leak := range m.leaks() {

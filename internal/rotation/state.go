@@ -184,6 +184,13 @@ func (s *State) Leak() string {
 	return ""
 }
 
+// Leaks is what outlives the pairs themselves: the compromised ones on the list, and what it takes
+// to recognize them. A mount that is configured again starts from it.
+func (s *State) Leaks() State {
+	compromised := slices.DeleteFunc(slices.Clone(s.Unrevoked), func(u Unrevoked) bool { return u.Why != WhyCompromised })
+	return State{Unrevoked: compromised, Key: s.Key, Serials: s.Serials}
+}
+
 // UnrevokedText is the list as users read it, one pair per line.
 func (s *State) UnrevokedText() string {
 	lines := make([]string, 0, len(s.Unrevoked))

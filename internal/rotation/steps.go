@@ -19,6 +19,8 @@ type Facts struct {
 	// OldTokensUntil is when the last app stops using a token of the previous pair, and
 	// TokensUntil of the current pair, if a step replaces it now.
 	OldTokensUntil, TokensUntil time.Time
+	// Leaks is what the mount still knows of compromised pairs while nothing is configured.
+	Leaks State
 }
 
 // refuseCompromised rejects a pair that an operator said is compromised, until it is marked as

@@ -3,7 +3,6 @@
 package fuuffy
 
 import (
-	"bytes"
 	"cmp"
 	"io"
 	"net/http"
@@ -214,11 +213,15 @@ func (m *mount) unrevoked() []string {
 	return strings.Split(list, "\n")
 }
 
-// answering replaces the way to Fuuffy: what answer returns for a pair is the response to its
-// token requests, and nil leaves it to the sandbox.
-func (m *mount) answering(answer func(clientID, secret string) *gatewayAnswer) {
-	next := m.sandbox.RoundTripper()
-	m.b.newTransport = func(string) (http.RoundTripper, error) {
+// intercept puts something between Vault and Fuuffy: it may change the form of a token request,
+// or return the response.
+func (m *mount) intercept(meet func(form url.Values) *gatewayAnswer) {
+	direct := m.b.newTransport
+	m.b.newTransport = func(caCert string) (http.RoundTripper, error) {
+		next, err := direct(caCert)
+		if err != nil {
+			return nil, err
+		}
 		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -228,10 +231,10 @@ func (m *mount) answering(answer func(clientID, secret string) *gatewayAnswer) {
 			if err != nil {
 				return nil, err
 			}
-			a := answer(form.Get("client_id"), form.Get("client_secret"))
+			a := meet(form)
 			if a == nil {
-				passed := r.Clone(r.Context())
-				passed.Body = io.NopCloser(bytes.NewReader(body))
+				passed, encoded := r.Clone(r.Context()), form.Encode()
+				passed.Body, passed.ContentLength = io.NopCloser(strings.NewReader(encoded)), int64(len(encoded))
 				return next.RoundTrip(passed)
 			}
 			header := http.Header{"Content-Type": {a.contentType}}
@@ -245,6 +248,11 @@ func (m *mount) answering(answer func(clientID, secret string) *gatewayAnswer) {
 			}, nil
 		}), nil
 	}
+}
+
+// answering has token requests for a pair meet another answer than Fuuffy's, nil for Fuuffy's.
+func (m *mount) answering(answer func(clientID, secret string) *gatewayAnswer) {
+	m.intercept(func(form url.Values) *gatewayAnswer { return answer(form.Get("client_id"), form.Get("client_secret")) })
 }
 
 // answers is what stands between Vault and Fuuffy, by client.

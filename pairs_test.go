@@ -3,9 +3,7 @@
 package fuuffy
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -396,26 +394,12 @@ func newSecretsMount(t *testing.T) *mount {
 // separateSecrets treats each secret of shop-1 but the first as a client of its own: the sandbox
 // keeps one secret a client, and the real dashboard lets the old one work until it is revoked.
 func (m *mount) separateSecrets() {
-	next := m.sandbox.RoundTripper()
-	m.b.newTransport = func(string) (http.RoundTripper, error) {
-		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return nil, err
-			}
-			form, err := url.ParseQuery(string(body))
-			if err != nil {
-				return nil, err
-			}
-			if secret := form.Get("client_secret"); form.Get("client_id") == testClientID && secret != testSecret {
-				form.Set("client_id", secretOfShop1(secret))
-			}
-			passed := r.Clone(r.Context())
-			encoded := form.Encode()
-			passed.Body, passed.ContentLength = io.NopCloser(bytes.NewReader([]byte(encoded))), int64(len(encoded))
-			return next.RoundTrip(passed)
-		}), nil
-	}
+	m.intercept(func(form url.Values) *gatewayAnswer {
+		if secret := form.Get("client_secret"); form.Get("client_id") == testClientID && secret != testSecret {
+			form.Set("client_id", secretOfShop1(secret))
+		}
+		return nil
+	})
 }
 
 func secretOfShop1(secret string) string { return testClientID + " with " + secret }

@@ -231,7 +231,7 @@ func TestUnrevokedClients(t *testing.T) {
 		leaked := pairs("client_id", testClientID, "client_secret", testSecret)
 		for _, path := range []string{"rotate-root", "config"} {
 			_, text = m.refused(logical.UpdateOperation, path, leaked)
-			assert.Contains(t, text, "These credentials of client shop-1 are compromised", path)
+			assert.Contains(t, text, "because client shop-1 is compromised", path)
 			assert.Contains(t, text, "vault write fuuffy/rotate-root/revoked client_id=shop-1", path)
 		}
 

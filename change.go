@@ -143,7 +143,10 @@ func (b *backend) prove(ctx context.Context, req *logical.Request, t transition,
 // unproved explains that Fuuffy issued no token to credentials that must work. based is the
 // stored configuration, nil if there is none.
 func unproved(t transition, based *storedConfig, cause error) error {
-	id := t.MustWork.ClientID
+	name := "client " + t.MustWork.ClientID
+	if based != nil {
+		name = advice.Name(t.MustWork, based.Held())
+	}
 	failure, ok := errors.AsType[*upstream.Error](cause)
 	overBudget := ok && failure.OverBudget() // Then nothing was sent.
 	switch {
@@ -152,9 +155,9 @@ func unproved(t transition, based *storedConfig, cause error) error {
 	case overBudget:
 		return &explainedError{meaning: "Nothing was changed.", cause: cause}
 	case t.Step == "":
-		return &explainedError{meaning: "Nothing was saved: Fuuffy issued no token for the new settings.", clientID: id, cause: cause}
+		return &explainedError{meaning: "Nothing was saved: Fuuffy issued no token for the new settings.", name: name, cause: cause}
 	}
-	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: Fuuffy issued no token to client %s.", id), clientID: id, cause: cause}
+	e := &explainedError{meaning: fmt.Sprintf("Nothing was changed: Fuuffy issued no token to %s.", name), name: name, cause: cause}
 	if ok && failure.RejectsCredentials() && based.holds(t.MustWork) {
 		e.inState = true
 		if t.Step == "rollback" {
@@ -187,11 +190,12 @@ func (c *client) proveRevoked(ctx context.Context, t transition) error {
 	if t.Step == "complete" {
 		what, again = "Not completed", advice.Do("Try again later:", advice.Complete)
 	}
+	name := advice.Name(t.MustBeRevoked, t.Next.Held())
 	return &explainedError{
-		meaning:  fmt.Sprintf("%s: the engine couldn't verify that client %s is revoked. Only a rejection from Fuuffy counts as proof.", what, t.MustBeRevoked.ClientID),
-		advice:   again,
-		clientID: t.MustBeRevoked.ClientID,
-		cause:    err,
+		meaning: fmt.Sprintf("%s: the engine couldn't verify that %s is revoked. Only a rejection from Fuuffy counts as proof.", what, name),
+		advice:  again,
+		name:    name,
+		cause:   err,
 	}
 }
 
@@ -224,9 +228,9 @@ type explainedError struct {
 	advice advice.Text
 	// inState is set if the next step in the state of the rotation follows from the failure.
 	inState bool
-	// clientID is the client that the request was for.
-	clientID string
-	cause    error
+	// name is the client or the secret that the request was for.
+	name  string
+	cause error
 }
 
 func (e *explainedError) Error() string { return e.meaning + " " + e.cause.Error() }

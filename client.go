@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
@@ -89,7 +90,7 @@ func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 // Describe is part of tokencache.Source: what every reader gets, except the ttl.
 func (c *client) Describe(t *tokencache.Cached) (description map[string]any, warning string) {
 	if t.FallbackFor == c.Current.ID {
-		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, so this token belongs to the previous client: tell whoever rotates the credentials", c.Current.ClientID)
+		warning = fmt.Sprintf("Fuuffy rejects the new credentials of client %s, so this token belongs to the previous ones: tell whoever rotates the credentials", c.Current.ClientID)
 	}
 	return map[string]any{
 		"access_token":        t.Value,
@@ -132,7 +133,7 @@ type attempt struct {
 func (c *client) fallBack(previous attempt, rejection *upstream.Error) (tokencache.Token, error) {
 	t := previous.token
 	if failure, ok := errors.AsType[*upstream.Error](previous.err); ok {
-		return t, bothFailed(rejection, c.Rotation.Previous.ClientID, failure)
+		return t, bothFailed(rejection, advice.Name(c.Rotation.Previous, c.Held()), failure)
 	}
 	if previous.err != nil {
 		return t, previous.err
@@ -155,9 +156,9 @@ func (c *client) announceFallback(ctx context.Context, cached *tokencache.Cached
 
 // bothFailed is a rejection that also says how the fallback failed. It asks for the longer
 // wait of the two.
-func bothFailed(rejection *upstream.Error, fallbackID string, failure *upstream.Error) error {
+func bothFailed(rejection *upstream.Error, previous string, failure *upstream.Error) error {
 	both := *rejection
-	both.Message = fmt.Sprintf("%s; the previous client %s gets no token either: %s", rejection.Message, fallbackID, strings.TrimPrefix(failure.Code+": "+failure.Message, ": "))
+	both.Message = fmt.Sprintf("%s; %s gets no token either: %s", rejection.Message, previous, strings.TrimPrefix(failure.Code+": "+failure.Message, ": "))
 	both.RetryAfter = max(both.RetryAfter, tokencache.AskedWait(failure))
 	return &both
 }

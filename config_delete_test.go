@@ -144,7 +144,7 @@ func TestLeakOutlivesTheConfiguration(t *testing.T) {
 				for _, write := range []map[string]any{firstPair, firstPairUntested} {
 					code, text := m.refused(logical.CreateOperation, "config", write)
 					assert.Equal(t, http.StatusBadRequest, code)
-					assert.Contains(t, text, "client shop-1 are compromised")
+					assert.Contains(t, text, "client shop-1 is compromised")
 				}
 				status := m.status()
 				assert.Contains(t, status["unrevoked"], "shop-1 (compromised)")
@@ -236,12 +236,12 @@ func TestLeakOutlivesACrash(t *testing.T) {
 							m.restart()
 						}
 						_, text := m.refused(logical.UpdateOperation, "config", firstPairUntested)
-						assert.Contains(t, text, "client shop-1 are compromised")
+						assert.Contains(t, text, "client shop-1 is compromised")
 						resp, err := s.take(m)
 						assert.NoError(t, err)
 						assert.False(t, resp.IsError(), "the repetition works: %v", resp)
 						_, text = m.refused(logical.UpdateOperation, "config", firstPairUntested)
-						assert.Contains(t, text, "client shop-1 are compromised")
+						assert.Contains(t, text, "client shop-1 is compromised")
 						m.write("config", "client_id", thirdID, "client_secret", thirdSecret)
 						assert.Len(t, m.unrevoked(), 1, "merged twice, it is still one entry")
 						assert.True(t, m.sandbox.TokenAlive(m.readToken()))

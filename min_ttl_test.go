@@ -291,7 +291,7 @@ func TestMinTTLOfATokenWithAFault(t *testing.T) {
 			m.read()
 			time.Sleep(40 * time.Minute)
 			down(m)
-		}, 20 * time.Minute, "this token belongs to the previous client"},
+		}, 20 * time.Minute, "this token belongs to the previous ones"},
 		"inside its buffer": {func(m *mount) {
 			m.do(logical.UpdateOperation, "config", pairs("stale_if_error", true))
 			m.read()

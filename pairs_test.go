@@ -454,6 +454,63 @@ func TestOldSecretOfTheClientInUse(t *testing.T) {
 	})
 }
 
+// Where two secrets of one client are involved, no error leaves open which one it is about.
+func TestErrorsNameTheSecret(t *testing.T) {
+	const oldSecret, newSecret = "the old secret of client shop-1", "the new secret of client shop-1"
+	second := pairs("client_id", testClientID, "client_secret", "second")
+	stage := func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", second) }
+	promote := func(m *mount) { stage(m); m.promote() }
+	leak := func(m *mount) {
+		m.write("rotate-root", "client_id", testClientID, "client_secret", "second", "compromised", true)
+	}
+	forced := func(m *mount) { leak(m); m.forceComplete() }
+	revokeSecond := func(m *mount) { m.sandbox.RevokeClient(secretOfShop1("second")); m.loseToken() }
+	revokeFirst := func(m *mount) { m.sandbox.RevokeClient(testClientID) }
+	pageForFirst := func(m *mount) {
+		m.answering(func(_, secret string) *gatewayAnswer {
+			if secret == testSecret {
+				return &firewallPage
+			}
+			return nil
+		})
+	}
+	down := func(m *mount) { m.sandbox.SetFault(faultUnavailable) }
+	both := func(m *mount) { revokeFirst(m); revokeSecond(m) }
+	nothing := func(*mount) {}
+	for name, tt := range map[string]struct {
+		prepare, breaks func(*mount)
+		try             adviceRequest
+		want            string
+	}{
+		"stage":               {nothing, revokeSecond, adviceRequest{logical.UpdateOperation, "rotate-root", second}, "issued no token to " + newSecret + ". Fuuffy rejected " + newSecret},
+		"config":              {nothing, revokeSecond, adviceRequest{logical.UpdateOperation, "config", second}, "Fuuffy rejected " + newSecret},
+		"promote":             {stage, revokeSecond, adviceRequest{logical.UpdateOperation, "rotate-root/promote", nil}, "issued no token to " + newSecret},
+		"rollback":            {promote, revokeFirst, adviceRequest{logical.UpdateOperation, "rotate-root/rollback", nil}, "Fuuffy rejected " + oldSecret},
+		"complete":            {promote, revokeSecond, adviceRequest{logical.UpdateOperation, "rotate-root/complete", nil}, "issued no token to " + newSecret},
+		"complete, no proof":  {promote, pageForFirst, adviceRequest{logical.UpdateOperation, "rotate-root/complete", nil}, "couldn't verify that " + oldSecret + " is revoked"},
+		"read":                {promote, both, adviceRequest{logical.ReadOperation, "token", nil}, "Fuuffy rejected " + newSecret + ": invalid_client: "},
+		"read, the fallback":  {promote, both, adviceRequest{logical.ReadOperation, "token", nil}, oldSecret + " gets no token either"},
+		"stage another":       {stage, nothing, adviceRequest{logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", "third")}, newSecret + " is already staged"},
+		"complete too early":  {stage, nothing, adviceRequest{logical.UpdateOperation, "rotate-root/complete", nil}, newSecret + " is staged but not promoted"},
+		"discard too late":    {promote, nothing, adviceRequest{logical.DeleteOperation, "rotate-root", nil}, "can't discard " + newSecret},
+		"stage the leaked":    {forced, nothing, adviceRequest{logical.UpdateOperation, "rotate-root", firstPair}, "because " + oldSecret + " is compromised"},
+		"config, the leaked":  {forced, nothing, adviceRequest{logical.UpdateOperation, "config", firstPair}, "because " + oldSecret + " is compromised"},
+		"delete of the leak":  {forced, nothing, adviceRequest{logical.DeleteOperation, "config", nil}, "because " + oldSecret + " is compromised"},
+		"outage during stage": {nothing, down, adviceRequest{logical.UpdateOperation, "rotate-root", second}, "issued no token to " + newSecret},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newSecretsMount(t)
+				m.createSecret("second")
+				tt.prepare(m)
+				tt.breaks(m)
+				_, text := m.refused(tt.try.operation, tt.try.path, tt.try.data)
+				assert.Contains(t, text, tt.want)
+			})
+		})
+	}
+}
+
 // Defect 4: an entry is a pair's, not a client's.
 func TestUnrevokedEntriesAreOfPairs(t *testing.T) {
 	discard := func(m *mount, secret string) {

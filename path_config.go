@@ -155,8 +155,9 @@ func refuseDelete(stored *storedConfig, force bool) error {
 		return &textError{advice.Do("A rotation is in progress ("+state+"), and deleting the configuration loses the credentials of both clients. Nothing was deleted. To end the rotation:", advice.Rotation).
 			Then("To delete it anyway:", anyway)}
 	}
-	if leak := stored.Rotation.Leak(); leak != "" {
-		return &textError{advice.Do(fmt.Sprintf("Credentials of client %s are compromised and may still work. Nothing was deleted. Revoke them in the Fuuffy dashboard, then:", leak), advice.Mark(leak)).
+	m := advice.Mount{Pairs: stored.Pairs}
+	if name, mark, ok := m.Leak(); ok {
+		return &textError{advice.Do(fmt.Sprintf("Nothing was deleted, because %s is compromised and may still work. Revoke it in the Fuuffy dashboard, then:", name), mark).
 			Then("To delete the configuration anyway:", anyway)}
 	}
 	return nil

@@ -119,16 +119,16 @@ func TestRotationSteps(t *testing.T) {
 	// The state after the action, or else part of the refusal.
 	table := map[string]map[string]string{
 		"stage":              {"idle": "staged", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
-		"stage current":      {"idle": "already the current ones", "staged": "already the current ones", "promoted": "client shop-2 replaced client shop-1", "compromised": "client shop-1 are compromised"},
-		"stage third":        {"idle": "staged", "staged": "Client shop-2 is already staged", "promoted": "client shop-1 isn't proved to be revoked", "compromised": "client shop-1 isn't proved to be revoked"},
+		"stage current":      {"idle": "already the current ones", "staged": "already the current ones", "promoted": "client shop-2 replaced client shop-1", "compromised": "client shop-1 is compromised"},
+		"stage third":        {"idle": "staged", "staged": "client shop-2 is already staged", "promoted": "client shop-1 isn't proved to be revoked", "compromised": "client shop-1 isn't proved to be revoked"},
 		"compromised":        {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"third, compromised": {"idle": "promoted", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
-		"first, compromised": {"idle": "already the current ones", "staged": "already the current ones", "promoted": "promoted", "compromised": "client shop-1 are compromised"},
+		"first, compromised": {"idle": "already the current ones", "staged": "already the current ones", "promoted": "promoted", "compromised": "client shop-1 is compromised"},
 		"promote":            {"idle": "Nothing is staged", "staged": "promoted", "promoted": "promoted", "compromised": "promoted"},
 		"complete":           {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "Fuuffy still accepts client shop-1", "compromised": "Fuuffy still accepts client shop-1"},
 		"force":              {"idle": "nothing to complete", "staged": "staged but not promoted", "promoted": "idle", "compromised": "idle"},
 		"rollback":           {"idle": "nothing to roll back", "staged": "staged but not promoted", "promoted": "idle", "compromised": "roll back to client shop-1, because it is compromised"},
-		"discard":            {"idle": "idle", "staged": "idle", "promoted": "already the current one", "compromised": "already the current one"},
+		"discard":            {"idle": "idle", "staged": "idle", "promoted": "client shop-2, because it is already current", "compromised": "already current"},
 		"config secret":      {"idle": "idle", "staged": "A rotation is in progress (staged)", "promoted": "A rotation is in progress (promoted)", "compromised": "A rotation is in progress (promoted)"},
 		"config endpoint":    {"idle": "idle", "staged": "A rotation is in progress", "promoted": "client_secret", "compromised": "client_secret"},
 		"config policy":      {"idle": "idle", "staged": "staged", "promoted": "promoted", "compromised": "promoted"},
@@ -531,7 +531,7 @@ func TestFallback(t *testing.T) {
 				before := m.requests()
 				if tt.want == "" {
 					_, text := m.refused(logical.ReadOperation, "token", nil)
-					assert.Equal(t, tt.requests == 2, strings.Contains(text, "the previous client shop-1 gets no token either"), text)
+					assert.Equal(t, tt.requests == 2, strings.Contains(text, "client shop-1 gets no token either"), text)
 					assert.Equal(t, before+tt.requests, m.requests())
 					assert.Equal(t, false, m.rotation()["fallback_active"])
 					return
@@ -557,7 +557,7 @@ func TestFallbackIsSeen(t *testing.T) {
 		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects client shop-2, and apps get tokens of client shop-1. Don't revoke client shop-1 now")
 		assert.EqualValues(t, 1, resp.Data["auth_failures"])
 		require.Len(t, m.read().Warnings, 1)
-		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous client")
+		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous ones")
 		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
 		assert.Equal(t, 1, m.log.count("falling back to the old ones"))
 

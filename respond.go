@@ -85,9 +85,9 @@ func (b *backend) respondUpstream(ctx context.Context, req *logical.Request, fai
 // describe says what failed. v is nil if the mount's state can't be read.
 func (b *backend) describe(failure *upstream.Error, explained *explainedError, v *view) string {
 	reader := explained.meaning == "" && v != nil && v.mount.Failure != nil
-	clientID := explained.clientID
-	if clientID == "" && v != nil {
-		clientID = v.Current.ClientID
+	name := explained.name
+	if name == "" && v != nil {
+		name = advice.Name(&v.Current, v.Held())
 	}
 	switch {
 	case failure.OverBudget():
@@ -95,7 +95,7 @@ func (b *backend) describe(failure *upstream.Error, explained *explainedError, v
 	case failure.LeadsElsewhere() || failure.NotFuuffy():
 		return fmt.Sprintf("Fuuffy's token endpoint didn't respond: %s.", failure)
 	case failure.Failure == upstream.Rejected:
-		text := fmt.Sprintf("Fuuffy rejected client %s: %s.", clientID, failure)
+		text := fmt.Sprintf("Fuuffy rejected %s: %s.", name, failure)
 		if reader && failure.RejectsCredentials() {
 			text += " The engine retries after " + v.mount.RetryAt.UTC().Format(time.RFC3339) + "."
 		}

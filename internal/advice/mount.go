@@ -174,6 +174,9 @@ func (m *Mount) revokedListed(u rotation.Unrevoked) bool {
 // previous names the previous pair.
 func (m *Mount) previous() string { return beside(m.Rotation.Previous, &m.Current) }
 
+// current names the current pair.
+func (m *Mount) current() string { return Name(&m.Current, m.Held()) }
+
 // nameListed names a pair that the mount no longer uses: by its secret, if the mount holds
 // another one of the same client.
 func (m *Mount) nameListed(u rotation.Unrevoked) string {
@@ -183,6 +186,17 @@ func (m *Mount) nameListed(u rotation.Unrevoked) string {
 		}
 	}
 	return "client " + u.ClientID
+}
+
+// Leak names a compromised pair on the list, and returns the command that marks it. It is false if
+// there is none.
+func (m *Mount) Leak() (name string, mark Command, ok bool) {
+	for _, u := range m.Rotation.Unrevoked {
+		if u.Why == rotation.WhyCompromised {
+			return m.nameListed(u), Mark(u.ClientID), true
+		}
+	}
+	return "", Command{}, false
 }
 
 // Conditions returns everything that is wrong or due, the worst first.
@@ -207,14 +221,14 @@ func (m *Mount) tokenConditions() (found []Condition) {
 		if fallback := m.Fallback(); !served && (fallback == nil || m.rejected(fallback)) {
 			health = Failing
 		}
-		add(health, "Fuuffy rejected client %s when the engine last tried it", m.Current.ClientID)
+		add(health, "Fuuffy rejected %s when the engine last tried it", m.current())
 	case m.Failure == nil && !m.Tested:
 		add(Untested, "this node has had no response from Fuuffy with these settings yet")
 	case m.Failure == nil:
 	case !served:
 		add(Failing, "apps get no token: %s", m.Failure)
 	case t.Suspect && m.Failure.RejectsCredentials():
-		add(Failing, "an app reported the cached token as rejected, and Fuuffy rejects client %s, so no app has a token that works: %s", m.Current.ClientID, m.Failure)
+		add(Failing, "an app reported the cached token as rejected, and Fuuffy rejects %s, so no app has a token that works: %s", m.current(), m.Failure)
 	default:
 		add(Degraded, "token refresh is failing. Apps keep the cached token until %s: %s", stamp(t.ServedUntil), m.Failure)
 	}

@@ -28,13 +28,13 @@ func reason(r *rotation.Refusal) (text Text, inState bool) {
 	case rotation.AlreadyCurrent:
 		return Say("These credentials are already the current ones. Create new ones in the Fuuffy dashboard first."), false
 	case rotation.AlreadyStaged:
-		return Say(fmt.Sprintf("Client %s is already staged. Nothing was changed.", r.Pair.ClientID)), true
+		return Say(fmt.Sprintf("Nothing was changed, because %s is already staged.", beside(r.Pair, r.Other))), true
 	case rotation.InProgress:
 		return Say(fmt.Sprintf("A rotation is in progress: %s replaced %s, and %s isn't proved to be revoked. Nothing was changed.",
 			beside(r.Pair, r.Other), beside(r.Other, r.Pair), beside(r.Other, r.Pair))), true
 	case rotation.IsCompromised:
-		return Say(fmt.Sprintf("These credentials of client %s are compromised, so the engine doesn't use them again. Nothing was changed.", r.Pair.ClientID)).
-			Then("If they aren't, or once you have revoked them in the Fuuffy dashboard, mark them as revoked (each run marks one secret of the client, a compromised one first):", Mark(r.Pair.ClientID)), false
+		return Say(fmt.Sprintf("Nothing was changed, because %s is compromised. The engine doesn't use it again.", beside(r.Pair, r.Other))).
+			Then("If it isn't, or once you have revoked it in the Fuuffy dashboard, mark it as revoked (each run marks one secret of the client, a compromised one first):", Mark(r.Pair.ClientID)), false
 	case rotation.NoWayBack:
 		return Say(fmt.Sprintf("You can't roll back to %s, because it is compromised. Nothing was changed.", beside(r.Pair, r.Other))), true
 	case rotation.NothingToPromote:
@@ -44,9 +44,9 @@ func reason(r *rotation.Refusal) (text Text, inState bool) {
 	case rotation.NothingToRollBack:
 		return Say("No rotation is in progress, so there is nothing to roll back."), false
 	case rotation.NotPromoted:
-		return Say(fmt.Sprintf("Client %s is staged but not promoted. Nothing was changed.", r.Pair.ClientID)), true
+		return Say(fmt.Sprintf("Nothing was changed, because %s is staged but not promoted.", beside(r.Pair, r.Other))), true
 	case rotation.NotStaged:
-		return Say(fmt.Sprintf("Client %s is already the current one, so you can't discard it. Nothing was changed.", r.Pair.ClientID)), true
+		return Say(fmt.Sprintf("You can't discard %s, because it is already current. Nothing was changed.", beside(r.Pair, r.Other))), true
 	case rotation.RotationInProgress:
 		return Say(fmt.Sprintf("A rotation is in progress (%s), so client_id, client_secret, environment, base_url, and ca_cert can't change. Nothing was saved.", r.State)), true
 	}
@@ -58,6 +58,16 @@ func reason(r *rotation.Refusal) (text Text, inState bool) {
 	return Do(fmt.Sprintf("Not completed: Fuuffy still accepts %s. %s", old, revoke), Complete).
 		And(Say(fmt.Sprintf("Or forget it without proof. This is dangerous, because %s works until you revoke it.", old))).
 		Then("Only if you can't revoke it now:", Force), false
+}
+
+// Name names a pair: by its secret, if the mount holds another one of the same client.
+func Name(pair *rotation.Pair, held []*rotation.Pair) string {
+	for _, other := range held {
+		if other.ClientID == pair.ClientID && !other.Same(pair) {
+			return beside(pair, other)
+		}
+	}
+	return "client " + pair.ClientID
 }
 
 // beside names a pair beside another one: by its secret, if both belong to one client.

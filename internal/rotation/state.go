@@ -174,16 +174,6 @@ func (s *State) Entry(pair *Pair) *Unrevoked {
 	return nil
 }
 
-// Leak is the client of a compromised pair on the list, empty if there is none.
-func (s *State) Leak() string {
-	for _, u := range s.Unrevoked {
-		if u.Why == WhyCompromised {
-			return u.ClientID
-		}
-	}
-	return ""
-}
-
 // Leaks is what outlives the pairs themselves: the compromised ones on the list, and what it takes
 // to recognize them. A mount that is configured again starts from it.
 func (s *State) Leaks() State {

@@ -25,12 +25,13 @@ type Facts struct {
 
 // refuseCompromised rejects a pair that an operator said is compromised, until it is marked as
 // revoked.
-func (s *State) refuseCompromised(pair *Pair) error {
-	for _, u := range s.Unrevoked {
+func (p *Pairs) refuseCompromised(pair *Pair) error {
+	for _, u := range p.Rotation.Unrevoked {
 		// Which secret an entry of an older version is about is unknown, so it stands for all.
 		unknown := u.Fingerprint == "" && u.ClientID == pair.ClientID
-		if u.Why == WhyCompromised && (unknown || u.stands(pair, s.Key)) {
-			return &Refusal{Reason: IsCompromised, Pair: pair}
+		if u.Why == WhyCompromised && (unknown || u.stands(pair, p.Rotation.Key)) {
+			listed := &Pair{ClientID: u.ClientID, Serial: u.Serial}
+			return &Refusal{Reason: IsCompromised, Pair: listed, Other: &p.Current}
 		}
 	}
 	return nil
@@ -63,9 +64,9 @@ func Stage(pair Pair) Step {
 		case pair.Same(r.Staged):
 			return testAgain(p, r.Staged), nil
 		case r.Staged != nil:
-			return Transition{}, &Refusal{Reason: AlreadyStaged, Pair: r.Staged}
+			return Transition{}, &Refusal{Reason: AlreadyStaged, Pair: r.Staged, Other: &p.Current}
 		}
-		if err := r.refuseCompromised(&pair); err != nil {
+		if err := p.refuseCompromised(&pair); err != nil {
 			return Transition{}, err
 		}
 		t := Transition{Step: "stage", Next: p, MustWork: &pair}
@@ -104,7 +105,7 @@ func Emergency(pair Pair) Step {
 		case pair.Same(&p.Current):
 			return Transition{}, &Refusal{Reason: AlreadyCurrent, Pair: &p.Current}
 		}
-		if err := r.refuseCompromised(&pair); err != nil {
+		if err := p.refuseCompromised(&pair); err != nil {
 			return Transition{}, err
 		}
 		t := Transition{Step: "stage", Next: p, Leaked: true, Notes: []Note{{Notice: LeakedTokens}}}
@@ -148,7 +149,7 @@ func Promote(p Pairs, f Facts) (Transition, error) {
 	case Promoted:
 		return Transition{Step: "promote", Next: p, Unchanged: true, Notes: []Note{{Notice: AlreadyDone}}}, nil
 	}
-	if err := p.Rotation.refuseCompromised(p.Rotation.Staged); err != nil {
+	if err := p.refuseCompromised(p.Rotation.Staged); err != nil {
 		return Transition{}, err
 	}
 	t := Transition{Step: "promote", Next: p}
@@ -177,7 +178,7 @@ func Complete(force bool) Step {
 		case Idle:
 			return takenBefore(p, "complete", didComplete, NothingToComplete)
 		case Staged:
-			return Transition{}, &Refusal{Reason: NotPromoted, Pair: p.Rotation.Staged}
+			return Transition{}, &Refusal{Reason: NotPromoted, Pair: p.Rotation.Staged, Other: &p.Current}
 		}
 		previous, compromised := p.Rotation.Previous, p.Rotation.Compromised
 		t := Transition{Step: "complete", Next: p, MustWork: &p.Current}
@@ -228,11 +229,11 @@ func Rollback(p Pairs, f Facts) (Transition, error) {
 	case r.Name() == Idle:
 		return takenBefore(p, "rollback", didRollBack, NothingToRollBack)
 	case r.Name() == Staged:
-		return Transition{}, &Refusal{Reason: NotPromoted, Pair: r.Staged}
+		return Transition{}, &Refusal{Reason: NotPromoted, Pair: r.Staged, Other: &p.Current}
 	case r.Compromised:
 		return Transition{}, &Refusal{Reason: NoWayBack, Pair: r.Previous, Other: &p.Current}
 	}
-	if err := r.refuseCompromised(r.Previous); err != nil {
+	if err := p.refuseCompromised(r.Previous); err != nil {
 		return Transition{}, err
 	}
 	abandoned := p.Current
@@ -251,7 +252,7 @@ func Discard(p Pairs, f Facts) (Transition, error) {
 	case Idle:
 		return Transition{Step: "discard", Next: p, Unchanged: true, Notes: []Note{{Notice: NothingStaged}}}, nil
 	case Promoted:
-		return Transition{}, &Refusal{Reason: NotStaged, Pair: &p.Current}
+		return Transition{}, &Refusal{Reason: NotStaged, Pair: &p.Current, Other: p.Rotation.Previous}
 	}
 	staged := p.Rotation.Staged
 	t := Transition{Step: "discard", Next: p}
@@ -281,7 +282,7 @@ func Replace(pair Pair) Step {
 		if err := p.unlocked(); err != nil {
 			return Transition{}, err
 		}
-		if err := p.Rotation.refuseCompromised(&pair); err != nil {
+		if err := p.refuseCompromised(&pair); err != nil {
 			return Transition{}, err
 		}
 		t := Transition{Next: p}

@@ -58,7 +58,8 @@ const (
 // Refusal says why a step is impossible in this state. Package advice has the words.
 type Refusal struct {
 	Reason Reason
-	// Pair and Other are whom it is about, if anyone. They have no secret.
+	// Pair is whom it is about, if anyone. Other is the pair beside it, which may be another secret
+	// of the same client.
 	Pair, Other *Pair
 	// State is the name of the state.
 	State string

@@ -674,6 +674,32 @@ func TestCheckAnswersInTime(t *testing.T) {
 	}
 }
 
+// An operator who repeats a check during an outage hears of the outage each time, and not of the
+// mount's own limit.
+func TestChecksDuringAnOutage(t *testing.T) {
+	for _, state := range []string{rotation.Idle, rotation.Staged, rotation.Promoted} {
+		t.Run(state, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, _ := newPairsMount(t, state)
+				time.Sleep(time.Minute)
+				m.sandbox.SetFault(faultUnavailable)
+				for range 6 {
+					before, data := m.requests(), m.write("rotate-root/check").Data
+					pairs := 0
+					for _, pair := range []string{"current", "staged", "previous"} {
+						if said, ok := data[pair].(string); ok {
+							assert.Regexp(t, "^unknown: .*HTTP status 503", said, pair)
+							pairs++
+						}
+					}
+					assert.Equal(t, pairs, m.requests()-before, "one attempt per pair")
+					time.Sleep(checkInterval)
+				}
+			})
+		})
+	}
+}
+
 // arrivals are the times of token requests.
 type arrivals []time.Time
 

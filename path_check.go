@@ -19,12 +19,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-const (
-	// checkInterval is how often operators can test the credentials.
-	checkInterval = 10 * time.Second
-	// checkTimeout bounds a check. The vault CLI gives up after a minute.
-	checkTimeout = 40 * time.Second
-)
+// checkInterval is how often operators can test the credentials.
+const checkInterval = 10 * time.Second
 
 // pathCheck stores nothing, but each test is a request to Fuuffy, so it runs on the node that
 // requests tokens.
@@ -45,9 +41,6 @@ var checkFields = map[string]*framework.FieldSchema{
 	"previous_client_id": {Type: framework.TypeString, Description: "The client that was current before."},
 	"next_step":          {Type: framework.TypeString, Required: true, Description: "What to do now. A command stands at the end of its line."},
 }
-
-// errCheckTooSlow says that checkTimeout ended a check, and not the operator.
-var errCheckTooSlow = errors.New("the check took too long")
 
 // check tests all credentials that the mount has, and changes nothing.
 func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -87,11 +80,9 @@ func (b *backend) check(ctx context.Context, req *logical.Request, _ *framework.
 	return &logical.Response{Data: applicable(data)}, nil
 }
 
-// tryAll requests a token with each pair that the mount holds, side by side. A result is nil if
-// there is no such pair.
+// tryAll requests a token with each pair that the mount holds, side by side, so that it takes no
+// longer than one request_timeout. A result is nil if there is no such pair.
 func (v *view) tryAll(ctx context.Context) (current, staged, previous *attempt) {
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, errCheckTooSlow)
-	defer cancel()
 	var tries sync.WaitGroup
 	for result, pair := range map[**attempt]*rotation.Pair{&current: &v.Current, &staged: v.Rotation.Staged, &previous: v.Rotation.Previous} {
 		if pair != nil {
@@ -104,9 +95,6 @@ func (v *view) tryAll(ctx context.Context) (current, staged, previous *attempt) 
 
 func (v *view) try(ctx context.Context, pair *rotation.Pair) *attempt {
 	t, err := v.tryToken(ctx, pair)
-	if ctx.Err() != nil && err == ctx.Err() && context.Cause(ctx) == errCheckTooSlow {
-		err = &upstream.Error{Failure: upstream.Unavailable, Timeout: true, Message: fmt.Sprintf("no response within %s", checkTimeout)}
-	}
 	return &attempt{t, err}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// maxAttempts includes the first attempt of a token request.
+	// maxAttempts includes the first attempt of a token request for readers.
 	maxAttempts = 3
 	// minPause and maxPause bound the pause between two attempts.
 	minPause = 250 * time.Millisecond
@@ -100,18 +100,19 @@ type Grant struct {
 // §4.4). Where the Budget is spent, it waits for its turn. If Fuuffy grants none, the error is
 // an *Error. If ctx ends, it is ctx's own.
 func (c *Client) RequestToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
-	return c.request(ctx, clientID, clientSecret, c.config.Budget.wait)
+	return c.request(ctx, clientID, clientSecret, maxAttempts, c.config.Budget.wait)
 }
 
-// TryToken is RequestToken for an operator, who doesn't wait for a turn: if the Budget is
-// spent, it fails immediately with an *Error that is OverBudget.
+// TryToken is RequestToken for an operator, who sees the outcome and can repeat the command. It
+// makes one attempt, so that an outage doesn't use up the Budget. It doesn't wait for a turn: if
+// the Budget is spent, it fails immediately with an *Error that is OverBudget.
 func (c *Client) TryToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
-	return c.request(ctx, clientID, clientSecret, c.config.Budget.take)
+	return c.request(ctx, clientID, clientSecret, 1, c.config.Budget.take)
 }
 
-// request sends attempts for as long as another may help. Before each, spend tells whether
-// the budget allows it.
-func (c *Client) request(ctx context.Context, clientID, clientSecret string, spend func(context.Context) bool) (Grant, error) {
+// request sends at most so many attempts, for as long as another may help. Before each, spend
+// tells whether the budget allows it.
+func (c *Client) request(ctx context.Context, clientID, clientSecret string, attempts int, spend func(context.Context) bool) (Grant, error) {
 	limited, cancel := context.WithTimeout(ctx, maxRequestTime)
 	defer cancel()
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "client_secret": {clientSecret}}.Encode()
@@ -130,7 +131,7 @@ func (c *Client) request(ctx context.Context, clientID, clientSecret string, spe
 		if failed == nil {
 			return granted, nil
 		}
-		last := attempt == maxAttempts || !failed.worthRetrying()
+		last := attempt == attempts || !failed.worthRetrying()
 		if !last {
 			// A pause below Retry-After would ignore what Fuuffy asked for.
 			wait(limited, max(jitter(attempt), failed.RetryAfter))

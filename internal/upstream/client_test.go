@@ -232,6 +232,19 @@ func TestMaintenanceWithRetryAfter(t *testing.T) {
 	})
 }
 
+// An operator's attempt is the only one.
+func TestTryTokenDoesNotRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, sandbox := sandboxClient(t)
+		sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 503, Times: 1})
+		_, err := c.TryToken(t.Context(), testClientID, testSecret)
+		require.Error(t, err)
+		assert.Equal(t, 1, sandbox.Stats().TokenRequests)
+		_, err = c.TryToken(t.Context(), testClientID, testSecret)
+		require.NoError(t, err)
+	})
+}
+
 // An error of the transport may quote what the other side sent.
 func TestTransportErrorsDoNotQuoteTheSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -224,7 +224,7 @@ var (
 	gaugeSuspect      = gauge("token_suspect", "1 if an app reported the cached token as rejected and Fuuffy issued no other.")
 	gaugeUnrevoked    = gauge("rotation_unrevoked_clients", "Clients that are no longer used but may still work.")
 	gaugeWaiting      = gauge("readers_waiting", "Readers that are waiting for Fuuffy.")
-	gaugeUpstream     = gauge("upstream_state", "1 for the outcome of the last token request for readers: ok, or the class of the failure.", "state")
+	gaugeUpstream     = gauge("upstream_state", "1 for the outcome of the last token request for readers: ok, untested, or the class of the failure. All are 0 if the mount has no credentials.", "state")
 	gaugeHoldOff      = gauge("hold_off_seconds", "Time until the engine tries again after a failure; 0 if it isn't waiting.")
 	gaugeRateLimit    = gauge("rate_limit_remaining", "Requests that Fuuffy's rate limit leaves, according to its last response; NaN before the first.")
 	gaugeConfigured   = gauge("configured", "1 if the mount has credentials.")
@@ -271,15 +271,17 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugeRateLimit, remaining)
 	c, configured := cached.Source.(*client)
 	set(gaugeConfigured, boolFloat(configured))
-	if !configured {
-		for _, outcome := range outcomes {
-			set(gaugeUpstream, boolFloat(outcome == outcomeOK), outcome)
-		}
-		return
+	var v *view
+	upstreamState := "" // No state is 1 if nothing is configured.
+	if configured {
+		v = g.b.viewOf(c, cached)
+		upstreamState = v.upstreamState()
 	}
-	v := g.b.viewOf(c, cached)
-	for _, outcome := range outcomes {
-		set(gaugeUpstream, boolFloat(outcome == v.upstreamState()), outcome)
+	for _, state := range append([]string{string(advice.Untested)}, outcomes...) {
+		set(gaugeUpstream, boolFloat(state == upstreamState), state)
+	}
+	if !configured {
+		return
 	}
 	set(gaugeRotated, unix(v.Current.SetAt))
 	set(gaugeRotationDue, unix(v.mount.DueAt()))

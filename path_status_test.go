@@ -109,6 +109,40 @@ func TestStatus(t *testing.T) {
 	})
 }
 
+// upstreamStates are the labels of fuuffy_upstream_state that are 1.
+func (m *mount) upstreamStates() (states []string) {
+	m.t.Helper()
+	for _, metric := range m.metrics()["fuuffy_upstream_state"].GetMetric() {
+		if metric.GetGauge().GetValue() == 1 {
+			states = append(states, metric.GetLabel()[0].GetValue())
+		}
+	}
+	return states
+}
+
+// The metric has one state, the one that status names, and none where nothing is configured.
+func TestUpstreamStateMetric(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		agree := func(want string) {
+			t.Helper()
+			assert.Equal(t, want, m.status()["upstream_state"])
+			assert.Equal(t, []string{want}, m.upstreamStates())
+		}
+		assert.Empty(t, m.upstreamStates(), "not configured")
+		m.configure("verify_connection", false)
+		agree("untested")
+		m.read()
+		agree("ok")
+		m.sandbox.SetFault(faultUnavailable)
+		m.loseToken()
+		m.refused(logical.ReadOperation, "token", nil)
+		agree("unavailable")
+		m.do(logical.DeleteOperation, "config", nil)
+		assert.Empty(t, m.upstreamStates(), "not configured any more")
+	})
+}
+
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)

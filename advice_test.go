@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -447,9 +448,13 @@ func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {
 		m := newConfiguredMount(t)
 		m.read()
 		m.sandbox.SetFault(faultUnavailable)
-		time.Sleep(56 * time.Minute)
+		time.Sleep(52 * time.Minute)
+		m.read()
+		time.Sleep(10 * time.Second) // The attempts in the background.
+		assert.Contains(t, m.next(), "The cached token expires at 2000-01-01T01:00:00Z. The engine serves it until 2000-01-01T00:55:00Z. To serve it until it expires: vault write")
+		time.Sleep(4 * time.Minute)
 		_, text := m.refused(logical.ReadOperation, "token", nil)
-		assert.Contains(t, text, "The cached token expires at 2000-01-01T01:00:00Z, and the engine serves it until 2000-01-01T00:55:00Z.")
+		assert.Contains(t, text, "The cached token expires at 2000-01-01T01:00:00Z. The engine stopped serving it at 2000-01-01T00:55:00Z. To serve it until it expires: vault write")
 		assert.Contains(t, text, "vault write fuuffy/config stale_if_error=true")
 		m.write("config", "stale_if_error", true)
 		m.read()
@@ -468,6 +473,35 @@ func TestUnknownAuthorityAdvice(t *testing.T) {
 		_, text = m.refused(logical.ReadOperation, "token", nil)
 		assert.Contains(t, text, "vault write fuuffy/config ca_cert=@ca.pem client_secret=-")
 	})
+}
+
+// What others said, and ended in their own way, ends in one period.
+func TestSentencesEndOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		page gatewayAnswer
+		want string
+	}{
+		"an expired certificate": {err: x509.CertificateInvalidError{Reason: x509.Expired}, want: "certificate has expired or is not yet valid."},
+		"a period":               {err: errors.New("connection lost."), want: "connection lost."},
+		"Fuuffy's period": {page: gatewayAnswer{status: 503, contentType: "application/json", body: `{"error": "maintenance", "error_description": "Back soon."}`},
+			want: "Fuuffy returned 503: maintenance: Back soon."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.answering(func(string, string) *gatewayAnswer { return &tt.page })
+				if tt.err != nil {
+					m.b.newTransport = func(string) (http.RoundTripper, error) {
+						return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, tt.err }), nil
+					}
+				}
+				_, text := m.refused(logical.CreateOperation, "config", firstPair)
+				assert.Contains(t, text, tt.want)
+				assert.NotRegexp(t, `[.:]\s?\.`, text)
+			})
+		})
+	}
 }
 
 // A failure that lasts is explained, in the error as in the next step.
@@ -756,7 +790,7 @@ func TestHoldOffGrowsAcrossKindsOfFailure(t *testing.T) {
 	})
 }
 
-// No one is told to revoke a client that is in force.
+// No one is told to revoke the current client.
 func TestAdviceNeverRevokesWhatIsInForce(t *testing.T) {
 	t.Run("staged again", func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Promoted)

@@ -23,7 +23,7 @@ import (
 )
 
 // backend is one mount of the engine. Everything that changes together is in the state of its
-// cache, including the configuration in force.
+// cache, including the current configuration.
 type backend struct {
 	*framework.Backend
 	*host

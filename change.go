@@ -60,7 +60,7 @@ func stepChange(step rotation.Step) change {
 	}
 }
 
-// apply proves what a change needs, stores the change, and puts it in force.
+// apply proves what a change needs, stores the change, and puts it into effect.
 func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
 	based, err := loadConfig(ctx, req.Storage)
 	if err != nil {
@@ -94,7 +94,7 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 	return stored, nil
 }
 
-// commit stores a change and puts it in force in one step. leftover is why a former entry could
+// commit stores a change and puts it into effect in one step. leftover is why a former entry could
 // not be removed from storage, where it does no harm.
 func (b *backend) commit(ctx context.Context, req *logical.Request, based *storedConfig, change change, renewed bool, proof *tokencache.Token) (t transition, leftover, err error) {
 	err = b.cache.Switch(ctx, tokencache.Switch{

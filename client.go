@@ -57,7 +57,7 @@ func (b *backend) load(storage logical.Storage) tokencache.Loader {
 	}
 }
 
-// inForce returns the client of the configuration in force.
+// inForce returns the client of the current configuration.
 func (b *backend) inForce(ctx context.Context, storage logical.Storage) (*client, error) {
 	source, err := b.cache.Source(ctx, b.load(storage))
 	if err != nil {
@@ -102,7 +102,7 @@ func (c *client) Describe(t *tokencache.Cached) (description map[string]any, war
 	}, warning
 }
 
-// Request is part of tokencache.Source. If Fuuffy rejects the credentials in force in the
+// Request is part of tokencache.Source. If Fuuffy rejects the current credentials in the
 // middle of a rotation, it tries the previous ones.
 func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokencache.Token, error) {
 	if !c.mayRequestTokens() {

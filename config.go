@@ -32,7 +32,7 @@ type endpoint struct {
 	CACert      string `json:"ca_cert,omitempty"`
 }
 
-// address is the base URL in force.
+// address is the current base URL.
 func (e endpoint) address() string {
 	if e.BaseURL != "" {
 		return e.BaseURL

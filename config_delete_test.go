@@ -107,7 +107,7 @@ func TestChangeOvertakenByDeleteAndCreate(t *testing.T) {
 					assert.Equal(t, "idle", rotation["state"])
 					token := m.readToken()
 					m.sandbox.RevokeClient(successorID)
-					assert.True(t, m.sandbox.TokenAlive(token), "a token of the credentials in force")
+					assert.True(t, m.sandbox.TokenAlive(token), "a token of the current credentials")
 					m.restart()
 				}
 			})

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A change is stored before it is in force. Who reads the config meanwhile waits for it, so
+// A change is stored before it takes effect. Who reads the config meanwhile waits for it, so
 // that rotate-root and status, read afterwards, don't show the configuration before.
 func TestReadsAgreeDuringAChange(t *testing.T) {
 	const saving = 2 * time.Second

@@ -83,7 +83,7 @@ func TestCheckKeepsAFreshToken(t *testing.T) {
 	})
 }
 
-// A token of the fallback belongs to the credentials in force after a rollback.
+// A token of the fallback belongs to the current credentials after a rollback.
 func TestRollbackKeepsTheFallbackToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMountOnFallback(t)

@@ -254,7 +254,7 @@ func judgeCompromised(h *history) (broken []violation) {
 // force, or the fallback, while the call was under way, had not expired, and lives for as
 // long as the reader needs it.
 func judgeGranted(h *history) (broken []violation) {
-	const rule = "a served token is of the credentials in force"
+	const rule = "a served token is of the current credentials"
 	for _, c := range h.served() {
 		granted := h.grant(c.token)
 		at := []moment{c.begin, c.end}
@@ -266,7 +266,7 @@ func judgeGranted(h *history) (broken []violation) {
 		case c.minTTL > 0 && granted.expires < c.end.at+c.minTTL-6*clockTime:
 			broken = append(broken, violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.id, c.minTTL, c.token, granted.expires))
 		case !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
-			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
+			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not current", c.id, c.token, granted.client))
 		}
 	}
 	return broken

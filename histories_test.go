@@ -250,7 +250,7 @@ func (w *world) settled(operator *worker, n *node) []violation {
 	return nil
 }
 
-// works tells whether Fuuffy knows the credentials in force.
+// works tells whether Fuuffy knows the current credentials.
 func (w *world) works() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -197,7 +197,7 @@ func TestUntestedIsNotHealthy(t *testing.T) {
 	}
 }
 
-// What ends untested: an answer of Fuuffy's to the settings in force, whoever asked.
+// What ends untested: an answer of Fuuffy's to the current settings, whoever asked.
 func TestUntestedUntilFuuffyAnswers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		happen func(*mount)

@@ -85,7 +85,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return &logical.Response{Warnings: t.warnings}, nil
 }
 
-// readConfig shows what is stored once it is in force too: rotate-root and status never
+// readConfig shows what is stored once it has taken effect: rotate-root and status never
 // show an older configuration afterwards.
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	var stored *storedConfig

@@ -105,7 +105,8 @@ func (b *backend) describe(failure *upstream.Error, explained *explainedError, v
 	case failure.Failure == upstream.Malformed:
 		return fmt.Sprintf("Fuuffy's response has no valid access token: %s.", failure)
 	case failure.Status != 0:
-		return fmt.Sprintf("Fuuffy returned %d: %s.", failure.Status, strings.TrimPrefix(failure.Code+": "+failure.Message, ": "))
+		said := strings.TrimPrefix(failure.Code+": "+failure.Message, ": ")
+		return fmt.Sprintf("Fuuffy returned %d: %s.", failure.Status, strings.TrimRight(said, " .:"))
 	}
 	return fmt.Sprintf("Can't reach Fuuffy: %s.", failure)
 }

@@ -127,7 +127,7 @@ func TestRejectedPairsAreForgotten(t *testing.T) {
 }
 
 // However many wrong pairs somebody types, the engine remembers what readers met: how often
-// Fuuffy rejected the credentials in force, and until when apps use a token of the old ones.
+// Fuuffy rejected the current credentials, and until when apps use a token of the old ones.
 func TestMistypedPairsDisplaceNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
@@ -194,7 +194,7 @@ func TestCallerGivesUpWhileFuuffyIsSlow(t *testing.T) {
 	}
 }
 
-// The caller of a check can give up when the engine has learned about the client in force, but
+// The caller of a check can give up when the engine has learned about the current client, but
 // not about the staged one. That is no failure of Fuuffy.
 func TestCallerGivesUpLateInACheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

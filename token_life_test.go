@@ -378,7 +378,7 @@ func TestConfigWriteDuringARequest(t *testing.T) {
 
 // Many changes and many readers. Each change revokes the client before it, which kills
 // that client's tokens. So a read between two changes must yield a token that lives: one of
-// the credentials in force.
+// the current credentials.
 func TestConfigWritesAmongReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)

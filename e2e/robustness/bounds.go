@@ -12,7 +12,7 @@ import (
 
 const (
 	// attempts is how often one token request is sent to Fuuffy at most. Another follows
-	// if Fuuffy rejects the credentials in force: with the previous ones.
+	// if Fuuffy rejects the current credentials: with the previous ones.
 	attempts = 3
 	// election is how long a cluster may take to have an active node that has started
 	// the engine. It takes seconds, but this machine may be busy.

@@ -155,7 +155,7 @@ type history struct {
 	Terms      []term         `json:"terms"`
 	// Unsaved are the moments at which a node logged that it could not save a token.
 	Unsaved []moment `json:"unsaved,omitempty"`
-	// Healed is when all faults had ended and the credentials in force worked, and
+	// Healed is when all faults had ended and the current credentials worked, and
 	// Quiet when everybody was served again and nobody changed anything any more.
 	Healed moment `json:"healed"`
 	Quiet  moment `json:"quiet"`

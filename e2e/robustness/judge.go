@@ -96,7 +96,7 @@ func (h *history) tokenReads() (reads []*operation) {
 }
 
 // judgeGranted: every token that was served was granted by Fuuffy before, to credentials
-// that were in force at some moment of the read and not given up as compromised, and
+// that were current at some moment of the read and not given up as compromised, and
 // had not expired when the read began, nor was too old for the job.
 func judgeGranted(h *history) (violations []violation) {
 	for _, o := range h.tokenReads() {
@@ -109,7 +109,7 @@ func judgeGranted(h *history) (violations []violation) {
 		case g.Expires-o.Begin < o.MinTTL:
 			violations = append(violations, broken("a token lives for min_ttl", o.Begin, o.End, "operation %d asks for %s and gets %s, which expires at %s", o.ID, o.MinTTL, o.Token, at(g.Expires)))
 		case !h.allowed(g.Client, h.asOf(o), o.End):
-			violations = append(violations, broken("a token is of credentials in force", h.asOf(o), o.End, "operation %d gets %s of client %s, which is not in force or is compromised", o.ID, o.Token, g.Client))
+			violations = append(violations, broken("a token is of current credentials", h.asOf(o), o.End, "operation %d gets %s of client %s, which is not current or is compromised", o.ID, o.Token, g.Client))
 		}
 	}
 	return violations

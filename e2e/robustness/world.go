@@ -139,7 +139,7 @@ const (
 	outageTime = 15 * time.Second
 )
 
-// settle sees to it that the credentials in force work, and then only reads. In the end
+// settle sees to it that the current credentials work, and then only reads. In the end
 // Fuuffy fails once more, with nobody there to end the engine's wait.
 func (w *world) settle(ctx context.Context) error {
 	if _, err := w.cluster.Active(ctx); err != nil {
@@ -164,7 +164,7 @@ func (w *world) settle(ctx context.Context) error {
 	return nil
 }
 
-// replaceDeadCredentials cries emergency if Fuuffy does not know those in force any more.
+// replaceDeadCredentials cries emergency if Fuuffy no longer knows the current ones.
 func (w *world) replaceDeadCredentials(ctx context.Context, k *worker) error {
 	return stack.Eventually(ctx, "credentials that work", func() error {
 		a := k.do(&operation{Kind: opReadSteps}, http.MethodGet, "rotate-root", nil, "")
@@ -173,7 +173,7 @@ func (w *world) replaceDeadCredentials(ctx context.Context, k *worker) error {
 		}
 		if !w.fuuffy.works(a.text("client_id")) {
 			k.cryEmergency()
-			return errors.New("the credentials in force are revoked")
+			return errors.New("the current credentials are revoked")
 		}
 		return nil
 	})

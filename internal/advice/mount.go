@@ -37,7 +37,7 @@ type Mount struct {
 	// engine retries at RetryAt.
 	Failure *upstream.Error
 	RetryAt time.Time
-	// Tested is set if Fuuffy responded to a request with the settings in force.
+	// Tested is set if Fuuffy responded to a request with the current settings.
 	Tested bool
 }
 

@@ -233,7 +233,11 @@ func (m *Mount) OfferStale() Text {
 	if m.Failure == nil || m.Failure.Failure == upstream.Rejected || m.StaleIfError || t == nil || !m.Now.Before(t.ExpiresAt) || !t.ServedUntil.Before(t.ExpiresAt) {
 		return nil
 	}
-	return Do(fmt.Sprintf("The cached token expires at %s, and the engine serves it until %s. To serve it until it expires:", stamp(t.ExpiresAt), stamp(t.ServedUntil)),
+	served := "serves it until"
+	if !m.Now.Before(t.ServedUntil) {
+		served = "stopped serving it at"
+	}
+	return Do(fmt.Sprintf("The cached token expires at %s. The engine %s %s. To serve it until it expires:", stamp(t.ExpiresAt), served, stamp(t.ServedUntil)),
 		Write("config").With("stale_if_error", "true"))
 }
 

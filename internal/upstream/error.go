@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -126,7 +127,8 @@ func networkError(doing string, err error, redact *redactor) *Error {
 	e := &Error{
 		Failure: Unavailable,
 		Timeout: errors.Is(err, context.DeadlineExceeded) || isNet && timedOut.Timeout(),
-		Message: redact.clean(err.Error()),
+		// An expired certificate's text ends in a colon if there are no details.
+		Message: strings.TrimRight(redact.clean(err.Error()), " .:"),
 	}
 	e.Cause = &cause{text: e.Message, err: err}
 	if doing != "" {

@@ -119,9 +119,9 @@ lint: ## Check all that can be checked without running the code
 	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
-	@for package in . ./internal/upstream; do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$package/*_test.go); do \
-			(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$package) || exit 1; \
+	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r package; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$package"/*_test.go); do \
+			(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$package") </dev/null || exit 1; \
 		done; \
 	done
 

@@ -256,7 +256,7 @@ func (p *Pairs) Upgrade() {
 	}
 	if r.Serials == 0 {
 		for _, pair := range []*Pair{r.Previous, &p.Current, r.Staged} {
-			if pair != nil && pair.ID != "" {
+			if pair != nil {
 				r.number(pair)
 			}
 		}

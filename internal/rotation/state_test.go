@@ -55,6 +55,15 @@ func TestUpgradeOfAnOldEntry(t *testing.T) {
 		}
 		assert.Nil(t, p.Rotation.Entry(newPair("shop-3", "secret1")))
 	})
+	t.Run("a client whose secret is staged or kept", func(t *testing.T) {
+		// The entry may be about that secret, so it doesn't become current.
+		held := `{"id": "A", "client_id": "shop-1", "client_secret": "secret1"}`
+		leak := `, "unrevoked": [{"client_id": "shop-1", "why": "compromised", "since": "2026-01-02T00:00:00Z"}]`
+		_, err := Promote(upgraded(t, before+`"staged": `+held+leak+after), Facts{Now: noon})
+		assert.Equal(t, IsCompromised, refusalOf(t, err).Reason)
+		_, err = Rollback(upgraded(t, before+`"previous": `+held+leak+after), Facts{Now: noon})
+		assert.Equal(t, IsCompromised, refusalOf(t, err).Reason)
+	})
 	t.Run("another secret of a client in use", func(t *testing.T) {
 		for name, entry := range map[string]string{
 			"current":  before + `"unrevoked": [{"client_id": "shop-2", "why": "discarded", "since": "2026-01-02T00:00:00Z"}]` + after,
@@ -135,6 +144,35 @@ func TestEntriesAreAboutPairs(t *testing.T) {
 	assert.True(t, s.markRevoked("shop-1"))
 	assert.Empty(t, s.Unrevoked)
 	assert.False(t, s.markRevoked("shop-1"))
+}
+
+// TestLeaks takes what outlives the pairs to new ones.
+func TestLeaks(t *testing.T) {
+	p := taken(t, idle(), knows{}.facts(), Stage(third), Discard, Emergency(second), Complete(true)).Next
+	kept, err := json.Marshal(p)
+	require.NoError(t, err)
+	leaks := p.Rotation.Leaks()
+	assert.NotContains(t, leaks.UnrevokedText(), "shop-3", "it isn't compromised")
+	assert.Empty(t, leaks.History)
+	again, err := json.Marshal(p)
+	require.NoError(t, err)
+	assert.JSONEq(t, string(kept), string(again), "it changed what it was given")
+
+	next := Pairs{Rotation: leaks}
+	next.Upgrade()
+	_, err = Replace(*newPair("shop-1", "secret1"))(next, Facts{Now: noon})
+	assert.Equal(t, IsCompromised, refusalOf(t, err).Reason)
+	next = taken(t, next, knows{}.facts(), Replace(*newPair("shop-1", "secret2"))).Next
+	assert.Equal(t, leaks.Unrevoked, next.Rotation.Unrevoked)
+	assert.Greater(t, next.Current.Serial, leaks.Unrevoked[0].Serial, "the new secret is the later one")
+}
+
+// TestSerialOutlivesADiscard: which secret is the older one doesn't change when it comes again.
+func TestSerialOutlivesADiscard(t *testing.T) {
+	first, second := *newPair("shop-1", "secret2"), *newPair("shop-1", "secret3")
+	p := taken(t, idle(), knows{}.facts(), Stage(first), Discard, Stage(second), Discard, Stage(first)).Next
+	assert.Less(t, p.Rotation.Staged.Serial, p.Rotation.Entry(&second).Serial)
+	assert.Greater(t, p.Rotation.Staged.Serial, p.Current.Serial)
 }
 
 // TestUnrevokedIsBounded adds pairs at random. The list drops the oldest that is not

@@ -58,7 +58,7 @@ func (p position) before(o position) bool {
 // profile runs each test alone, to learn how long it takes and what it runs.
 func profile(dir string) ([]*test, error) {
 	fmt.Println("running each test alone, to learn what it reaches: a minute or two")
-	packages := []string{".", "internal/tokencache", "internal/upstream"}
+	packages := []string{".", "internal/tokencache", "internal/upstream", "internal/rotation", "internal/advice"}
 	var tests []*test
 	for _, folder := range packages {
 		p := &program{folder, filepath.Join(dir, "cover-"+flat(folder))}

@@ -107,12 +107,18 @@ func (m *mount) everything() (tokens []string, failures []error) {
 		{Kind: fuuffytest.FaultRefuse},
 		{Kind: fuuffytest.FaultExpiredCertificate},
 	} {
+		m.reload()
 		m.SetFault(fault)
+		hits := m.Stats().FaultsHit
 		m.deleteToken()
 		refused(m.client.Logical().ReadWithContext(m.t.Context(), m.path+"/token"))
+		require.Greater(m.t, m.Stats().FaultsHit, hits, "requests that met %v", fault.Kind)
+		hits = m.Stats().FaultsHit
 		refused(m.write("config", map[string]any{"client_secret": wrongSecret}))
+		require.Greater(m.t, m.Stats().FaultsHit, hits, "requests that met %v", fault.Kind)
 	}
 	m.ClearFault()
+	m.reload()
 	m.deleteToken()
 	return append(tokens, m.token()), failures
 }

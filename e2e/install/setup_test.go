@@ -179,6 +179,7 @@ func TestSetupConfigures(t *testing.T) {
 			c := *s
 			c.site, c.settings = &site, initial
 			require.NoError(t, os.WriteFile(c.caFile, []byte(c.CACert()), 0o600))
+			c.reload()
 			_, err := c.vault.Client.Logical().DeleteWithDataWithContext(t.Context(), "fuuffy/config", map[string][]string{"force": {"true"}})
 			require.NoError(t, err)
 			c.write("config", c.credentials())
@@ -331,6 +332,13 @@ func (s *setup) registers(file, version, command string) {
 // checksum sets only the checksum.
 func (s *setup) checksum(sum string) {
 	s.settings = regexp.MustCompile(`(?m)^plugin_sha256=.*$`).ReplaceAllString(s.settings, "plugin_sha256="+sum)
+}
+
+// reload starts the engine anew, with all the token requests of a minute ahead of it.
+func (s *setup) reload() {
+	s.t.Helper()
+	_, err := s.vault.Client.Sys().ReloadPluginWithContext(s.t.Context(), &api.ReloadPluginInput{Mounts: []string{"fuuffy"}})
+	require.NoError(s.t, err)
 }
 
 // rotate puts another pair into force, without the script.

@@ -21,14 +21,14 @@ const (
 	// buffer is what such a short life leaves of the five minutes: half of it.
 	buffer = life / 2
 	// watched is how long the examples are watched.
-	watched = 5 * life
+	watched = 3 * life
 	// slack is for the way of a token on a busy machine, from Fuuffy to the file,
 	// and for what happens between two looks.
 	slack = time.Second
 )
 
-// TestLifetimes watches what an app finds, ten times a second for five lifetimes of
-// a token.
+// TestLifetimes watches what an app finds, ten times a second for three lifetimes
+// of a token.
 func TestLifetimes(t *testing.T) {
 	t.Parallel()
 	t.Run("token file", func(t *testing.T) {

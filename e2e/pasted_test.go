@@ -39,6 +39,7 @@ var awkward = []struct{ path, clientID string }{
 // TestPastedCommands pastes each command that the engine prints, in the order of a rotation,
 // as it is.
 func TestPastedCommands(t *testing.T) {
+	t.Parallel()
 	for i, names := range awkward {
 		t.Run(names.path, func(t *testing.T) {
 			m := newMountAt(t, shared, names.path, fuuffytest.Config{PerMinute: -1})

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // This file has the operator of the walk, who reads texts and does what they say.
@@ -31,14 +32,14 @@ type reading struct {
 	problem  string
 }
 
-// readings are the texts that were read before. There are few, and many states.
-var readings = map[string]reading{}
+// readings has a reading for each text that was read before. There are few, and many states.
+var readings sync.Map
 
 func read(text string) (found reading) {
-	if known, ok := readings[text]; ok {
-		return known
+	if known, ok := readings.Load(text); ok {
+		return known.(reading)
 	}
-	defer func() { readings[text] = found }()
+	defer func() { readings.Store(text, found) }()
 	rest := harmless.ReplaceAllString(text, "")
 	for _, m := range tellsToRevoke.FindAllStringSubmatch(rest, -1) {
 		what := m[1]

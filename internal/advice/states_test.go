@@ -134,6 +134,7 @@ func TestAllStates(t *testing.T) {
 		{"three pairs", allPairs, cmp.Or(*mostStates, math.MaxInt)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			most := c.most
 			if raceDetector || testing.Short() {
 				most = min(most, 4_000)

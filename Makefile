@@ -71,9 +71,9 @@ FIND_VAULT      = VAULT_BIN=$$(scripts/program.sh vault) || exit 1; export VAULT
 FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 	PROMTOOL_BIN=$$(scripts/program.sh promtool) || exit 1; export PROMETHEUS_BIN PROMTOOL_BIN
 
-# Most packages wait for real time to pass, so four of them run at once.
+# Most packages wait for real time to pass, so six of them run at once, the longest first.
 test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
-	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 4 -timeout 10m ./...)
+	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 6 -timeout 10m ./agent . ./robustness ./cluster ./demo ./...)
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100

@@ -3,7 +3,7 @@
 // Command bench measures the engine in a real Vault with Raft storage and an audit
 // device: reads of a warm token against what Vault charges for any plugin call (a
 // plugin that answers a constant, with and without the SDK's framework) and against Vault's own KV; reads while Fuuffy is
-// being asked, or is left alone; what a user may tune; memory, and starts. What is
+// being asked, or is left alone; what a user may tune; memory, starts, and many mounts. What is
 // compared is measured in one run, in turns, so that a noisy machine is noisy to all.
 package main
 
@@ -37,13 +37,15 @@ var measurements = []struct {
 	{"tuning", measureTuning},
 	{"memory", measureMemory},
 	{"starts", measureStarts},
+	{"many", measureMany},
 }
 
 func run(ctx context.Context) error {
 	b := new(bench)
-	only := flag.String("only", "", "the `name` of one measurement: reads, busy, hold-off, tuning, memory or starts; all if empty")
+	only := flag.String("only", "", "the `name` of one measurement: reads, busy, hold-off, tuning, memory, starts or many; all if empty")
 	flag.StringVar(&b.constant, "constant", "", "the `program` of the constant plugin, in the folder of the engine's")
 	flag.IntVar(&b.rounds, "rounds", 5, "how many times each is measured")
+	flag.IntVar(&b.mounts, "mounts", 300, "how many mounts the measurement many has of each plugin")
 	flag.Float64Var(&b.least, "least", 0, "the least `ratio` of a warm token's reads a second to the floor's; with less, bench fails")
 	flag.Parse()
 	var err error

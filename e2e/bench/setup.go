@@ -20,6 +20,8 @@ type bench struct {
 	programs stack.Programs
 	constant string
 	rounds   int
+	// mounts is how many there are of each plugin where there are many.
+	mounts int
 	// least is the least ratio of a warm token's reads a second to the floor's.
 	least float64
 

@@ -42,7 +42,7 @@ func measureStarts(ctx context.Context, b *bench) error {
 	}
 	fmt.Printf("\n%-30s %20s %20s %20s\n", "Starts", "first mount", "second mount", "read after SIGKILL")
 	for _, s := range all {
-		fmt.Printf("%-30s %20s %20s %20s\n", s.name, spread(s.first), spread(s.second), spread(s.killed))
+		fmt.Printf("%-30s %20s %20s %20s\n", s.name, spread(s.first, milliseconds), spread(s.second, milliseconds), spread(s.killed, milliseconds))
 	}
 	return nil
 }
@@ -94,8 +94,9 @@ func (s *starts) timed(ctx context.Context, times *[]time.Duration, get func() (
 }
 
 // spread is the median, and the range.
-func spread(times []time.Duration) string {
-	slices.Sort(times)
-	ms := func(d time.Duration) int64 { return d.Milliseconds() }
-	return fmt.Sprintf("%d ms (%d-%d)", ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]))
+func spread[T int64 | time.Duration](values []T, format func(T) string) string {
+	slices.Sort(values)
+	return fmt.Sprintf("%s (%s-%s)", format(values[len(values)/2]), format(values[0]), format(values[len(values)-1]))
 }
+
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }

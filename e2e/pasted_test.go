@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -62,11 +65,11 @@ func TestPastedInNamespace(t *testing.T) {
 	if stack.Lacks(t, "namespaces", err, "enterprise-only feature", "unsupported path") {
 		return
 	}
-	t.Cleanup(func() { _, _ = shared.Client.Logical().Delete("sys/namespaces/team") })
+	deleteInTheEnd(t, shared.Client, "team")
 	inside := shared.Client.WithNamespace("team")
 	_, err = inside.Logical().WriteWithContext(t.Context(), "sys/namespaces/eu", nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { _, _ = inside.Logical().Delete("sys/namespaces/eu") })
+	deleteInTheEnd(t, inside, "eu")
 
 	for _, namespace := range []string{"team", "team/eu"} {
 		t.Run(namespace, func(t *testing.T) {
@@ -75,10 +78,46 @@ func TestPastedInNamespace(t *testing.T) {
 			m := newMountAt(t, &v, "my fuuffy", fuuffytest.Config{PerMinute: -1})
 			m.CreateClient(newClientID, newSecret)
 			p := newPaster(m, newClientID)
-			p.environments = append(p.environments, []string{"VAULT_NAMESPACE=" + namespace}, []string{"BAO_NAMESPACE=" + namespace})
+			p.environments = append(p.environments,
+				[]string{"VAULT_NAMESPACE=" + namespace},
+				[]string{"BAO_NAMESPACE=" + namespace},
+				[]string{"VAULT_NAMESPACE=" + namespace, "VAULT_TOKEN=", "HOME=" + logIn(t, v.Client)},
+			)
 			p.rotate()
 		})
 	}
+}
+
+// deleteInTheEnd deletes a namespace when the test ends, and waits until it is gone: others
+// mount at the same path.
+func deleteInTheEnd(t *testing.T, client *api.Client, name string) {
+	t.Cleanup(func() {
+		path := "sys/namespaces/" + name
+		_, err := client.Logical().Delete(path)
+		assert.NoError(t, err)
+		assert.NoError(t, stack.Eventually(context.Background(), name+" to be deleted", func() error {
+			namespace, err := client.Logical().Read(path)
+			if err == nil && namespace != nil {
+				err = errors.New("still there")
+			}
+			return err
+		}))
+	})
+}
+
+// logIn returns the home of a person with a token of the client's namespace, which has no rights
+// elsewhere.
+func logIn(t *testing.T, client *api.Client) (home string) {
+	t.Helper()
+	policy, err := os.ReadFile(filepath.Join("..", "examples", "policies", "operator.hcl"))
+	require.NoError(t, err)
+	mounted := strings.ReplaceAll(string(policy), `"fuuffy/`, `"my fuuffy/`)
+	require.NoError(t, client.Sys().PutPolicyWithContext(t.Context(), "operator", mounted))
+	token, err := client.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"operator"}})
+	require.NoError(t, err)
+	home = t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(home, ".vault-token"), []byte(token.Auth.ClientToken), 0o600))
+	return home
 }
 
 // paster pastes commands into a shell.

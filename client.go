@@ -70,7 +70,7 @@ func (b *backend) inForce(ctx context.Context, storage logical.Storage) (*client
 func (c *client) Policy() tokencache.Policy { return c.policy() }
 
 func (c *storedConfig) policy() tokencache.Policy {
-	return tokencache.Policy{Buffer: c.TokenExpiryBuffer, Window: c.TokenRefreshWindow, StaleIfError: c.StaleIfError}
+	return tokencache.Policy{Buffer: c.TokenExpiryBuffer, Window: c.TokenRefreshWindow, StaleIfError: c.StaleIfError, MaxReadTTL: c.MaxReadTTL}
 }
 
 // Judge is part of tokencache.Source.

@@ -60,6 +60,7 @@ type storedConfig struct {
 	StaleIfError       bool          `json:"stale_if_error"`
 	RotationPeriod     time.Duration `json:"rotation_period"`
 	RotationReminder   time.Duration `json:"rotation_reminder"`
+	MaxReadTTL         time.Duration `json:"max_read_ttl,omitempty"`
 }
 
 var (

@@ -23,6 +23,7 @@ type setting struct {
 	written, shown *framework.FieldSchema
 	// set takes the value of a write, or the default.
 	set func(c *storedConfig, value any) error
+	// get returns nil for what a read leaves out.
 	get func(*storedConfig) any
 }
 
@@ -45,6 +46,9 @@ var settings = []setting{
 	boolean("stale_if_error", false,
 		func(c *storedConfig) *bool { return &c.StaleIfError },
 		"Serve a token inside its buffer, with a warning, if Fuuffy issues no new one."),
+	optionalDuration("max_read_ttl", 10*time.Second, 24*time.Hour,
+		func(c *storedConfig) *time.Duration { return &c.MaxReadTTL },
+		"The longest ttl that a read of token returns. For readers that can't report a 401: they come back that often, and keep a dead token no longer."),
 }
 
 // duration is a time span: whole seconds for users, a Duration in the code.
@@ -63,6 +67,30 @@ func duration(name string, standard, least, most time.Duration, in func(*storedC
 			return nil
 		},
 		get: func(c *storedConfig) any { return int64(*in(c) / time.Second) },
+	}
+}
+
+// optionalDuration is a time span that isn't set by default.
+func optionalDuration(name string, least, most time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
+	bounds := fmt.Sprintf("From %s to %s", shortDuration(least), shortDuration(most))
+	return setting{
+		name:    name,
+		written: &framework.FieldSchema{Type: framework.TypeDurationSecond, Description: fmt.Sprintf("%s %s; by default there is no limit. 0 removes it.", description, bounds)},
+		shown:   &framework.FieldSchema{Type: framework.TypeInt64, Description: description + " In seconds. Left out if there is no limit."},
+		set: func(c *storedConfig, value any) error {
+			d := time.Duration(value.(int)) * time.Second
+			if d != 0 && (d < least || d > most) {
+				return userError(fmt.Sprintf("%s must be between %s and %s. To remove the limit, write 0.", name, shortDuration(least), shortDuration(most)))
+			}
+			*in(c) = d
+			return nil
+		},
+		get: func(c *storedConfig) any {
+			if *in(c) == 0 {
+				return nil
+			}
+			return int64(*in(c) / time.Second)
+		},
 	}
 }
 

@@ -174,6 +174,7 @@ var acceptedHostile = map[string][]string{
 	"token_refresh_window": {"null"},
 	"rotation_period":      {"null"},
 	"rotation_reminder":    {"null"},
+	"max_read_ttl":         {"null"},
 	"stale_if_error":       {"null", "bool"},
 	"verify_connection":    {"null", "bool"},
 	"compromised":          {}, // It never comes alone.

@@ -60,7 +60,7 @@ func TestNullLeavesAFieldOut(t *testing.T) {
 	assert.Contains(t, text, "Nothing was saved")
 	assert.Equal(t, 1, m.requests(), "the credentials were tested")
 
-	m.configure("stale_if_error", true, "request_timeout", 7, "base_url", "https://gateway.example.com/v1", "ca_cert", newAuthority(t), "environment", "testing", "rotation_reminder", 60)
+	m.configure("stale_if_error", true, "request_timeout", 7, "base_url", "https://gateway.example.com/v1", "ca_cert", newAuthority(t), "environment", "testing", "rotation_reminder", 60, "max_read_ttl", 60)
 	before := m.readConfig()
 	data := map[string]any{}
 	for field := range configFields {

@@ -67,6 +67,7 @@ var configTakes = map[string]takes{
 	"token_refresh_window": {"600", okay, absent, denied, as(600), denied, denied, as(30), denied, denied, denied, denied},
 	"rotation_period":      {"30d", okay, absent, denied, as(30 * 24 * 3600), denied, denied, denied, denied, denied, denied, denied},
 	"rotation_reminder":    {"1h", okay, absent, denied, as(3600), denied, as(1), as(30), denied, denied, denied, denied},
+	"max_read_ttl":         {"2m", okay, absent, denied, as(120), denied, denied, as(30), denied, denied, denied, denied},
 	"stale_if_error":       {"false", okay, absent, denied, as(false), denied, as(true), denied, denied, as(true), denied, denied},
 	"verify_connection":    {"false", okay, absent, denied, as(false), denied, as(true), denied, denied, as(true), denied, denied},
 	"force":                {"false", okay, absent, denied, denied, denied, denied, denied, denied, denied, denied, denied},
@@ -109,7 +110,7 @@ func typesPair(more ...any) map[string]any {
 // configureForTypes sets everything to something else than its default.
 func configureForTypes(m *mount) {
 	m.configure("verify_connection", false, "base_url", "https://gateway.example.com/v1", "ca_cert", typesAuthority+"\n"+typesAuthority,
-		"request_timeout", 7, "token_expiry_buffer", 400, "token_refresh_window", 200, "rotation_period", "100d", "rotation_reminder", "2h", "stale_if_error", true)
+		"request_timeout", 7, "token_expiry_buffer", 400, "token_refresh_window", 200, "rotation_period", "100d", "rotation_reminder", "2h", "max_read_ttl", "1h", "stale_if_error", true)
 }
 
 func readForTypes(m *mount) {

@@ -103,7 +103,9 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 		"ca_cert":     stored.Endpoint.CACert,
 	}
 	for _, f := range settings {
-		data[f.name] = f.get(stored)
+		if value := f.get(stored); value != nil {
+			data[f.name] = value
+		}
 	}
 	resp := &logical.Response{Data: data}
 	if m := b.due(stored); m.DueText() != "" {

@@ -71,6 +71,38 @@ func TestConfigPartialUpdate(t *testing.T) {
 	assert.Equal(t, 1, m.requests(), "what does not change the credentials is not tried")
 }
 
+// Anyone who may update the config sets max_read_ttl and removes it, without credentials and
+// without a request. A read of the config without it shows what it showed before there was one.
+func TestConfigMaxReadTTL(t *testing.T) {
+	m := newConfiguredMount(t)
+	token := m.readToken()
+	storage := m.useFaultyStorage()
+	before := m.readConfig()
+	assert.NotContains(t, before, "max_read_ttl")
+	assert.NotContains(t, storage.stored(t, configKey), "max_read_ttl", "an entry without it is as an older version wrote it")
+	for _, step := range []struct {
+		written, shown any
+		same           bool
+	}{
+		{0, nil, true}, {"0s", nil, true}, {"10s", int64(10), false}, {10, int64(10), true}, {nil, int64(10), true},
+		{"2m", int64(120), false}, {"120", int64(120), true}, {"24h", int64(86400), false}, {0, nil, false}, {"0", nil, true},
+	} {
+		entry := storage.stored(t, configKey)
+		assert.Nil(t, m.write("config", "max_read_ttl", step.written), "nothing to warn of")
+		assert.Equal(t, step.same, storage.stored(t, configKey) == entry, "%v: a write that changes nothing writes nothing", step.written)
+		shown := m.readConfig()
+		assert.Equal(t, step.shown, shown["max_read_ttl"], "%v", step.written)
+		delete(shown, "max_read_ttl")
+		assert.Equal(t, before, shown, "%v", step.written)
+	}
+	m.write("config", "max_read_ttl", "1m")
+	m.write("config", "request_timeout", "9s")
+	m.restart()
+	assert.EqualValues(t, 60, m.readConfig()["max_read_ttl"], "a write that doesn't name it keeps it")
+	assert.True(t, m.readToken() == token)
+	assert.Equal(t, 1, m.requests(), "nothing was tried")
+}
+
 // The token that proved the credentials is the first one served.
 func TestVerificationTokenIsServed(t *testing.T) {
 	m := newMount(t)
@@ -387,6 +419,12 @@ func TestConfigRefusesBadInput(t *testing.T) {
 		"window":                {pairs("token_refresh_window", "2h"), "token_refresh_window must be between 30s and 30m"},
 		"period":                {pairs("rotation_period", "1m"), "rotation_period must be between 1h and 26280h"},
 		"reminder":              {pairs("rotation_reminder", "2160h"), "rotation_reminder (2160h) must be shorter than rotation_period (2160h)"},
+		"read ttl too short":    {pairs("max_read_ttl", "9s"), "max_read_ttl must be between 10s and 24h. To remove the limit, write 0."},
+		"read ttl too long":     {pairs("max_read_ttl", 24*3600+1), "max_read_ttl must be between 10s and 24h. To remove the limit, write 0."},
+		"read ttl negative":     {pairs("max_read_ttl", "-1s"), "max_read_ttl must be a duration like 5m"},
+		"read ttl of half":      {pairs("max_read_ttl", "10.5s"), "max_read_ttl must be whole seconds"},
+		"read ttl below half":   {pairs("max_read_ttl", "0.4s"), "max_read_ttl must be whole seconds"},
+		"read ttl empty":        {pairs("max_read_ttl", ""), "max_read_ttl is empty"},
 		"not a bool":            {pairs("stale_if_error", "perhaps"), "stale_if_error must be true or false"},
 	} {
 		t.Run(name, func(t *testing.T) {

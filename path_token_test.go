@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"sync"
 	"testing"
@@ -65,6 +66,92 @@ func TestWarmRead(t *testing.T) {
 		assert.Equal(t, storage, m.storage.count(), "storage operations")
 		assert.Equal(t, requests, m.requests(), "token requests")
 		assert.Greater(t, len(ttls), 50, "ttl is spread over readers")
+	})
+}
+
+// max_read_ttl brings readers back sooner. It changes nothing else of a response, and is neither
+// storage nor a request to Fuuffy on a read.
+func TestMaxReadTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		plain := m.read()
+		between := func(resp *logical.Response, least, most int64) {
+			t.Helper()
+			ttl := resp.Data["ttl"].(int64)
+			assert.GreaterOrEqual(t, ttl, least)
+			assert.LessOrEqual(t, ttl, most)
+		}
+		m.write("config", "max_read_ttl", "2m")
+		storage, ttls := m.storage.count(), map[int64]bool{}
+		for range 200 {
+			resp := m.read()
+			between(resp, 60, 120)
+			ttls[resp.Data["ttl"].(int64)] = true
+			resp.Data["ttl"] = plain.Data["ttl"]
+			require.True(t, maps.Equal(plain.Data, resp.Data), "everything but ttl is the same")
+		}
+		assert.Greater(t, len(ttls), 40, "ttl is spread over readers")
+		assert.Equal(t, storage, m.storage.count(), "storage operations")
+		between(m.readFor("20m"), 60, 120)
+
+		m.restart()
+		between(m.read(), 60, 120)
+		m.write("config", "max_read_ttl", "10s")
+		between(m.read(), 5, 10)
+		m.write("config", "max_read_ttl", 0)
+		between(m.read(), 51*60, 55*60)
+		m.write("config", "max_read_ttl", "10m")
+		time.Sleep(54 * time.Minute)
+		between(m.read(), 1, 59) // This one starts the refresh.
+		synctest.Wait()
+		require.Equal(t, 2, m.requests())
+		between(m.read(), 300, 600)
+
+		m.sandbox.SetFault(faultUnavailable)
+		m.write("config", "max_read_ttl", "10s")
+		time.Sleep(52 * time.Minute)
+		m.read()
+		time.Sleep(10 * time.Second)
+		resp := m.read()
+		require.Len(t, resp.Warnings, 1)
+		between(resp, 5, 10)
+	})
+}
+
+// Nodes learn of max_read_ttl as of any other setting.
+func TestMaxReadTTLOnAStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		standby := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: logical.TestSystemView(), log: m.log, events: m.events}
+		standby.start()
+		standby.setReplicationState(consts.ReplicationPerformanceStandby)
+		assert.Greater(t, standby.read().Data["ttl"], int64(50*60))
+		m.write("config", "max_read_ttl", "1m")
+		standby.b.InvalidateKey(t.Context(), configKey)
+		assert.LessOrEqual(t, standby.read().Data["ttl"], int64(60))
+		assert.Equal(t, 1, m.requests())
+	})
+}
+
+// A reader that can't report a 401 gets rid of a dead token when it comes back.
+func TestMaxReadTTLEndsADeadToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t, "max_read_ttl", "2m")
+		m.read()
+		time.Sleep(10 * time.Minute)
+		held := m.read()
+		dead := held.Data["access_token"].(string)
+		require.True(t, m.sandbox.RevokeToken(dead))
+		back := time.Duration(held.Data["ttl"].(int64)+1) * time.Second
+		time.Sleep(back / 2)
+		reported := m.write("token", "rejected_token", dead)
+		assert.LessOrEqual(t, reported.Data["ttl"], int64(120), "the response to a report has it too")
+		time.Sleep(back / 2)
+		token := m.readToken()
+		assert.False(t, token == dead)
+		assert.True(t, m.sandbox.TokenAlive(token))
+		assert.Equal(t, 2, m.requests())
 	})
 }
 

@@ -99,6 +99,8 @@ type Policy struct {
 	Window time.Duration
 	// StaleIfError serves a token inside its buffer if Fuuffy grants no other.
 	StaleIfError bool
+	// MaxReadTTL is the longest that a reader stays away, zero for no limit.
+	MaxReadTTL time.Duration
 }
 
 // ServedFor is how long the cache serves a token with this lifetime, counted from its issue.
@@ -124,6 +126,8 @@ type Cached struct {
 	// secondLook is the time for a reader that still finds the old token and must come back
 	// again.
 	secondLook time.Duration
+	// maxTTL is Policy.MaxReadTTL.
+	maxTTL time.Duration
 	// firstLife is the life that the token had when Fuuffy first issued it, if Fuuffy issued it
 	// again for the rest of that, and zero otherwise.
 	firstLife time.Duration
@@ -153,6 +157,7 @@ func place(t Token, p Policy, now Instant, random float64) *Cached {
 		windowOpens: opens - time.Duration(random*float64(window)/10),
 		replaced:    replaced,
 		secondLook:  secondLook,
+		maxTTL:      p.MaxReadTTL,
 	}
 }
 
@@ -259,6 +264,10 @@ func (t *Cached) ttl(now Instant, v visit) time.Duration {
 		// Spread the floor over its own length too.
 		floor := max(time.Second, min(maxTTLFloor, t.Life()/20))
 		ttl = max(ttl, floor+time.Duration(v.random*float64(floor)))
+	}
+	if t.maxTTL > 0 {
+		// Spread it too, over its second half.
+		ttl = min(ttl, t.maxTTL/2+time.Duration(v.random*float64(t.maxTTL-t.maxTTL/2)))
 	}
 	if t.Life() >= minFlooredLife {
 		ttl = max(ttl, time.Second)

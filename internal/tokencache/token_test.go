@@ -98,6 +98,40 @@ func TestTTL(t *testing.T) {
 	}
 }
 
+// A limit brings readers back sooner, spread over its second half, and never later.
+func TestMaxReadTTL(t *testing.T) {
+	for name, tt := range map[string]struct {
+		limit, life, age time.Duration
+		minTTL           time.Duration
+		soon, failing    bool
+		least, most      time.Duration
+	}{
+		"fresh":            {limit: 2 * time.Minute, life: time.Hour, least: time.Minute, most: 2*time.Minute - time.Second},
+		"an odd limit":     {limit: 11 * time.Second, life: time.Hour, least: 5 * time.Second, most: 10 * time.Second},
+		"a job":            {limit: 2 * time.Minute, life: time.Hour, minTTL: 25 * time.Minute, least: time.Minute, most: 2*time.Minute - time.Second},
+		"failing":          {limit: 10 * time.Second, life: time.Hour, age: 52 * time.Minute, failing: true, least: 5 * time.Second, most: 9 * time.Second},
+		"soon":             {limit: 10 * time.Second, life: time.Hour, soon: true, least: time.Second, most: 9 * time.Second},
+		"at its end":       {limit: 10 * time.Minute, life: time.Hour, age: 54 * time.Minute, least: time.Second, most: 58 * time.Second},
+		"longer than life": {limit: 24 * time.Hour, life: time.Hour, least: 51*time.Minute + 15*time.Second, most: 54*time.Minute + 58*time.Second},
+		"short":            {limit: 10 * time.Second, life: 20 * time.Second, least: 5 * time.Second, most: 7 * time.Second},
+		"short, its end":   {limit: 10 * time.Second, life: 20 * time.Second, age: 8 * time.Second, least: 0, most: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			routine := placed(tt.life, 0)
+			limited := place(routine.Token, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute, MaxReadTTL: tt.limit}, Instant{Wall: routine.IssuedAt}, 0)
+			ttl := func(c *Cached, random float64) time.Duration {
+				return c.ttl(c.aged(tt.age), visit{random: random, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing})
+			}
+			assert.Equal(t, tt.least, ttl(limited, 0), "least")
+			assert.Equal(t, tt.most, ttl(limited, nearlyOne), "most")
+			for _, random := range []float64{0, 0.25, 0.5, 0.75, nearlyOne} {
+				assert.LessOrEqual(t, ttl(limited, random), ttl(routine, random), "%v", random)
+				assert.LessOrEqual(t, ttl(limited, random), tt.limit, "%v", random)
+			}
+		})
+	}
+}
+
 func TestReplaceAge(t *testing.T) {
 	for life, want := range map[time.Duration]time.Duration{time.Hour: 30 * time.Second, 5 * time.Minute: 30 * time.Second, time.Minute: 6 * time.Second, 10 * time.Second: time.Second} {
 		assert.Equal(t, want, placed(life, 0).ReplaceAge(), life)

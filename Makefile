@@ -41,7 +41,7 @@ test: test-unit figures test-e2e ## Run all tests
 
 # Many goroutines don't make these find more, and the race detector makes them six times as
 # slow. `make figures` runs them.
-SIMULATIONS := TestDay|TestFleet|TestEachAdviceIsAccepted|TestMinTTLRequestsPerLife
+SIMULATIONS := TestDay|TestFleet|TestFleetWithADeadToken|TestEachAdviceIsAccepted|TestMinTTLRequestsPerLife
 
 # The race detector needs cgo and a C compiler. Compiling cgo's own runtime
 # with it tells whether they are there. Most tests that run in parallel wait for a timeout.

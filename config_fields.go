@@ -48,7 +48,7 @@ var settings = []setting{
 		"Serve a token inside its buffer, with a warning, if Fuuffy issues no new one."),
 	optionalDuration("max_read_ttl", 10*time.Second, 24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.MaxReadTTL },
-		"The longest ttl that a read of token returns. For readers that can't report a 401: they come back that often, and keep a dead token no longer."),
+		"The longest ttl that a read of token returns. For readers that can't report a 401: they come back that often, and get the token that replaced a dead one."),
 }
 
 // duration is a time span: whole seconds for users, a Duration in the code.

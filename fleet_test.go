@@ -14,14 +14,18 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // fleet is a number of Vault Agents. Each reads the token and comes back after
-// ttl + 1 s, for a virtual day. They are not goroutines but numbers in an agenda: of
+// ttl + 1 s, for up to a virtual day. They are not goroutines but numbers in an agenda: of
 // an Agent between two reads, only the moment of the next one matters.
 type fleet struct {
 	m *mount
+	// began is the start of the day, and moment the next step of the agenda.
+	began  time.Time
+	moment int
 	// readers are the Agents by the min_ttl that they read with.
 	readers []readers
 	// reads has the reads of each second.
@@ -30,6 +34,8 @@ type fleet struct {
 	waited int
 	// leastLife is what a token had left when its Agent came back.
 	leastLife time.Duration
+	// onRead checks what each read returns, if it is set.
+	onRead func(tokencache.Reading)
 }
 
 // readers are Agents that read alike.
@@ -49,13 +55,16 @@ const (
 	fleetStart = 10 * time.Minute
 )
 
-func newFleet(t *testing.T, readers []readers, random *rand.Rand) *fleet {
-	m := newConfiguredMount(t)
+func newFleet(t *testing.T, readers []readers, random *rand.Rand, settings ...any) *fleet {
+	m := newConfiguredMount(t, settings...)
+	m.b.random = func() float64 { return 0 }
 	m.read() // The first one waits, for there is no token yet.
-	// From now on a read that waits for Fuuffy is known by the time it takes.
-	m.sandbox.SetFault(slowAnswer)
+	// From now on a read that waits for Fuuffy is known by the time it takes. No answer arrives in
+	// the same moment as a read, so that the figures are the same each time.
+	m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2*time.Second + fleetStep/2})
 	f := &fleet{
 		m:         m,
+		began:     time.Now(),
 		readers:   readers,
 		reads:     make([]int, fleetDay/time.Second),
 		leastLife: time.Hour,
@@ -69,23 +78,26 @@ func newFleet(t *testing.T, readers []readers, random *rand.Rand) *fleet {
 	return f
 }
 
-// run lets the day pass.
-func (f *fleet) run(t *testing.T) {
-	start := time.Now()
-	for moment := range int(fleetDay / fleetStep) {
-		at := time.Duration(moment) * fleetStep
+// run lets the day pass until a time of the day.
+func (f *fleet) run(t *testing.T, until time.Duration) {
+	for ; f.moment < int(until/fleetStep); f.moment++ {
+		at := time.Duration(f.moment) * fleetStep
 		if at%time.Minute == 0 {
-			time.Sleep(at - time.Since(start))
+			time.Sleep(at - time.Since(f.began))
 			f.m.tick()
+			synctest.Wait()
 		}
 		for i := range f.readers {
 			some := &f.readers[i]
-			if some.agenda[moment] > 0 {
-				time.Sleep(at - time.Since(start))
+			if some.agenda[f.moment] > 0 {
+				time.Sleep(at - time.Since(f.began))
 			}
-			for range some.agenda[moment] {
+			for range some.agenda[f.moment] {
 				asked := time.Now()
 				r := f.read(t, some.minTTL)
+				if f.onRead != nil {
+					f.onRead(r)
+				}
 				now := time.Now()
 				f.reads[at/time.Second]++
 				if now.After(asked) {
@@ -93,7 +105,7 @@ func (f *fleet) run(t *testing.T) {
 				}
 				back := r.TTL + time.Second
 				f.leastLife = min(f.leastLife, r.Token.ExpiresAt.Sub(now.Add(back)))
-				if next := moment + int((back+now.Sub(asked))/fleetStep); next < len(some.agenda) {
+				if next := f.moment + int((back+now.Sub(asked))/fleetStep); next < len(some.agenda) {
 					some.agenda[next]++
 				}
 			}
@@ -108,6 +120,7 @@ func (f *fleet) read(t *testing.T, minTTL time.Duration) tokencache.Reading {
 	}
 	r, err := f.m.b.cache.Read(t.Context(), f.m.b.load(f.m.storage), minTTL)
 	require.NoError(t, err)
+	synctest.Wait() // The refresh that it started takes its random numbers before the next read does.
 	return r
 }
 
@@ -141,13 +154,15 @@ func TestFleet(t *testing.T) {
 		// mostReads is the peak that is still well.
 		mostReads    int
 		mostRequests int
+		settings     []any
 	}{
 		// A fleet comes back over 225 s, and chance adds to that.
-		{"spread", 1_000, 0, 25, 30},
-		{"spread", 10_000, 0, 90, 30},
-		{"spread", 100_000, 0, 650, 30},
-		{"plain", 100_000, 0, 100_000, 30},
-		{"jobs", 1_000, 50, 25, 58},
+		{"spread", 1_000, 0, 25, 30, nil},
+		{"spread", 10_000, 0, 90, 30, nil},
+		{"spread", 100_000, 0, 650, 30, nil},
+		{"plain", 100_000, 0, 100_000, 30, nil},
+		{"jobs", 1_000, 50, 25, 58, nil},
+		{"max_read_ttl=2m", 10_000, 0, 190, 30, []any{"max_read_ttl", "2m"}},
 	}
 	documented := documentedFleets(t)
 	table := "\n| agents | ttl | reads in 24 h | peak reads a second | reads that waited for Fuuffy | token requests | least life left |\n|---|---|---|---|---|---|---|\n"
@@ -155,12 +170,12 @@ func TestFleet(t *testing.T) {
 		t.Run(fmt.Sprintf("%d agents, %s ttl", row.agents, row.name), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(1, uint64(row.agents))) // So that the figures are the same each time.
-				f := newFleet(t, []readers{{agents: row.agents - row.jobs}, {agents: row.jobs, minTTL: 25 * time.Minute}}, random)
+				f := newFleet(t, []readers{{agents: row.agents - row.jobs}, {agents: row.jobs, minTTL: 25 * time.Minute}}, random, row.settings...)
 				f.m.b.random = random.Float64
 				if row.name == "plain" {
 					f.m.b.random = func() float64 { return 0 }
 				}
-				f.run(t)
+				f.run(t, fleetDay)
 
 				table += fmt.Sprintf("| %d | %s | %d | %d | %d | %d | %s |\n",
 					row.agents, row.name, f.total(), f.peak(), f.waited, f.m.requests(), f.leastLife.Truncate(time.Second))
@@ -175,6 +190,67 @@ func TestFleet(t *testing.T) {
 				}
 				assert.GreaterOrEqual(t, f.leastLife, 5*time.Minute)
 				assert.GreaterOrEqual(t, f.total(), 24*row.agents, "the Agents came back")
+			})
+		})
+	}
+	t.Log(table)
+}
+
+// TestFleetWithADeadToken prints the second table of docs/apps.md: 10,000 Agents whose apps
+// can't report a 401, without max_read_ttl and with it. Fuuffy stops accepting their token at noon, and another app reports it a
+// minute later.
+func TestFleetWithADeadToken(t *testing.T) {
+	const (
+		agents = 10_000
+		noon   = 12 * time.Hour
+		told   = noon + time.Minute
+	)
+	page, err := os.ReadFile("docs/apps.md")
+	require.NoError(t, err)
+	table := "\n| max_read_ttl | half of the Agents have a new token after | all have it after |\n|---|---|---|\n"
+	for _, row := range []struct {
+		limit    string
+		settings []any
+		// allAfter is when the last Agent is sure to have it, from noon on.
+		allAfter time.Duration
+	}{
+		{"unset", nil, 55 * time.Minute},
+		{"2m", []any{"max_read_ttl", "2m"}, time.Minute + 2*time.Minute + time.Second},
+	} {
+		t.Run(row.limit, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(1, agents))
+				f := newFleet(t, []readers{{agents: agents}}, random, row.settings...)
+				f.m.b.random = random.Float64
+				f.run(t, noon)
+				dead := f.m.b.cache.Snapshot().Token
+				require.True(t, f.m.sandbox.RevokeToken(dead.Value))
+				f.run(t, told)
+				requests := f.m.requests()
+				require.False(t, f.m.write("token", "rejected_token", dead.Value).Data["access_token"] == dead.Value)
+				assert.Equal(t, requests+1, f.m.requests(), "token requests for the report")
+
+				// Whoever reads from now on gets the new token.
+				var half, all time.Duration
+				seen := 0
+				for moment, readers := range f.readers[0].agenda[f.moment:] {
+					if readers == 0 {
+						continue
+					}
+					seen += readers
+					all = told + time.Duration(moment)*fleetStep - noon
+					if half == 0 && seen >= agents/2 {
+						half = all
+					}
+				}
+				require.Equal(t, agents, seen)
+				f.onRead = func(r tokencache.Reading) { require.False(t, r.Token.Value == dead.Value) }
+				f.run(t, noon+all+fleetStep)
+
+				line := fmt.Sprintf("| %s | %s | %s |\n", row.limit, half.Truncate(time.Second), all.Truncate(time.Second))
+				table += line
+				assert.True(t, strings.Contains(string(page), line), "docs/apps.md has no line %s", line)
+				assert.LessOrEqual(t, all, row.allAfter)
 			})
 		})
 	}

@@ -69,8 +69,8 @@ func TestWarmRead(t *testing.T) {
 	})
 }
 
-// max_read_ttl brings readers back sooner. It changes nothing else of a response, and is neither
-// storage nor a request to Fuuffy on a read.
+// max_read_ttl brings readers back sooner, and changes nothing else of a response. A read stays a
+// warm one.
 func TestMaxReadTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)

@@ -37,7 +37,7 @@ func TestReadableAuditLog(t *testing.T) {
 	m.call("write", "config", map[string]any{
 		"environment": "testing", "client_id": "shop", "client_secret": secret, "base_url": m.BaseURL(), "ca_cert": m.CACert(),
 		"request_timeout": "9s", "token_expiry_buffer": "5m", "token_refresh_window": "4m", "stale_if_error": "true",
-		"rotation_period": "1440h", "rotation_reminder": "240h", "credentials_created": "2026-01-02", "verify_connection": "true",
+		"rotation_period": "1440h", "rotation_reminder": "240h", "max_read_ttl": "2m", "credentials_created": "2026-01-02", "verify_connection": "true",
 	})
 	m.call("read", "config", nil)
 	m.call("write", "rotate-root", map[string]any{"client_id": "shop-2", "client_secret": "second-secret"})

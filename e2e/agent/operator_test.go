@@ -96,7 +96,15 @@ func TestOperatorRules(t *testing.T) {
 	assert.Greater(t, len(ttls), 10, "different ttls")
 	require.Equal(t, 1, m.requests(), "token requests")
 
-	_, err := vault.Client.Logical().DeleteWithContext(t.Context(), m.path+"/token")
+	// With max_read_ttl it comes back sooner, and finds nothing new until there is another token.
+	_, err := vault.Client.Logical().WriteWithContext(t.Context(), m.path+"/config", map[string]any{"max_read_ttl": "2m"})
+	require.NoError(t, err)
+	limited := m.sync(t, client)
+	assert.LessOrEqual(t, limited.horizon(), 2*time.Minute+650*time.Millisecond)
+	limited.ttl = first.ttl
+	assert.True(t, limited == first, "everything but ttl is the same")
+
+	_, err = vault.Client.Logical().DeleteWithContext(t.Context(), m.path+"/token")
 	require.NoError(t, err)
 	second := m.sync(t, client)
 	assert.NotEqual(t, first.payload, second.payload, "what is hashed of another token")

@@ -25,7 +25,10 @@ auto_auth {
 }
 
 # Don't set static_secret_render_interval. The engine's responses have a ttl, so the Agent
-# comes back automatically when there is a newer token.
+# comes back automatically when there is a newer token. If the token dies early and the app
+# can't report that, the Agent keeps it until then. To have it read at least every two minutes:
+#
+#     vault write fuuffy/config max_read_ttl=2m
 template {
   contents    = "{{ with secret \"fuuffy/token\" }}{{ .Data.access_token }}{{ end }}"
   destination = "/run/fuuffy/token"

@@ -70,7 +70,7 @@ var tokenResponseFields = map[string]*framework.FieldSchema{
 	"expires_at":          {Type: framework.TypeTime, Required: true, Description: "When the token expires."},
 	"last_vault_rotation": {Type: framework.TypeTime, Required: true, Description: "When the engine got the token."},
 	"rotation_period":     {Type: framework.TypeInt64, Required: true, Description: "Seconds from when the engine got the token to when it stops serving it."},
-	"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until there is a newer token to read, spread at random over readers. At most max_read_ttl."},
+	"ttl":                 {Type: framework.TypeInt64, Required: true, Description: "Seconds until there is a newer token to read, spread at random over readers. At most max_read_ttl, if that is set."},
 	"environment":         {Type: framework.TypeString, Required: true, Description: "The Fuuffy environment that the token is for."},
 }
 

@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -50,12 +51,58 @@ type faultyStorage struct {
 
 	mu     sync.Mutex
 	faults map[string]storageFault
+	stuck  map[string]*stuckCalls
+}
+
+// stuckCalls are the calls of one operation on one key that hang until their context ends, as
+// those of Vault's storage do when it is stuck. An hour is the most, so that a test of an engine
+// that waits forever fails, and doesn't deadlock.
+type stuckCalls struct {
+	mu      sync.Mutex
+	left    int // negative: all
+	applied bool
+	begun   int
+}
+
+// take counts a call, and tells whether it hangs.
+func (c *stuckCalls) take() bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left == 0 {
+		return false
+	}
+	c.left--
+	c.begun++
+	return true
+}
+
+// count is how many calls hung, or hang now.
+func (c *stuckCalls) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.begun
+}
+
+// allCalls makes all calls hang.
+const allCalls = -1
+
+// hang makes that many calls of an operation on a key hang. If applied is set, they take effect
+// before they hang. No calls mends it.
+func (s *faultyStorage) hang(operation, key string, calls int, applied bool) *stuckCalls {
+	c := &stuckCalls{left: calls, applied: applied}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck[operation+" "+key] = c
+	return c
 }
 
 // useFaultyStorage puts faulty storage behind the mount. Call it before the mount
 // does anything concurrent.
 func (m *mount) useFaultyStorage() *faultyStorage {
-	s := &faultyStorage{Storage: m.storage.Storage, faults: map[string]storageFault{}}
+	s := &faultyStorage{Storage: m.storage.Storage, faults: map[string]storageFault{}, stuck: map[string]*stuckCalls{}}
 	m.storage.Storage = s
 	return s
 }
@@ -67,10 +114,16 @@ func (s *faultyStorage) set(operation, key string, fault storageFault) {
 	s.faults[operation+" "+key] = fault
 }
 
-func (s *faultyStorage) run(operation, key string, apply func() error) error {
+func (s *faultyStorage) run(ctx context.Context, operation, key string, apply func() error) error {
 	s.mu.Lock()
-	fault := s.faults[operation+" "+key]
+	fault, stuck := s.faults[operation+" "+key], s.stuck[operation+" "+key]
 	s.mu.Unlock()
+	if stuck.take() {
+		if stuck.applied {
+			_ = apply()
+		}
+		return cmp.Or(pause(ctx, time.Hour), errStorage)
+	}
 	if fault == nil {
 		return apply()
 	}
@@ -78,7 +131,7 @@ func (s *faultyStorage) run(operation, key string, apply func() error) error {
 }
 
 func (s *faultyStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
-	err = s.run("get", key, func() (err error) {
+	err = s.run(ctx, "get", key, func() (err error) {
 		entry, err = s.Storage.Get(ctx, key)
 		return err
 	})
@@ -86,11 +139,11 @@ func (s *faultyStorage) Get(ctx context.Context, key string) (entry *logical.Sto
 }
 
 func (s *faultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	return s.run("put", entry.Key, func() error { return s.Storage.Put(context.WithoutCancel(ctx), entry) })
+	return s.run(ctx, "put", entry.Key, func() error { return s.Storage.Put(context.WithoutCancel(ctx), entry) })
 }
 
 func (s *faultyStorage) Delete(ctx context.Context, key string) error {
-	return s.run("delete", key, func() error { return s.Storage.Delete(context.WithoutCancel(ctx), key) })
+	return s.run(ctx, "delete", key, func() error { return s.Storage.Delete(context.WithoutCancel(ctx), key) })
 }
 
 // stored returns an entry as it lies in storage right now; empty for none.

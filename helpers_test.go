@@ -46,6 +46,8 @@ type mount struct {
 	events  *eventSink
 	// path is where the engine is mounted, fuuffy/ by default.
 	path string
+	// skew sets the wall clock of a backend that starts. Nil leaves it alone.
+	skew func() time.Duration
 }
 
 // newMount returns an engine that is not configured, whose connections end in a
@@ -87,6 +89,9 @@ func (m *mount) start() {
 	b.newTransport = func(string) (http.RoundTripper, error) { return m.sandbox.RoundTripper(), nil }
 	m.b = b
 	m.t.Cleanup(func() { b.Cleanup(context.Background()) })
+	if m.skew != nil {
+		m.skewWallClock(m.skew)
+	}
 	require.NoError(m.t, b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}))
 }
 
@@ -215,7 +220,10 @@ type eventSink struct {
 }
 
 // SendEvent is part of logical.EventSender.
-func (e *eventSink) SendEvent(_ context.Context, kind logical.EventType, event *logical.EventData) error {
+func (e *eventSink) SendEvent(ctx context.Context, kind logical.EventType, event *logical.EventData) error {
+	if err := ctx.Err(); err != nil {
+		return err // As a call from a plugin to Vault.
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	text := string(kind)

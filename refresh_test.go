@@ -27,7 +27,7 @@ func TestPeriodicRefreshByTokenState(t *testing.T) {
 		"in its buffer":                  {age: 56 * time.Minute, due: true},
 		"expired":                        {age: 61 * time.Minute},
 		"in its window, after a setting": {age: 52 * time.Minute, before: func(m *mount) { m.write("config", "stale_if_error", true) }, due: true},
-		"in its window, never read":      {age: 52 * time.Minute, before: (*mount).restart},
+		"in its window, after a restart": {age: 52 * time.Minute, before: (*mount).restart, due: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

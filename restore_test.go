@@ -118,3 +118,30 @@ func TestReadDuringRestore(t *testing.T) {
 		}
 	}
 }
+
+// A panic while a node starts ends neither the process nor the mount.
+func TestPanicDuringRestore(t *testing.T) {
+	for name, operate := range map[string]func(*mount){
+		"read":         func(*mount) {},
+		"token delete": func(m *mount) { m.timed(logical.DeleteOperation, "token", nil) },
+		"config write": func(m *mount) { m.timed(logical.UpdateOperation, "config", pairs("stale_if_error", true)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.read()
+				storage := m.useFaultyStorage()
+				storage.set("get", tokenKey, panicsWith("bug near "+testSecret))
+				func() {
+					defer func() { assert.False(t, recover() != nil, "Initialize panics, and with it the process") }()
+					m.restart()
+				}()
+				assert.NotZero(t, m.log.count("panic in"))
+				assert.Zero(t, m.log.count(testSecret))
+				storage.mend()
+				operate(m)
+				m.gets(oneHang, "a read afterwards")
+			})
+		})
+	}
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package fuuffy
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+)
+
+// slowBody is a Fuuffy that issues a token immediately, and takes some 20 seconds to send it.
+var slowBody = fuuffytest.Fault{Kind: fuuffytest.FaultDrip, Delay: 150 * time.Millisecond}
+
+const year = 365 * 24 * time.Hour
+
+// A token is as old as its request, although somebody sets the wall clock back during that: it is
+// served no longer than it lives, whatever it was requested for.
+func TestWallClockIsSetBackDuringARequest(t *testing.T) {
+	for name, tt := range map[string]struct {
+		prepare, act func(*mount)
+	}{
+		"read": {func(*mount) {}, func(m *mount) { m.read() }},
+		"report": {
+			func(m *mount) { m.read(); time.Sleep(time.Minute) },
+			func(m *mount) { m.write("token") },
+		},
+		"check": {func(*mount) {}, func(m *mount) { m.write("rotate-root/check") }},
+		"same pair": {func(*mount) {}, func(m *mount) {
+			m.write("config", "client_secret", testSecret, "base_url", "https://gateway.example.com/v1")
+		}},
+		"other pair": {func(m *mount) { m.read() }, func(m *mount) { m.write("config", "client_id", newClientID, "client_secret", newSecret) }},
+		"promote":    {func(m *mount) { m.read(); m.stage() }, func(m *mount) { m.promote() }},
+		"rollback":   {func(m *mount) { m.stage(); m.promote(); m.read() }, func(m *mount) { m.write("rotate-root/rollback") }},
+		"emergency":  {func(m *mount) { m.read() }, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)) }},
+		"check that finds the fallback": {
+			func(m *mount) {
+				m.stage()
+				m.promote()
+				m.do(logical.DeleteOperation, "token", nil)
+				m.sandbox.RevokeClient(newClientID)
+			},
+			func(m *mount) { m.write("rotate-root/check") },
+		},
+	} {
+		for _, back := range []time.Duration{5 * time.Second, time.Minute, time.Hour, year} {
+			for _, staleIfError := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, stale_if_error %t", name, back, staleIfError), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := newConfiguredMount(t, "stale_if_error", staleIfError, "request_timeout", 30)
+						m.sandbox.CreateClient(newClientID, newSecret)
+						var skew atomic.Int64
+						m.skewWallClock(func() time.Duration { return time.Duration(skew.Load()) })
+						tt.prepare(m)
+						m.sandbox.SetFault(slowBody)
+						began := time.Now()
+						time.AfterFunc(10*time.Second, func() { skew.Add(-int64(back)) })
+						tt.act(m)
+						synctest.Wait()
+						require.Greater(t, time.Since(began), 15*time.Second)
+						m.sandbox.SetFault(faultMalformed)
+						token := m.readToken()
+
+						time.Sleep(54*time.Minute - time.Since(began))
+						last := time.Duration(0)
+						for time.Since(began) < 62*time.Minute {
+							age := time.Since(began)
+							resp, err := m.handle(t.Context(), logical.ReadOperation, tokenKey, nil)
+							if err == nil && !resp.IsError() {
+								require.True(t, resp.Data["access_token"] == token)
+								last = age
+								if !assert.True(t, m.sandbox.TokenAlive(token), "a dead token is served %s after its request", age) {
+									return
+								}
+							}
+							time.Sleep(time.Second)
+						}
+						most := 55 * time.Minute
+						if staleIfError {
+							most = time.Hour
+						}
+						assert.LessOrEqual(t, last, most)
+						assert.Greater(t, last, most-time.Minute)
+					})
+				})
+			}
+		}
+	}
+}
+
+// The clocks of two nodes differ by up to two minutes. A node that finds a token in storage serves
+// it no longer than it lives.
+func TestStoredTokenOfANodeWithAnotherClock(t *testing.T) {
+	for _, behind := range []time.Duration{0, 30 * time.Second, time.Minute, 90 * time.Second, 2 * time.Minute} {
+		for _, buffer := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute} {
+			for _, age := range []time.Duration{time.Second, 30 * time.Minute, 54 * time.Minute} {
+				t.Run(fmt.Sprintf("%s behind, buffer %s, failover after %s", behind, buffer, age), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := newConfiguredMount(t, "token_expiry_buffer", buffer.String())
+						issued := time.Now()
+						first := m.read()
+						token := first.Data["access_token"].(string)
+						time.Sleep(age)
+						m.sandbox.SetFault(faultMalformed)
+						m.failover(-behind)
+						resp := m.gets(0, "after the failover")
+						require.NotNil(t, resp)
+						require.True(t, resp.Data["access_token"] == token)
+						first.Data["ttl"] = resp.Data["ttl"]
+						assert.Equal(t, first.Data, resp.Data, "all but ttl is the same on each node")
+
+						certain := time.Hour - buffer - max(0, 2*time.Minute-buffer)
+						time.Sleep(certain - 3*time.Second - time.Since(issued))
+						m.serves(token, 0, "it is still good")
+						for time.Since(issued) < time.Hour+5*time.Minute {
+							resp, err := m.handle(t.Context(), logical.ReadOperation, tokenKey, nil)
+							if err == nil && !resp.IsError() && !assert.True(t, m.sandbox.TokenAlive(token), "a dead token is served after %s", time.Since(issued)) {
+								return
+							}
+							time.Sleep(time.Second)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A standby whose clock is behind serves no dead token either.
+func TestStoredTokenOnAStandbyWithAnotherClock(t *testing.T) {
+	for _, behind := range []time.Duration{time.Minute, 2 * time.Minute} {
+		t.Run(behind.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t, "token_expiry_buffer", "30s", "token_refresh_window", "30s")
+				issued := time.Now()
+				token := m.readToken()
+				time.Sleep(10 * time.Minute)
+				standby := m.node(consts.ReplicationPerformanceStandby, readOnlyStorage{Storage: m.storage.Storage})
+				standby.skew = func() time.Duration { return -behind }
+				standby.restart()
+				standby.serves(token, 0, "the standby")
+				time.Sleep(59*time.Minute - time.Since(issued))
+				for time.Since(issued) < time.Hour+5*time.Minute {
+					resp, err := standby.handle(t.Context(), logical.ReadOperation, tokenKey, nil)
+					if err == nil && !resp.IsError() && !assert.True(t, m.sandbox.TokenAlive(token), "a dead token is served after %s", time.Since(issued)) {
+						return
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// A token that seems to be from the future by no more than two minutes is from a clock that
+// differs. It is served, and costs no request.
+func TestStoredTokenOfASlowClock(t *testing.T) {
+	for ahead, used := range map[time.Duration]bool{
+		59 * time.Second: true, 61 * time.Second: true, 119 * time.Second: true, 121 * time.Second: false, time.Hour: false,
+	} {
+		for _, buffer := range []string{"30s", "5m"} {
+			t.Run(ahead.String()+", buffer "+buffer, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t, "token_expiry_buffer", buffer)
+					token := m.readToken()
+					m.failover(-ahead)
+					assert.Equal(t, used, m.readToken() == token)
+					assert.Equal(t, used, m.requests() == 1)
+				})
+			})
+		}
+	}
+}
+
+// Of a short life, the allowance for clocks takes a twentieth at most: tokens outlive a restart.
+func TestStoredTokenOfAShortLife(t *testing.T) {
+	for _, life := range []time.Duration{20 * time.Second, time.Minute, 5 * time.Minute} {
+		for _, buffer := range []string{"30s", "5m"} {
+			t.Run(life.String()+", buffer "+buffer, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t, "token_expiry_buffer", buffer)
+					m.sandbox.SetTokenLifetime(life)
+					token := m.readToken()
+					time.Sleep(life / 10)
+					m.failover(0)
+					m.serves(token, 0, "after the restart")
+					assert.Equal(t, 1, m.requests())
+					m.sandbox.SetFault(faultMalformed)
+					time.Sleep(life * 33 / 100) // 43 percent of its life, of which it is served half.
+					m.serves(token, 0, "later")
+				})
+			})
+		}
+	}
+}
+
+// The wall clock jumped while apps got a token of the previous client. When it is right again, that
+// client can be revoked once nobody uses that token, and not after the jump.
+func TestClockJumpDuringAFallback(t *testing.T) {
+	for name, fallBack := range map[string]func(*mount){
+		"by a read":  func(m *mount) { m.read() },
+		"by a check": func(m *mount) { m.write("rotate-root/check"); m.read() },
+	} {
+		for _, jump := range []time.Duration{time.Hour, 24 * time.Hour, year} {
+			for restarted, restart := range map[string]func(*mount, string){
+				"":                             func(*mount, string) {},
+				", restart in between":         func(m *mount, when string) { m.restartIf(when == "right again") },
+				", restart at the end":         func(m *mount, when string) { m.restartIf(when == "end") },
+				", restart while it was wrong": func(m *mount, when string) { m.restartIf(when == "wrong") },
+			} {
+				t.Run(fmt.Sprintf("%s, %s%s", name, jump, restarted), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := newRotatingMount(t, rotation.Promoted)
+						var skew time.Duration
+						m.skew = func() time.Duration { return skew }
+						m.skewWallClock(m.skew)
+						time.Sleep(time.Hour)
+						m.sandbox.RevokeClient(newClientID)
+						m.do(logical.DeleteOperation, "token", nil)
+						skew = jump
+						fallBack(m)
+						require.Equal(t, true, m.rotation()["fallback_active"])
+						restart(m, "wrong")
+						skew = 0
+						restart(m, "right again")
+
+						m.sandbox.CreateClient(newClientID, newSecret)
+						m.do(logical.DeleteOperation, "token", nil)
+						time.Sleep(checkInterval)
+						m.read()
+						restart(m, "end")
+						for range 2 {
+							rotation := m.rotation()
+							require.Equal(t, false, rotation["fallback_active"])
+							require.NotNil(t, rotation["revoke_old_after"])
+							after, err := time.Parse(time.RFC3339, rotation["revoke_old_after"].(string))
+							require.NoError(t, err)
+							assert.LessOrEqual(t, time.Until(after), 55*time.Minute, "revoke_old_after")
+							time.Sleep(30 * time.Minute)
+						}
+						time.Sleep(time.Hour)
+						m.read()
+						rotation := m.rotation()
+						after, err := time.Parse(time.RFC3339, rotation["revoke_old_after"].(string))
+						require.NoError(t, err)
+						assert.Negative(t, time.Until(after), "revoke_old_after is over")
+						assert.NotContains(t, strings.ToLower(rotation["next_step"].(string)), "wait until")
+					})
+				})
+			}
+		}
+	}
+}
+
+func (m *mount) restartIf(now bool) {
+	m.t.Helper()
+	if now {
+		m.restart()
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,6 +113,16 @@ func (s *faultyStorage) set(operation, key string, fault storageFault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults[operation+" "+key] = fault
+}
+
+// count makes an operation go wrong, and returns how often the engine has met that.
+func (s *faultyStorage) count(operation, key string, fault storageFault) (met func() int) {
+	var n atomic.Int64
+	s.set(operation, key, func(apply func() error) error {
+		n.Add(1)
+		return fault(apply)
+	})
+	return func() int { return int(n.Load()) }
 }
 
 func (s *faultyStorage) run(ctx context.Context, operation, key string, apply func() error) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,9 +19,10 @@ import (
 )
 
 // failingOnce fails the n-th operation from now.
-func failingOnce(n int) storageFault {
+func failingOnce(n int64) storageFault {
+	var met atomic.Int64
 	return func(apply func() error) error {
-		if n--; n == 0 {
+		if met.Add(1) == n {
 			return errStorage
 		}
 		return apply()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,24 +27,8 @@ const oneHang, twoHangs = 6 * time.Second, 11 * time.Second
 var configFaults = map[string]func(*faultyStorage) (met func() int){
 	"one call hangs":   func(s *faultyStorage) func() int { return s.hang("get", configKey, 1, false).count },
 	"every call hangs": func(s *faultyStorage) func() int { return s.hang("get", configKey, allCalls, false).count },
-	"every call fails": func(s *faultyStorage) func() int {
-		met := 0
-		s.set("get", configKey, func(func() error) error {
-			met++
-			return errStorage
-		})
-		return func() int { return met }
-	},
-	"one call fails": func(s *faultyStorage) func() int {
-		met := 0
-		s.set("get", configKey, func(apply func() error) error {
-			if met++; met == 1 {
-				return errStorage
-			}
-			return apply()
-		})
-		return func() int { return met }
-	},
+	"every call fails": func(s *faultyStorage) func() int { return s.count("get", configKey, fails) },
+	"one call fails":   func(s *faultyStorage) func() int { return s.count("get", configKey, failingOnce(1)) },
 }
 
 // mend makes all storage operations work.
@@ -517,6 +502,18 @@ func (m *mount) assertAgrees() {
 	assert.Equal(m.t, clientID, m.servedClientID())
 }
 
+// failingAfter fails all operations but the first n.
+func failingAfter(n int, fault storageFault) storageFault {
+	var met atomic.Int64
+	return func(apply func() error) error {
+		if met.Add(1) <= int64(n) {
+			return apply()
+		}
+		return fault(apply)
+	}
+}
+
+// failsSlowly fails after most of the time that the engine gives it.
 func failsSlowly(func() error) error {
 	time.Sleep(4 * time.Second)
 	return errStorage
@@ -547,17 +544,11 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 							token := m.readToken()
 							storage := m.useFaultyStorage()
 							fail(storage)
-							reads := 0
 							last := 2 // The looks before the write succeed.
 							if tt.operation == logical.DeleteOperation && tt.path == configKey {
 								last = 1
 							}
-							storage.set("get", configKey, func(apply func() error) error {
-								if reads++; reads <= last {
-									return apply()
-								}
-								return follow(apply)
-							})
+							reads := storage.count("get", configKey, failingAfter(last, follow))
 							resp, err, _ := m.timed(tt.operation, tt.path, tt.data)
 							require.True(t, err != nil || resp.IsError())
 
@@ -566,7 +557,7 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 								m.serves(token, 0, fmt.Sprintf("minute %d", i))
 								time.Sleep(time.Minute)
 							}
-							assert.Greater(t, reads, last, "the engine looks into storage")
+							assert.Greater(t, reads(), last, "the engine looks into storage")
 							storage.mend()
 							_, _, took := m.timed(logical.ReadOperation, "token", nil)
 							assert.LessOrEqual(t, took, oneHang)

@@ -159,14 +159,7 @@ func TestStoringTheUse(t *testing.T) {
 		token := m.readToken()
 		return m, m.useFaultyStorage(), token
 	}
-	counted := func(s *faultyStorage, fault storageFault) func() int {
-		tried := 0
-		s.set("put", tokenKey, func(apply func() error) error {
-			tried++
-			return fault(apply)
-		})
-		return func() int { return tried }
-	}
+	counted := func(s *faultyStorage, fault storageFault) func() int { return s.count("put", tokenKey, fault) }
 	for name, spoil := range map[string]func(*faultyStorage) (tried func() int){
 		"fails":            func(s *faultyStorage) func() int { return counted(s, fails) },
 		"fails afterwards": func(s *faultyStorage) func() int { return counted(s, failsAfterwards) },

@@ -62,7 +62,9 @@ type stuckCalls struct {
 	mu      sync.Mutex
 	left    int // negative: all
 	applied bool
-	begun   int
+	// late, if set, is how long after the end of its context a call takes effect.
+	late  time.Duration
+	begun int
 }
 
 // take counts a call, and tells whether it hangs.
@@ -93,7 +95,16 @@ const allCalls = -1
 // hang makes that many calls of an operation on a key hang. If applied is set, they take effect
 // before they hang. No calls mends it.
 func (s *faultyStorage) hang(operation, key string, calls int, applied bool) *stuckCalls {
-	c := &stuckCalls{left: calls, applied: applied}
+	return s.stick(operation, key, &stuckCalls{left: calls, applied: applied})
+}
+
+// hangLate makes the next call of an operation on a key hang, and take effect after the engine has
+// given up.
+func (s *faultyStorage) hangLate(operation, key string, late time.Duration) *stuckCalls {
+	return s.stick(operation, key, &stuckCalls{left: 1, late: late})
+}
+
+func (s *faultyStorage) stick(operation, key string, c *stuckCalls) *stuckCalls {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stuck[operation+" "+key] = c
@@ -132,6 +143,12 @@ func (s *faultyStorage) run(ctx context.Context, operation, key string, apply fu
 	if stuck.take() {
 		if stuck.applied {
 			_ = apply()
+		}
+		if stuck.late > 0 {
+			context.AfterFunc(ctx, func() {
+				time.Sleep(stuck.late)
+				_ = apply()
+			})
 		}
 		return cmp.Or(pause(ctx, time.Hour), errStorage)
 	}

@@ -301,3 +301,48 @@ func TestCheckRemembersTheFallback(t *testing.T) {
 		}
 	})
 }
+
+// Until when apps use a fallback's token is known after a restart, although that token was deleted
+// or could not be saved, and nobody has read another.
+func TestFallbackIsRememberedWithoutItsToken(t *testing.T) {
+	for name, lose := range map[string]func(*mount, *faultyStorage){
+		"deleted, and a restart": func(m *mount, _ *faultyStorage) {
+			m.do(logical.DeleteOperation, "token", nil)
+			m.restart()
+		},
+		"deleted, its successor not saved, and a restart": func(m *mount, s *faultyStorage) {
+			m.do(logical.DeleteOperation, "token", nil)
+			s.set("put", tokenKey, fails)
+			m.read()
+			s.mend()
+			m.restart()
+		},
+		"reported, its successor not saved, and a restart": func(m *mount, s *faultyStorage) {
+			time.Sleep(time.Minute)
+			s.set("put", tokenKey, fails)
+			m.write("token")
+			s.mend()
+			m.restart()
+		},
+		"control: deleted": func(m *mount, _ *faultyStorage) { m.do(logical.DeleteOperation, "token", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, rotation.Promoted)
+				storage := m.useFaultyStorage()
+				time.Sleep(2 * time.Hour)
+				m.sandbox.RevokeClient(newClientID)
+				m.do(logical.DeleteOperation, "token", nil)
+				used := servedUntil(t, m.read())
+				require.Equal(t, true, m.rotation()["fallback_active"])
+				m.sandbox.CreateClient(newClientID, newSecret)
+				lose(m, storage)
+				time.Sleep(checkInterval)
+				m.write("rotate-root/check")
+				m.read()
+				m.assertRevokeOldAfter(used, used)
+				assert.NotContains(t, m.rotation()["next_step"], "Now: revoke")
+			})
+		})
+	}
+}

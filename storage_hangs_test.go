@@ -211,6 +211,32 @@ func TestConfigIsLoadedOnceStorageWorksAgain(t *testing.T) {
 	}
 }
 
+// A token request is under way when the config becomes unreadable. Whoever waits gets a token.
+func TestInvalidationThatCannotBeFollowedDuringARequest(t *testing.T) {
+	for fault, spoil := range configFaults {
+		t.Run(fault, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.SetFault(slowAnswer)
+				answered := make(chan struct{}, 5)
+				for range cap(answered) {
+					go func() {
+						m.gets(oneHang+4*time.Second, "a reader")
+						answered <- struct{}{}
+					}()
+				}
+				time.Sleep(time.Second)
+				met := spoil(m.useFaultyStorage())
+				m.b.InvalidateKey(t.Context(), configKey)
+				for range cap(answered) {
+					<-answered
+				}
+				assert.NotZero(t, met())
+			})
+		})
+	}
+}
+
 // Without a config in memory, whoever needs it gets an error when its load was too slow, and
 // whoever comes next has another try.
 func TestStartThatCannotLoadTheConfig(t *testing.T) {
@@ -569,4 +595,57 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A write hangs, the engine gives up and finds the former config, and then the write takes effect
+// after all. Whoever finds the newer entry afterwards puts it in force: no operator is shown one
+// config, or told that a step was taken, while apps get tokens of another.
+func TestWriteThatTakesEffectLate(t *testing.T) {
+	for name, tt := range hungOperations {
+		for _, call := range tt.hangs {
+			operation, key, _ := strings.Cut(call, " ")
+			if operation == "get" || key != configKey {
+				continue
+			}
+			for then, look := range map[string]func(*mount){
+				"config is read": func(m *mount) {
+					_, _ = m.b.HandleRequest(m.t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: configKey, Storage: m.storage})
+				},
+				"it is repeated": func(m *mount) { _, _, _ = m.timed(tt.operation, tt.path, tt.data) },
+				"another setting": func(m *mount) {
+					_, _, _ = m.timed(logical.UpdateOperation, "config", pairs("rotation_reminder", "48h"))
+				},
+			} {
+				t.Run(fmt.Sprintf("%s, %s, then %s", name, call, then), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := newConfiguredMount(t)
+						m.sandbox.CreateClient(newClientID, newSecret)
+						m.read()
+						tt.prepare(m)
+						storage := m.useFaultyStorage()
+						stuck := storage.hangLate(operation, key, 2*time.Second)
+						_, _, _ = m.timed(tt.operation, tt.path, tt.data)
+						require.NotZero(t, stuck.count())
+						_, _, _ = m.timed(logical.ReadOperation, "token", nil)
+						time.Sleep(time.Minute)
+
+						look(m)
+						synctest.Wait()
+						m.assertAgrees()
+						if m.storedClientID() != "" {
+							assert.Equal(t, m.storedState(), m.rotation()["state"])
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// storedState is the state of the rotation in storage.
+func (m *mount) storedState() string {
+	m.t.Helper()
+	stored, err := loadConfig(m.t.Context(), m.storage)
+	require.NoError(m.t, err)
+	return stored.Rotation.Name()
 }

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -163,9 +164,6 @@ func TestSuspicionIsStored(t *testing.T) {
 					assert.False(t, strings.Contains(storage.stored(t, tokenKey), "suspect"), "left out of a good token")
 					report(m, token)
 					synctest.Wait()
-					if name == "in its buffer" && !staleIfError {
-						return // Nobody gets it anymore.
-					}
 					stored := storage.stored(t, tokenKey)
 					assert.True(t, strings.Contains(stored, mark) && strings.Contains(stored, token))
 
@@ -423,4 +421,49 @@ func TestGoodTokenStaysIfItsSuccessorIsNotSaved(t *testing.T) {
 		require.False(t, m.readToken() == token)
 		assert.True(t, strings.Contains(storage.stored(t, tokenKey), token))
 	})
+}
+
+// A token that was reported in its buffer is suspect too where nobody gets it there. Once an
+// operator has set stale_if_error, readers do.
+func TestStaleIfErrorAfterAReport(t *testing.T) {
+	for start, restarts := range map[string]bool{"no restart": false, "restart": true} {
+		t.Run(start, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(56 * time.Minute)
+				m.reportTo(faultMalformed, token)
+				m.write("config", "stale_if_error", true)
+				m.restartIf(restarts)
+				m.assertSuspect(token, "a reader")
+			})
+		})
+	}
+}
+
+// Fuuffy repeats the very token that was reported. It stays suspect after a restart, and nobody
+// hammers Fuuffy for another.
+func TestSuspectTokenThatIsRepeated(t *testing.T) {
+	for start, restarts := range map[string]bool{"no restart": false, "restart": true} {
+		t.Run(start, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, server := newMountOfARepeater(t, time.Hour)
+				token := m.readToken()
+				time.Sleep(10 * time.Minute)
+				m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
+				if restarts {
+					m.restart()
+					m.b.newTransport = func(string) (http.RoundTripper, error) { return server, nil }
+					m.b.InvalidateKey(t.Context(), configKey)
+				}
+				requests := server.count()
+				for range 60 {
+					m.assertSuspect(token, "a reader")
+					m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
+					time.Sleep(10 * time.Second)
+				}
+				assert.LessOrEqual(t, server.count()-requests, 25, "requests in ten minutes")
+			})
+		})
+	}
 }

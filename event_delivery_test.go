@@ -147,7 +147,7 @@ func TestEventOfAWriteThatTookEffectButFailed(t *testing.T) {
 						m.events.take()
 						storage := m.useFaultyStorage()
 						spoil(storage)
-						resp, err, _ := m.timed(tt.operation, tt.path, tt.data)
+						resp, _, err := m.timed(tt.operation, tt.path, tt.data)
 						require.True(t, err != nil || resp.IsError())
 						storage.mend()
 						occasion(m)

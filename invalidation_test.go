@@ -238,7 +238,7 @@ func TestConfigDeletedElsewhere(t *testing.T) {
 					m.do(logical.DeleteOperation, configKey, nil)
 					synctest.Wait()
 					for range 2 { // A load that fails leaves the old one in force.
-						_, _, took := secondary.timed(logical.ReadOperation, tokenKey, nil)
+						_, took, _ := secondary.timed(logical.ReadOperation, tokenKey, nil)
 						assert.LessOrEqual(t, took, oneHang)
 						synctest.Wait()
 						time.Sleep(time.Minute)

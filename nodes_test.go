@@ -111,20 +111,20 @@ func localEntry(t testing.TB, storage logical.Storage, key string) string {
 const impatience = time.Minute
 
 // timed sends a request as a client does that waits for so long, and returns how long it took.
-func (m *mount) timed(operation logical.Operation, path string, data map[string]any) (resp *logical.Response, err error, took time.Duration) {
+func (m *mount) timed(operation logical.Operation, path string, data map[string]any) (resp *logical.Response, took time.Duration, err error) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), impatience)
 	defer cancel()
 	began := time.Now()
 	resp, err = m.handle(ctx, operation, path, data)
-	return resp, err, time.Since(began)
+	return resp, time.Since(began), err
 }
 
 // gets reads a token, which must take no longer than that, and returns the answer, nil for an
 // error.
 func (m *mount) gets(most time.Duration, why string) *logical.Response {
 	m.t.Helper()
-	resp, err, took := m.timed(logical.ReadOperation, tokenKey, nil)
+	resp, took, err := m.timed(logical.ReadOperation, tokenKey, nil)
 	if took > most {
 		m.t.Errorf("%s: a read took %s", why, took)
 	}

@@ -226,7 +226,7 @@ func TestStaleTokenThatIsNotGoodEnough(t *testing.T) {
 				m.serves(token, attempts, "the first read in the buffer")
 				time.Sleep(2 * time.Minute)
 				m.sandbox.SetFault(slowAnswer)
-				resp, err, took := m.timed(tt.operation, tokenKey, tt.data(token))
+				resp, took, err := m.timed(tt.operation, tokenKey, tt.data(token))
 				require.NoError(t, err)
 				assert.Equal(t, 2*time.Second, took)
 				assert.False(t, resp.Data["access_token"] == token)

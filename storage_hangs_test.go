@@ -217,6 +217,7 @@ func TestInvalidationThatCannotBeFollowedDuringARequest(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
+				storage := m.useFaultyStorage()
 				m.sandbox.SetFault(slowAnswer)
 				answered := make(chan struct{}, 5)
 				for range cap(answered) {
@@ -226,7 +227,7 @@ func TestInvalidationThatCannotBeFollowedDuringARequest(t *testing.T) {
 					}()
 				}
 				time.Sleep(time.Second)
-				met := spoil(m.useFaultyStorage())
+				met := spoil(storage)
 				m.b.InvalidateKey(t.Context(), configKey)
 				for range cap(answered) {
 					<-answered
@@ -253,7 +254,7 @@ func TestStartThatCannotLoadTheConfig(t *testing.T) {
 				require.NotZero(t, met())
 				if fault == "every call hangs" || fault == "every call fails" {
 					for range 3 {
-						_, err, took := m.timed(logical.ReadOperation, tokenKey, nil)
+						_, took, err := m.timed(logical.ReadOperation, tokenKey, nil)
 						assert.Error(t, err)
 						assert.NotErrorIs(t, err, context.Canceled)
 						assert.LessOrEqual(t, took, oneHang)
@@ -340,7 +341,7 @@ func TestOperationsWhileTheConfigCannotBeRead(t *testing.T) {
 						_, _, _ = m.b.HandleExistenceCheck(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: tt.path, Data: tt.data, Storage: m.storage})
 						took = time.Since(began)
 					} else {
-						_, _, took = m.timed(tt.operation, tt.path, tt.data)
+						_, took, _ = m.timed(tt.operation, tt.path, tt.data)
 					}
 					assert.LessOrEqual(t, took, tt.most)
 					assert.True(t, stuck.count() > 0 || name == "token delete", "it needs the config")
@@ -402,7 +403,7 @@ func eachHungOperation(t *testing.T, test func(t *testing.T, m *mount, storage *
 						tt.prepare(m)
 						storage := m.useFaultyStorage()
 						operate := func() time.Duration {
-							_, _, took := m.timed(tt.operation, tt.path, tt.data)
+							_, took, _ := m.timed(tt.operation, tt.path, tt.data)
 							return took
 						}
 						test(t, m, storage, storage.hang(operation, key, allCalls, applied), operate)
@@ -425,19 +426,19 @@ func TestHungOperationDelaysNobody(t *testing.T) {
 		var others sync.WaitGroup
 		others.Go(func() {
 			for range 3 {
-				_, _, took := m.timed(logical.ReadOperation, "token", nil)
+				_, took, _ := m.timed(logical.ReadOperation, "token", nil)
 				assert.LessOrEqual(t, took, oneHang, "a reader")
 				time.Sleep(time.Second)
 			}
 		})
 		for _, path := range []string{"status", "rotate-root", "metrics"} {
 			others.Go(func() {
-				_, _, took := m.timed(logical.ReadOperation, path, nil)
+				_, took, _ := m.timed(logical.ReadOperation, path, nil)
 				assert.LessOrEqual(t, took, oneHang, path)
 			})
 		}
 		others.Go(func() {
-			_, _, took := m.timed(logical.ReadOperation, "config", nil)
+			_, took, _ := m.timed(logical.ReadOperation, "config", nil)
 			assert.LessOrEqual(t, took, twoHangs, "config, in which a call may hang too")
 		})
 		others.Wait()
@@ -458,7 +459,7 @@ func TestHungOperationDelaysNoFetchedToken(t *testing.T) {
 		for i := range 10 {
 			readers.Go(func() {
 				time.Sleep(time.Duration(i) * 700 * time.Millisecond)
-				_, _, took := m.timed(logical.ReadOperation, "token", nil)
+				_, took, _ := m.timed(logical.ReadOperation, "token", nil)
 				// Its own look into storage may hang once, and so may the save.
 				assert.LessOrEqual(t, took, twoHangs+oneHang, "a reader")
 			})
@@ -475,11 +476,11 @@ func TestMountAfterAHungOperation(t *testing.T) {
 		operate()
 		require.NotZero(t, stuck.count())
 		storage.mend()
-		_, _, took := m.timed(logical.ReadOperation, "token", nil)
+		_, took, _ := m.timed(logical.ReadOperation, "token", nil)
 		assert.LessOrEqual(t, took, oneHang)
 		time.Sleep(oneHang)
 		synctest.Wait()
-		_, _, took = m.timed(logical.ReadOperation, "token", nil)
+		_, took, _ = m.timed(logical.ReadOperation, "token", nil)
 		assert.LessOrEqual(t, took, oneHang)
 		synctest.Wait()
 
@@ -575,7 +576,7 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 								last = 1
 							}
 							reads := storage.count("get", configKey, failingAfter(last, follow))
-							resp, err, _ := m.timed(tt.operation, tt.path, tt.data)
+							resp, _, err := m.timed(tt.operation, tt.path, tt.data)
 							require.True(t, err != nil || resp.IsError())
 
 							m.serves(token, oneHang, "the first read")
@@ -585,7 +586,7 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 							}
 							assert.Greater(t, reads(), last, "the engine looks into storage")
 							storage.mend()
-							_, _, took := m.timed(logical.ReadOperation, "token", nil)
+							_, took, _ := m.timed(logical.ReadOperation, "token", nil)
 							assert.LessOrEqual(t, took, oneHang)
 							time.Sleep(oneHang)
 							m.assertAgrees()

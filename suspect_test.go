@@ -396,7 +396,7 @@ func TestReplacedTokenThatCannotBeRemoved(t *testing.T) {
 				time.Sleep(time.Minute)
 				storage.set("put", tokenKey, fails)
 				spoil(storage)
-				resp, err, took := m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
+				resp, took, err := m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
 				require.NoError(t, err)
 				assert.False(t, resp.Data["access_token"] == token)
 				assert.LessOrEqual(t, took, oneHang)

@@ -186,7 +186,7 @@ func TestStoringTheUse(t *testing.T) {
 				for range 5 {
 					m.serves(token, 0, "a reader")
 				}
-				_, _, took := m.timed(logical.ReadOperation, "config", nil)
+				_, took, _ := m.timed(logical.ReadOperation, "config", nil)
 				assert.LessOrEqual(t, took, oneHang, "an operator")
 				<-ended
 				assert.NotZero(t, tried(), "PeriodicFunc stores the use")

@@ -246,7 +246,7 @@ func TestSlowLogDelaysNoReader(t *testing.T) {
 					}
 					if deleted {
 						time.Sleep(2 * time.Second)
-						_, err, took := m.timed(logical.DeleteOperation, tokenKey, nil)
+						_, took, err := m.timed(logical.DeleteOperation, tokenKey, nil)
 						require.NoError(t, err)
 						assert.LessOrEqual(t, took, time.Second)
 					}

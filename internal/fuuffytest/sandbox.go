@@ -65,6 +65,7 @@ type Sandbox struct {
 
 	mu          sync.Mutex // guards all fields below
 	lifetime    time.Duration
+	repeat      bool // SetRepeat
 	limits      []*window
 	clients     map[string]*client
 	tokens      map[string]token // by access token
@@ -91,11 +92,11 @@ func New(cfg Config) *Sandbox {
 }
 
 // Reset undoes what a test did: it clears the fault, sets the counters to zero, and restores the full rate limit and
-// the configured token life. Clients, tokens, and Hold stay as they are.
+// the configured token life, and repeats no tokens. Clients, tokens, and Hold stay as they are.
 func (s *Sandbox) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lifetime = cmp.Or(s.config.TokenLifetime, defaultTokenLifetime)
+	s.lifetime, s.repeat = cmp.Or(s.config.TokenLifetime, defaultTokenLifetime), false
 	s.limits = newLimits(s.config)
 	s.fault = Fault{}
 	s.stats = Stats{Held: s.stats.Held}

@@ -206,3 +206,28 @@ func TestInjectedClock(t *testing.T) {
 		t.Error("the token must expire by the injected clock")
 	}
 }
+
+func TestRepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newInProcess(t, Config{TokenLifetime: time.Minute})
+		s.SetRepeat(true)
+		first := c.token()
+		time.Sleep(20 * time.Second)
+		if r := c.requestToken(); accessToken(t, r) != first || !strings.Contains(r.body, `"expires_in":40}`) {
+			t.Error("the sandbox must repeat the token, for the 40 seconds that it lives")
+		}
+		s.RevokeToken(first)
+		second := c.token()
+		if second == first {
+			t.Error("a dead token must not be repeated")
+		}
+		time.Sleep(time.Minute)
+		if third := c.token(); third == second {
+			t.Error("an expired token must not be repeated")
+		}
+		s.SetRepeat(false)
+		if c.token() == c.token() {
+			t.Error("two requests got the same token")
+		}
+	})
+}

@@ -24,6 +24,7 @@ const maxTokenRequest = 64 << 10
 type client struct {
 	secretHash [sha256.Size]byte
 	revoked    bool
+	last       string // the access token that it got last
 }
 
 type token struct {
@@ -121,6 +122,14 @@ func (s *Sandbox) SetTokenLifetime(d time.Duration) {
 	s.lifetime = d
 }
 
+// SetRepeat makes the sandbox an authorization server that caches its own tokens: it issues a client's last token again,
+// for the rest of its life, while that lives.
+func (s *Sandbox) SetRepeat(repeat bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.repeat = repeat
+}
+
 // serveToken receives a token request, waits while Hold is on, and answers, or lets a fault answer.
 func (s *Sandbox) serveToken(w http.ResponseWriter, r *http.Request) {
 	// Read the body before any wait: only then does net/http notice that a client disconnects.
@@ -149,14 +158,20 @@ func (s *Sandbox) answerToken(contentType string, body []byte) answer {
 		s.stats.TokenRejections++
 		return *refusal
 	}
-	accessToken := "sk-" + randomHex(16)
-	s.tokens[accessToken] = token{clientID: id, expires: s.now().Add(s.lifetime)}
+	accessToken, lives := s.clients[id].last, s.lifetime
+	if left := s.tokens[accessToken].expires.Sub(s.now()); s.repeat && left >= time.Second {
+		lives = left
+	} else {
+		accessToken = "sk-" + randomHex(16)
+		s.tokens[accessToken] = token{clientID: id, expires: s.now().Add(lives)}
+		s.clients[id].last = accessToken
+	}
 	s.stats.TokensIssued++
 	return succeed(struct {
 		AccessToken string `json:"access_token"`
 		TokenType   string `json:"token_type"`
 		ExpiresIn   int64  `json:"expires_in"`
-	}{accessToken, "Bearer", int64(s.lifetime / time.Second)})
+	}{accessToken, "Bearer", int64(lives / time.Second)})
 }
 
 // parseTokenRequest returns the form fields, or a refusal if they aren't those of the client credentials grant.

@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,21 +42,20 @@ func (k *worker) call(n *node, c *call, r request) *call {
 
 	w.mu.Lock()
 	c.id, c.span, c.outcome = len(w.h.calls)+1, span{w.nowLocked(), never}, endedUnknown
+	c.entered = c.begin
 	mark.call = c.id
 	w.h.calls = append(w.h.calls, c)
 	w.mu.Unlock()
 
-	if c.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.limit)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.limit, vaultTime))
+	defer cancel()
 	resp, err := w.send(ctx, n, p, c, r)
-	if errors.Is(err, logical.ErrReadOnly) && n.name == otherNode {
-		n = w.nodes[0]
+	for errors.Is(err, logical.ErrReadOnly) {
+		n = w.active()
 		began := time.Now()
 		p = w.enter(n)
-		c.waited = time.Since(began)
+		c.waited += time.Since(began)
+		c.entered = w.now()
 		resp, err = w.send(ctx, n, p, c, r)
 	}
 	w.mu.Lock()
@@ -66,18 +66,6 @@ func (k *worker) call(n *node, c *call, r request) *call {
 	}
 	w.noteLocked(c, resp, err)
 	return c
-}
-
-// enter waits for the process of a node, while that is being restarted.
-func (w *world) enter(n *node) *process {
-	for {
-		p := w.runningOn(n)
-		p.calls <- struct{}{}
-		if w.runningOn(n) == p {
-			return p
-		}
-		<-p.calls
-	}
 }
 
 func (w *world) send(ctx context.Context, n *node, p *process, c *call, r request) (resp *logical.Response, err error) {
@@ -130,6 +118,8 @@ func (w *world) noteAnswerLocked(c *call, resp *logical.Response) {
 		w.served = append(w.served, c.token)
 		for _, warning := range resp.Warnings {
 			c.tooYoung = c.tooYoung || strings.Contains(warning, "moments old")
+			c.stale = c.stale || strings.Contains(warning, "stale_if_error")
+			c.suspect = c.suspect || strings.Contains(warning, "An app reported")
 		}
 	case opReadConfig:
 		seconds, _ := resp.Data["rotation_reminder"].(int64)

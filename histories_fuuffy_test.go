@@ -34,8 +34,12 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 			}
 			kind := kinds[random.IntN(len(kinds))]
 			a.retryAfter = time.Duration(1+random.IntN(20)) * time.Second
-			if chance(random, w.fuuffyFaults) && !w.calm {
+			down := []string{"503", "hang"}[random.IntN(2)]
+			switch {
+			case chance(random, w.fuuffyFaults) && !w.calm:
 				fault = kind
+			case w.weatherLocked().outage:
+				fault = down
 			}
 		})
 		if err := pause(r.Context(), before); err != nil {
@@ -54,7 +58,7 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 
 // arrive notes a token request, and how many of flights are under way beside it.
 func (w *world) arrive(r *http.Request, n *node, p *process) *requestRecord {
-	a := &requestRecord{node: n.name, process: p.number}
+	a := &requestRecord{place: place{n.name, p.number}}
 	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
 		a.call = c.call
 	}
@@ -66,7 +70,7 @@ func (w *world) arrive(r *http.Request, n *node, p *process) *requestRecord {
 	defer w.mu.Unlock()
 	a.begin, a.end, a.outcome = w.nowLocked(), never, "nothing"
 	for b, ctx := range w.inFlight {
-		if a.call == 0 && b.call == 0 && b.node == a.node && b.process == a.process && ctx.Err() == nil {
+		if a.call == 0 && b.call == 0 && b.place == a.place && ctx.Err() == nil {
 			a.beside++
 		}
 	}
@@ -102,6 +106,9 @@ func (w *world) answer(next http.RoundTripper, r *http.Request, a *requestRecord
 	case "panic":
 		panic("the transport panics")
 	}
+	w.mu.Lock()
+	w.sandbox.SetRepeat(w.weatherLocked().repeats)
+	w.mu.Unlock()
 	resp, err := next.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -122,7 +129,7 @@ func (w *world) answer(next http.RoundTripper, r *http.Request, a *requestRecord
 	return made(r, resp.StatusCode, string(body), nil), nil
 }
 
-// grant names the token that Fuuffy granted.
+// grant names the token that Fuuffy granted, perhaps once more.
 func (w *world) grant(a *requestRecord, body []byte) {
 	var granted struct {
 		Data struct {
@@ -132,9 +139,14 @@ func (w *world) grant(a *requestRecord, body []byte) {
 	_ = json.Unmarshal(body, &granted)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	name := fmt.Sprintf("T%d", len(w.names)+1)
-	w.names[granted.Data.AccessToken], w.values[name] = name, granted.Data.AccessToken
-	a.token, a.expires = name, time.Since(w.began)+w.life
+	name, expires := w.names[granted.Data.AccessToken], time.Since(w.began)+w.life
+	if name == "" {
+		name = fmt.Sprintf("T%d", len(w.names)+1)
+		w.names[granted.Data.AccessToken], w.values[name] = name, granted.Data.AccessToken
+	} else {
+		expires = w.h.grant(name).expires
+	}
+	a.token, a.expires, a.life = name, expires, w.life
 	if a.outcome == "" {
 		a.outcome = "granted"
 	}

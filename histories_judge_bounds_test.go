@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -21,14 +22,13 @@ func judgeRequests(h *history) (broken []violation) {
 // the engine's own rule, says, unless somebody changed something. With that go at
 // most ten requests a minute that nothing but time explains.
 func judgeHoldOff(h *history) (broken []violation) {
-	last := map[string]*requestRecord{}
+	last := map[place]*requestRecord{}
 	for _, a := range h.asked {
 		if a.call != 0 {
 			continue
 		}
-		key := a.node + number(a.process)
-		before := last[key]
-		last[key] = a
+		before := last[a.place]
+		last[a.place] = a
 		if before == nil || h.changedBetween(a.node, span{before.begin, a.begin}) {
 			continue
 		}
@@ -58,40 +58,110 @@ func (h *history) changedBetween(node string, meanwhile span) bool {
 	}) || slices.ContainsFunc(h.told, func(t *invalidation) bool { return t.node == node && t.overlaps(meanwhile) })
 }
 
-// judgeTime: every call returns within its own deadline, or in bounded time.
+// storageTime is how long one storage call may keep others waiting.
+const storageTime = 5 * time.Second
+
+// heldUpTime is how long a call or a start may take without anything that it waits for: for looks at the
+// clock and for log lines.
+const heldUpTime = 5 * time.Second
+
+// judgeTime: every call returns within its own deadline, and nothing holds it up for long.
 func judgeTime(h *history) (broken []violation) {
-	const (
-		slack = 10*time.Millisecond + 6*clockTime // for log lines, and the clock
-		least = time.Minute
-		// tries is how long one token request takes at most.
-		tries = 50 * time.Second
-	)
+	const slack = 10*time.Millisecond + 6*clockTime // for log lines, and the clock
 	for _, c := range h.calls {
-		took := c.end.at - c.begin.at - c.waited
-		limit := c.limit + slack
-		if c.limit == 0 {
-			limit = least + h.storageTime(c.span)
-			for _, other := range h.calls {
-				if other != c && other.changes() && other.overlaps(c.span) {
-					limit += tries // It may make this one start again.
-				}
-			}
+		if c.op == opRestart || c.op == opElect {
+			continue
 		}
+		took, limit := c.end.at-c.begin.at-c.waited, cmp.Or(c.limit, vaultTime)+slack
+		at := []moment{c.begin, c.end}
 		if c.end == never || took > limit {
-			broken = append(broken, violated("a call returns in time", []moment{c.begin, c.end}, "call %d (%s) takes %s, its limit is %s", c.id, c.op, took, limit))
+			broken = append(broken, violated("a call returns in time", at, "call %d (%s) takes %s, its limit is %s", c.id, c.op, took, limit))
+			continue
+		}
+		if idle := h.heldUp(c.span, c.id) - c.waited; idle > heldUpTime {
+			broken = append(broken, violated("nothing holds a call up", at, "call %d (%s) is held up for %s", c.id, c.op, idle))
 		}
 	}
 	return broken
 }
 
-// storageTime is what storage took while a call was under way.
-func (h *history) storageTime(s span) (total time.Duration) {
-	for _, r := range h.stored {
-		if r.overlaps(s) {
-			total += r.end.at - r.begin.at
+// judgeStarts: nothing holds a start up either, for which Vault has no limit.
+func judgeStarts(h *history) (broken []violation) {
+	for _, s := range h.started {
+		if idle := h.heldUp(s.span, 0); s.end == never || idle > heldUpTime {
+			broken = append(broken, violated("nothing holds a start up", []moment{s.begin, s.end}, "that of %s.%d is held up for %s", s.node, s.process, idle))
 		}
 	}
-	return total
+	return broken
+}
+
+// heldUp is how much of a span is not accounted for by what a call, 0 for none, may wait for: its own
+// storage calls, the first seconds of those of others, and Fuuffy.
+func (h *history) heldUp(s span, call int) time.Duration {
+	return uncovered(s, append(h.storageTimes(s, call), h.fuuffyTimes(s)...))
+}
+
+// stretch is a part of a history.
+type stretch struct{ from, to time.Duration }
+
+// uncovered is how much of a span no stretch covers.
+func uncovered(s span, stretches []stretch) (total time.Duration) {
+	slices.SortFunc(stretches, func(a, b stretch) int { return cmp.Compare(a.from, b.from) })
+	at := s.begin.at
+	for _, st := range stretches {
+		if st.from > at {
+			total += min(st.from, s.end.at) - at
+		}
+		at = min(max(at, st.to), s.end.at)
+		if at == s.end.at {
+			return total
+		}
+	}
+	return total + s.end.at - at
+}
+
+// storageTimes are the storage calls that a call may wait for.
+func (h *history) storageTimes(s span, call int) (times []stretch) {
+	for _, r := range h.stored {
+		if !r.overlaps(s) {
+			continue
+		}
+		to := r.end.at
+		if call == 0 || r.call != call {
+			to = min(to, r.begin.at+storageTime)
+		}
+		times = append(times, stretch{r.begin.at, to})
+	}
+	return times
+}
+
+// fuuffyTimes are the requests at Fuuffy that a call may wait for, with the pauses that the engine
+// makes after them.
+func (h *history) fuuffyTimes(s span) (times []stretch) {
+	const (
+		pause = 2 * time.Second // between two attempts
+		// After so many requests in a minute, the next may have to wait for its turn.
+		many, turn = 8, 15 * time.Second
+	)
+	for _, a := range h.asked {
+		to := pause
+		if a.begin.at > s.end.at || a.end != never && a.end.at+turn < s.begin.at {
+			continue
+		}
+		recent := 0
+		for _, b := range h.asked {
+			if b.place == a.place && b.begin.at <= a.begin.at && b.begin.at > a.begin.at-time.Minute {
+				recent++
+			}
+		}
+		if recent >= many {
+			to = turn
+		}
+		if end := a.end.at + to; a.end == never || end > s.begin.at {
+			times = append(times, stretch{a.begin.at, max(a.end.at, end)})
+		}
+	}
+	return times
 }
 
 // judgeSaved: who is given a token gets it after it was stored, or after that failed.
@@ -100,14 +170,14 @@ func judgeSaved(h *history) (broken []violation) {
 	for _, c := range h.served() {
 		tried := slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
 			return s.key == tokenKey && s.operation == "put" && s.token == c.token &&
-				(s.end.before(c.end) || (s.node != c.answered || s.process != c.process) && s.applied.before(c.end))
+				(s.end.before(c.end) || s.place != c.at() && s.applied.before(c.end))
 		})
 		if !tried {
 			broken = append(broken, violated("a token is saved before it is served", []moment{c.begin, c.end}, "call %d gets %s, which is not in storage", c.id, c.token))
 		}
 	}
 	for _, s := range h.stored {
-		if took := s.end.at - s.begin.at; s.key == tokenKey && s.operation == "put" && took > 5*time.Second {
+		if took := s.end.at - s.begin.at; s.key == tokenKey && s.operation == "put" && took > storageTime {
 			broken = append(broken, violated("a save ends in time", []moment{s.begin, s.end}, "that of %s takes %s", s.token, took))
 		}
 	}
@@ -123,12 +193,12 @@ func judgeCleaned(h *history) (broken []violation) {
 			broken = append(broken, violated(rule, []moment{d.begin, d.end}, "it took %s", took))
 		}
 		for _, s := range h.stored {
-			if s.node == d.node && s.process == d.process && d.end.before(s.end) {
+			if s.place == d.place && d.end.before(s.end) {
 				broken = append(broken, violated(rule, []moment{d.begin, d.end, s.begin}, "it goes on with a %s of %s", s.operation, s.key))
 			}
 		}
 		for _, a := range h.asked {
-			if a.node == d.node && a.process == d.process && d.end.before(a.end) {
+			if a.place == d.place && d.end.before(a.end) {
 				broken = append(broken, violated(rule, []moment{d.begin, d.end, a.begin}, "it goes on asking Fuuffy"))
 			}
 		}

@@ -134,11 +134,12 @@ func step(c *storedConfig) rotation.State {
 
 // judgeRotationReads: where the rotation stands is told as it is stored.
 func judgeRotationReads(h *history) (broken []violation) {
+	configs := h.configsOf()
 	for _, c := range h.calls {
 		if !c.ok() || c.op != opReadRotation {
 			continue
 		}
-		if !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool {
+		if !slices.ContainsFunc(configs(c.at()), func(f inForce) bool {
 			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.ClientID, f.config.Rotation.Name(), timestamp(f.config.Current.SetAt).(string)}
 		}) {
 			broken = append(broken, violated("the rotation is told as it is stored", []moment{c.begin, c.end}, "call %d reads %s, %s, last rotated %s", c.id, c.rotation.client, c.rotation.state, c.rotation.lastRotated))
@@ -251,9 +252,9 @@ func compromised(r *rotation.State, pair *rotation.Pair) bool {
 // and the process got no token of the client after that.
 func (h *history) revoked(client string, s *storageRecord) bool {
 	return slices.ContainsFunc(h.asked, func(no *requestRecord) bool {
-		return no.client == client && no.node == s.node && no.process == s.process && no.outcome == "rejected" && no.end.before(s.begin) &&
+		return no.client == client && no.place == s.place && no.outcome == "rejected" && no.end.before(s.begin) &&
 			!slices.ContainsFunc(h.asked, func(yes *requestRecord) bool {
-				return yes.client == client && yes.node == s.node && yes.process == s.process && yes.outcome == "granted" &&
+				return yes.client == client && yes.place == s.place && yes.outcome == "granted" &&
 					no.end.before(yes.begin) && yes.end.at+time.Second < s.begin.at && h.arrived(yes)
 			})
 	})

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"slices"
+	"time"
 )
 
 // judge holds a history to every rule. The rules are pure functions of the records.
@@ -12,7 +13,7 @@ func judge(h *history) []violation {
 	for _, rule := range []func(*history) []violation{
 		judgeDeleted, judgeReported, judgeCompromised, judgeGranted,
 		judgeWrites, judgeEntries, judgeRotationReads,
-		judgeProofs, judgeGivenUp, judgeRequests, judgeHoldOff, judgeTime, judgeSaved, judgeCleaned, judgePanics,
+		judgeProofs, judgeGivenUp, judgeRequests, judgeHoldOff, judgeTime, judgeStarts, judgeSaved, judgeCleaned, judgePanics,
 	} {
 		all = append(all, rule(h)...)
 	}
@@ -30,31 +31,6 @@ func (h *history) served() []*call {
 	return served
 }
 
-// heard is when a node has the effect of a change: the active node when the call that
-// made it returns, another when it has worked off the Invalidate.
-func (h *history) heard(node string, changed *storageRecord, returned moment) moment {
-	if node == changed.node {
-		return returned
-	}
-	heard := never
-	for _, t := range h.told {
-		if t.node == node && t.cause == changed.applied && t.end.before(heard) {
-			heard = t.end
-		}
-	}
-	return heard
-}
-
-// sharesToken tells whether a node gets a change of the token of another one.
-func (h *history) sharesToken(node string, changed *storageRecord) bool {
-	if node == changed.node {
-		return true
-	}
-	return slices.ContainsFunc(h.told, func(t *invalidation) bool {
-		return t.node == node && t.key == tokenKey && t.cause == changed.applied
-	})
-}
-
 // takesOf returns what a call changed under a key.
 func (h *history) takesOf(c *call, key string) []*storageRecord {
 	var takes []*storageRecord
@@ -66,39 +42,43 @@ func (h *history) takesOf(c *call, key string) []*storageRecord {
 	return takes
 }
 
-// knownBefore tells whether a node's token existed before a moment: it was given out or
+// knownBefore tells whether a token existed before a moment in a cluster: it was given out or
 // stored, or the flight that got it was under way.
-func (h *history) knownBefore(token, node string, m moment) bool {
+func (h *history) knownBefore(token, store string, m moment) bool {
 	return slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
-		return s.token == token && s.node == node && s.applied.before(m)
+		return s.token == token && tokenStore(s.node) == store && s.applied.before(m)
 	}) || slices.ContainsFunc(h.calls, func(c *call) bool {
-		return c.token == token && c.answered == node && c.end.before(m)
+		return c.token == token && tokenStore(c.answered) == store && c.end.before(m)
 	}) || slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
-		return a.token == token && a.node == node && a.call == 0 && a.begin.before(m)
+		return a.token == token && tokenStore(a.node) == store && a.call == 0 && a.begin.before(m)
 	})
 }
 
 // judgeDeleted: once the token (or the config) was deleted, no read that began later gets
-// a token from before, on this node or after a restart, and none is stored.
+// a token from before, on any node that knows of it or after a restart, and none is stored.
 func judgeDeleted(h *history) (broken []violation) {
 	const rule = "a deleted token is not served again"
 	for _, d := range h.calls {
 		if !d.ok() || d.op != opDeleteToken && d.op != opDeleteConfig {
 			continue
 		}
+		store := tokenStore(d.answered)
 		takes := h.takesOf(d, tokenKey)
 		if len(takes) == 0 {
 			broken = append(broken, violated(rule, []moment{d.begin, d.end}, "call %d left the token in storage", d.id))
 		}
+		deleted := func(token string) bool {
+			return h.knownBefore(token, store, d.begin) && !h.regranted(token, d.begin)
+		}
 		for _, erased := range takes {
 			for _, c := range h.served() {
-				if h.sharesToken(c.answered, erased) && h.heard(c.answered, erased, d.end).before(c.begin) && h.knownBefore(c.token, d.answered, d.begin) {
+				if tokenStore(c.answered) == store && h.heardToken(c.at(), erased, d.end).before(c.begin) && deleted(c.token) {
 					broken = append(broken, violated(rule, []moment{d.begin, d.end, c.begin}, "call %d gets %s, which call %d deleted", c.id, c.token, d.id))
 				}
 			}
 		}
-		for _, s := range h.tokenChanges(d.answered) {
-			if d.end.before(s.applied) && s.token != "" && h.knownBefore(s.token, d.answered, d.begin) {
+		for _, s := range h.tokenChanges(store) {
+			if d.end.before(s.applied) && s.token != "" && deleted(s.token) {
 				broken = append(broken, violated(rule, []moment{d.begin, d.end, s.applied}, "%s is stored, which call %d deleted", s.token, d.id))
 			}
 		}
@@ -123,8 +103,11 @@ func judgeReported(h *history) (broken []violation) {
 		if old, fresh := h.grant(r.reported), h.grant(r.token); old != nil && fresh != nil && fresh.begin.before(old.begin) {
 			continue // Another node gave the reported one out before this node's memory had it.
 		}
+		if h.regranted(r.reported, r.end) {
+			continue
+		}
 		for _, c := range h.served() {
-			if c.token == r.reported && c.answered == r.answered && r.end.before(c.begin) && (c.process == r.process || h.savedBetween(r, c)) {
+			if c.token == r.reported && r.end.before(c.begin) && h.knowsReplaced(c, r) {
 				broken = append(broken, violated("a replaced token is not served again", []moment{r.begin, r.end, c.begin},
 					"call %d gets %s, which call %d reported and got %s for", c.id, c.token, r.id, r.token))
 			}
@@ -133,24 +116,57 @@ func judgeReported(h *history) (broken []violation) {
 	return broken
 }
 
-// savedBetween tells whether, before a process that came later served its call, the
-// stored token was another than the reported one. Where the save of the new token
-// failed, a restart brings the old one back.
-func (h *history) savedBetween(r, c *call) bool {
+// knowsReplaced tells whether the process of a call knows that a report replaced a token: the one that
+// answered the report, one that starts later and finds another token in storage or none, and one that
+// heard of that.
+func (h *history) knowsReplaced(c, r *call) bool {
+	switch {
+	case c.at() == r.at():
+		return true
+	case tokenStore(c.answered) != tokenStore(r.answered), h.maybeLeftStored(r):
+		return false
+	case r.end.before(h.began(c.at())):
+		return true
+	}
+	return slices.ContainsFunc(h.tokenChanges(tokenStore(c.answered)), func(s *storageRecord) bool {
+		return r.begin.before(s.applied) && s.token != r.reported && h.heardToken(c.at(), s, r.end).before(c.begin)
+	})
+}
+
+// maybeLeftStored tells whether a reported token may still be in storage: its successor could not be
+// saved, and either could the entry not be removed, or the report came after the replacement.
+func (h *history) maybeLeftStored(r *call) bool {
+	fresh := h.grant(r.token)
+	replaces := fresh != nil && r.begin.at+time.Second < fresh.end.at
 	held := ""
-	for _, s := range h.tokenChanges(r.answered) {
-		if s.applied.before(c.end) && s.process < c.process {
+	for _, s := range h.tokenChanges(tokenStore(r.answered)) {
+		if s.applied.before(r.end) {
 			held = s.token
 		}
 	}
-	return held != r.reported
+	return held == r.reported && (!replaces || h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), r.span))
 }
 
-// tokenChanges are the changes of the stored token of a node, in their order.
-func (h *history) tokenChanges(node string) []*storageRecord {
+// storageFailed tells whether an operation of a process failed meanwhile.
+func (h *history) storageFailed(p place, operation, key string, meanwhile span) bool {
+	return slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+		return s.place == p && s.operation == operation && s.key == key && s.failed && s.overlaps(meanwhile)
+	})
+}
+
+// storageBusy tells whether an operation of a process took so long that another one may have given up
+// waiting for its turn.
+func (h *history) storageBusy(p place, meanwhile span) bool {
+	return slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+		return s.place == p && s.overlaps(meanwhile) && s.end.at-s.begin.at > storageTime-time.Second
+	})
+}
+
+// tokenChanges are the changes of a stored token, in their order.
+func (h *history) tokenChanges(store string) []*storageRecord {
 	var changes []*storageRecord
 	for _, s := range h.stored {
-		if s.key == tokenKey && s.node == node && s.took() {
+		if s.key == tokenKey && tokenStore(s.node) == store && s.took() {
 			changes = append(changes, s)
 		}
 	}
@@ -173,12 +189,12 @@ func (f *inForce) allows(client string) bool {
 	return client == f.config.Current.ClientID || fallback != nil && client == fallback.ClientID
 }
 
-// configs are the configurations of a node. One ends when the call that replaced it
-// has returned, and not earlier: memory follows storage.
-func (h *history) configs(node string) []inForce {
+// configs are the configurations of a process. One ends when the process knows of the next, and not
+// earlier: memory follows storage.
+func (h *history) configs(p place) []inForce {
 	all := []inForce{{span{moment{}, never}, nil}}
 	for _, s := range h.configChanges() {
-		replaced := h.heard(node, s, h.returned(s))
+		replaced := h.heardConfig(p, s)
 		if last := &all[len(all)-1]; replaced.before(last.end) {
 			last.end = replaced
 		}
@@ -191,6 +207,17 @@ func (h *history) configs(node string) []inForce {
 		}
 	}
 	return all
+}
+
+// configsOf is configs, which takes time, for many calls.
+func (h *history) configsOf() func(place) []inForce {
+	known := map[place][]inForce{}
+	return func(p place) []inForce {
+		if _, ok := known[p]; !ok {
+			known[p] = h.configs(p)
+		}
+		return known[p]
+	}
 }
 
 // configChanges are the changes of the stored configuration, in their order.
@@ -240,7 +267,7 @@ func judgeCompromised(h *history) (broken []violation) {
 			leaked := s.config.Rotation.Previous
 			for _, c := range h.served() {
 				granted := h.grant(c.token)
-				if granted != nil && leaked != nil && granted.client == leaked.ClientID && granted.begin.before(e.end) && h.heard(c.answered, s, e.end).before(c.begin) {
+				if granted != nil && leaked != nil && granted.client == leaked.ClientID && granted.begin.before(e.end) && h.heardConfig(c.at(), s).before(c.begin) {
 					broken = append(broken, violated("a token of compromised credentials is not served", []moment{e.begin, e.end, c.begin},
 						"call %d gets %s of %s, which call %d gave up", c.id, c.token, granted.client, e.id))
 				}
@@ -254,20 +281,48 @@ func judgeCompromised(h *history) (broken []violation) {
 // force, or the fallback, while the call was under way, had not expired, and lives for as
 // long as the reader needs it.
 func judgeGranted(h *history) (broken []violation) {
-	const rule = "a served token is of the current credentials"
+	const rule = "a served token is of the credentials in force"
+	configs := h.configsOf()
 	for _, c := range h.served() {
 		granted := h.grant(c.token)
 		at := []moment{c.begin, c.end}
 		switch {
 		case granted == nil || !granted.begin.before(c.end):
 			broken = append(broken, violated(rule, at, "Fuuffy never granted the token that call %d gets", c.id))
-		case granted.expires <= c.begin.at:
+		case granted.expires+h.deadFor(c) <= c.begin.at:
 			broken = append(broken, violated("a served token has not expired", at, "call %d gets %s, which expired at %s", c.id, c.token, granted.expires))
-		case c.minTTL > 0 && granted.expires < c.end.at+c.minTTL-6*clockTime:
+		case c.minTTL > 0 && granted.expires+h.deadFor(c) < c.end.at+c.minTTL-6*clockTime:
 			broken = append(broken, violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.id, c.minTTL, c.token, granted.expires))
-		case !slices.ContainsFunc(h.configs(c.answered), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
-			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not current", c.id, c.token, granted.client))
+		case !slices.ContainsFunc(configs(c.at()), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
+			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
 		}
 	}
 	return broken
+}
+
+// deadFor is how long a node may serve a token after its end, because the node's wall clock is behind
+// that of the process that got the token. The engine allows for two minutes, but not for more than a
+// twentieth of the token's life.
+func (h *history) deadFor(c *call) time.Duration {
+	elsewhere := func(a *requestRecord) bool { return a.place != c.at() }
+	if h.skew() == 0 || !slices.ContainsFunc(h.grants(c.token), elsewhere) {
+		return 0
+	}
+	life, buffer := h.grant(c.token).life, h.leastBuffer()
+	served := min(buffer, life/2)
+	if c.stale {
+		served = 0
+	}
+	return max(0, h.skew()-served-min(max(0, 2*maxAhead-buffer), life/20))
+}
+
+// leastBuffer is the shortest token_expiry_buffer of a history.
+func (h *history) leastBuffer() time.Duration {
+	least := time.Hour
+	for _, s := range h.configChanges() {
+		if s.config != nil {
+			least = min(least, s.config.TokenExpiryBuffer)
+		}
+	}
+	return least
 }

@@ -35,6 +35,7 @@ var works = []work{
 	{1, (*worker).status},
 	{3, (*worker).periodic},
 	{2, (*worker).restart},
+	{1, (*worker).elect},
 }
 
 // act does one thing at random.
@@ -120,7 +121,10 @@ func (k *worker) writeConfig(n *node, with pair) {
 	if !configured && with == (pair{}) {
 		with = k.pair()
 	}
-	data := pairs("rotation_reminder", set, "stale_if_error", chance(k.random, 0.3))
+	data := pairs("rotation_reminder", set, "stale_if_error", chance(k.random, w.staleIfError))
+	if w.buffer > 0 {
+		data["token_expiry_buffer"] = int(w.buffer.Seconds())
+	}
 	verify := chance(k.random, 0.6)
 	if with != (pair{}) {
 		data["client_id"], data["client_secret"], data["verify_connection"] = with.id, with.secret, verify
@@ -240,6 +244,21 @@ func (k *worker) periodic(n *node) {
 // restart ends the plugin, half of the time without warning. A start reads all that is
 // stored, so somebody often changes that meanwhile.
 func (k *worker) restart(n *node) {
+	k.end(n, opRestart, func() error { return k.w.restart(n, chance(k.random, 0.5)) })
+}
+
+// elect makes the standby the active node, if there is one.
+func (k *worker) elect(n *node) {
+	if !k.w.hasStandby() || n.name == secondaryNode {
+		k.restart(n)
+		return
+	}
+	dies, down := chance(k.random, 0.5), upTo(k.random, 20*time.Second)
+	k.end(n, opElect, func() error { return k.w.elect(dies, down) })
+}
+
+// end ends a process of the plugin and starts another, and records that.
+func (k *worker) end(n *node, op string, do func() error) {
 	w := k.w
 	k.done++
 	beside := &worker{w: w, name: fmt.Sprintf("%s, beside %d", k.name, k.done), random: w.stream(k.name+" beside", k.done)}
@@ -253,13 +272,13 @@ func (k *worker) restart(n *node) {
 			beside.writeCredentials(n)
 		}
 	})
-	c := &call{id: len(w.h.calls) + 1, worker: k.name, op: opRestart, span: span{w.nowLocked(), never}, answered: n.name, outcome: endedWell}
+	c := &call{id: len(w.h.calls) + 1, worker: k.name, op: op, span: span{w.nowLocked(), never}, answered: n.name, outcome: endedWell}
 	w.h.calls = append(w.h.calls, c)
 	w.mu.Unlock()
-	if err := w.restart(n, chance(k.random, 0.5)); err != nil {
+	if err := do(); err != nil {
 		c.outcome = "error"
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.process, c.end = n.running.number, w.nowLocked()
+	c.process, c.end = n.starts, w.nowLocked()
 }

@@ -20,15 +20,15 @@ func during(begin, end int) span { return span{when(begin), when(end)} }
 // reported, the credentials are compromised, a setting is written, and it is cleaned up.
 func goodHistory() *history {
 	of := func(id int, op string, s span, c call) *call {
-		c.id, c.op, c.span, c.answered, c.process, c.outcome = id, op, s, activeNode, 1, endedWell
+		c.id, c.op, c.span, c.answered, c.process, c.outcome = id, op, s, firstNode, 1, endedWell
 		return &c
 	}
 	put := func(call int, key string, s span, applied int, what storageRecord) *storageRecord {
-		what.call, what.key, what.span, what.applied, what.node, what.process, what.operation = call, key, s, when(applied), activeNode, 1, "put"
+		what.call, what.key, what.span, what.applied, what.place, what.operation = call, key, s, when(applied), place{firstNode, 1}, "put"
 		return &what
 	}
 	granted := func(call int, client, token string, s span) *requestRecord {
-		return &requestRecord{span: s, node: activeNode, process: 1, call: call, client: client, outcome: "granted", token: token, expires: time.Hour}
+		return &requestRecord{span: s, place: place{firstNode, 1}, call: call, client: client, outcome: "granted", token: token, expires: time.Hour}
 	}
 	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	first := storedConfig{WriteID: "W1", Pairs: rotation.Pairs{Current: rotation.Pair{ID: "1", ClientID: "C1", SetAt: began}}, RotationReminder: 1001 * time.Second}
@@ -74,13 +74,21 @@ func goodHistory() *history {
 			granted(0, "C1", "T3", during(61, 62)),
 			granted(9, "C2", "T4", during(81, 82)),
 		},
-		cleaned: []*cleanup{{during(110, 112), activeNode, 1}},
+		cleaned: []*cleanup{{during(110, 112), place{firstNode, 1}}},
+		started: []*startRecord{{during(0, 1), place{firstNode, 1}, false}, {during(0, 1), place{secondNode, 1}, true}},
 	}
 }
 
 // again adds a read that gets a token.
 func (h *history) again(token string, begin int) {
-	h.calls = append(h.calls, &call{id: len(h.calls) + 1, op: opRead, span: during(begin, begin+1), answered: activeNode, process: 1, outcome: endedWell, token: token})
+	h.calls = append(h.calls, &call{id: len(h.calls) + 1, op: opRead, span: during(begin, begin+1), answered: firstNode, process: 1, outcome: endedWell, token: token})
+}
+
+// againLater adds a read that gets a token after a restart.
+func (h *history) againLater(token string, begin int) {
+	h.started = append(h.started, &startRecord{during(begin-2, begin-1), place{firstNode, 2}, false})
+	h.again(token, begin)
+	h.calls[12].process = 2
 }
 
 // refusedRequest makes the flight before another end badly, so many seconds before it.
@@ -96,45 +104,46 @@ func TestJudge(t *testing.T) {
 		rule  func(*history) []violation
 		plant func(*history)
 	}{
-		"a deleted token is read":              {judgeDeleted, func(h *history) { h.again("T1", 30) }},
-		"a deleted token after a restart":      {judgeDeleted, func(h *history) { h.again("T1", 30); h.calls[12].process = 2 }},
-		"a deleted token on another node":      {judgeDeleted, plantOnOtherNode},
-		"a flight outlives the delete":         {judgeDeleted, func(h *history) { h.asked[1].span = during(10, 18) }},
-		"a save comes after the delete":        {judgeDeleted, func(h *history) { h.asked[1].begin, h.calls[3].token = when(10), "" }},
-		"the delete leaves the token":          {judgeDeleted, func(h *history) { h.stored[2].applied = never }},
-		"a replaced token is read":             {judgeReported, func(h *history) { h.again("T2", 69) }},
-		"a replaced token after a restart":     {judgeReported, func(h *history) { h.again("T2", 120); h.calls[12].process = 2 }},
-		"a report gets its token":              {judgeReported, func(h *history) { h.calls[4].token = "T2" }},
-		"a compromised token is read":          {judgeCompromised, func(h *history) { h.again("T3", 91) }},
-		"a token that nobody granted":          {judgeGranted, func(h *history) { h.asked[0].token = "T9" }},
-		"a token that is granted later":        {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
-		"a token of others is read":            {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
-		"an expired token is read":             {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
-		"a token that is too old for a job":    {judgeGranted, func(h *history) { h.calls[1].minTTL = time.Hour }},
-		"a token without a config":             {judgeGranted, func(h *history) { h.stored[0].config = nil }},
-		"a write is not seen":                  {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
-		"a config vanishes":                    {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},
-		"a refused write is seen":              {judgeWrites, func(h *history) { h.calls[10].outcome = endedRefused }},
-		"a write is seen before it began":      {judgeWrites, func(h *history) { h.calls[6].reminder = 1002 }},
-		"a write stores nothing":               {judgeEntries, func(h *history) { h.stored[8].applied = never }},
-		"a refused write stores":               {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
-		"a write_id is used twice":             {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
-		"a setting takes back the credentials": {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
-		"a setting takes back the rotation":    {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation.State{} }},
-		"credentials take back the rotation":   {judgeEntries, func(h *history) { h.calls[10].pair, h.stored[8].config.Rotation = "C2", rotation.State{} }},
-		"a step takes back a setting":          {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
-		"a setting brings back a config":       {judgeEntries, func(h *history) { h.stored[5].config = nil }},
-		"a flight writes the config":           {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
-		"last_rotated moves":                   {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
-		"an overtaken write is stored":         {judgeEntries, func(h *history) { h.stored[7].applied = when(70) }},
-		"the rotation of the past is told":     {judgeRotationReads, func(h *history) { h.calls[7].span = during(102, 103) }},
-		"another last_rotated is told":         {judgeRotationReads, func(h *history) { h.calls[7].rotation.lastRotated = "never" }},
-		"new credentials were not tried":       {judgeProofs, func(h *history) { h.asked[3].outcome = "rejected" }},
-		"a flight is the proof":                {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
-		"complete without a rejection":         {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
-		"stage without a rejection":            {judgeProofs, func(h *history) { plantStage(h, "C3"); h.asked[3].client, h.asked[3].call = "C3", 11 }},
-		"a pair vanishes":                      {judgeGivenUp, func(h *history) { h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"} }},
-		"a pair was rejected long ago":         {judgeGivenUp, plantAcceptedAgain},
+		"a deleted token is read":                       {judgeDeleted, func(h *history) { h.again("T1", 30) }},
+		"a deleted token after a restart":               {judgeDeleted, func(h *history) { h.againLater("T1", 30) }},
+		"a deleted token on another node":               {judgeDeleted, plantOnOtherNode},
+		"a flight outlives the delete":                  {judgeDeleted, func(h *history) { h.asked[1].span = during(10, 18) }},
+		"a save comes after the delete":                 {judgeDeleted, func(h *history) { h.asked[1].begin, h.calls[3].token = when(10), "" }},
+		"the delete leaves the token":                   {judgeDeleted, func(h *history) { h.stored[2].applied = never }},
+		"a replaced token is read":                      {judgeReported, func(h *history) { h.again("T2", 69) }},
+		"a replaced token after a restart":              {judgeReported, func(h *history) { h.againLater("T2", 120) }},
+		"a replaced token whose successor is not saved": {judgeReported, plantFailedSave},
+		"a report gets its token":                       {judgeReported, func(h *history) { h.calls[4].token = "T2" }},
+		"a compromised token is read":                   {judgeCompromised, func(h *history) { h.again("T3", 91) }},
+		"a token that nobody granted":                   {judgeGranted, func(h *history) { h.asked[0].token = "T9" }},
+		"a token that is granted later":                 {judgeGranted, func(h *history) { h.asked[0].begin = when(11) }},
+		"a token of others is read":                     {judgeGranted, func(h *history) { h.asked[1].client = "C2" }},
+		"an expired token is read":                      {judgeGranted, func(h *history) { h.asked[0].expires = 10 * time.Second }},
+		"a token that is too old for a job":             {judgeGranted, func(h *history) { h.calls[1].minTTL = time.Hour }},
+		"a token without a config":                      {judgeGranted, func(h *history) { h.stored[0].config = nil }},
+		"a write is not seen":                           {judgeWrites, func(h *history) { h.calls[11].reminder = 1001 }},
+		"a config vanishes":                             {judgeWrites, func(h *history) { h.calls[11].reminder = 0 }},
+		"a refused write is seen":                       {judgeWrites, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write is seen before it began":               {judgeWrites, func(h *history) { h.calls[6].reminder = 1002 }},
+		"a write stores nothing":                        {judgeEntries, func(h *history) { h.stored[8].applied = never }},
+		"a refused write stores":                        {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
+		"a write_id is used twice":                      {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
+		"a setting takes back the credentials":          {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
+		"a setting takes back the rotation":             {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation.State{} }},
+		"credentials take back the rotation":            {judgeEntries, func(h *history) { h.calls[10].pair, h.stored[8].config.Rotation = "C2", rotation.State{} }},
+		"a step takes back a setting":                   {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
+		"a setting brings back a config":                {judgeEntries, func(h *history) { h.stored[5].config = nil }},
+		"a flight writes the config":                    {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
+		"last_rotated moves":                            {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
+		"an overtaken write is stored":                  {judgeEntries, func(h *history) { h.stored[7].applied = when(70) }},
+		"the rotation of the past is told":              {judgeRotationReads, func(h *history) { h.calls[7].span = during(102, 103) }},
+		"another last_rotated is told":                  {judgeRotationReads, func(h *history) { h.calls[7].rotation.lastRotated = "never" }},
+		"new credentials were not tried":                {judgeProofs, func(h *history) { h.asked[3].outcome = "rejected" }},
+		"a flight is the proof":                         {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
+		"complete without a rejection":                  {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
+		"stage without a rejection":                     {judgeProofs, func(h *history) { plantStage(h, "C3"); h.asked[3].client, h.asked[3].call = "C3", 11 }},
+		"a pair vanishes":                               {judgeGivenUp, func(h *history) { h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"} }},
+		"a pair was rejected long ago":                  {judgeGivenUp, plantAcceptedAgain},
 		"a pair was rejected elsewhere": {judgeGivenUp, func(h *history) {
 			plantRejected(h, "C1", 86)
 			h.asked[4].process = 2
@@ -178,17 +187,17 @@ func TestJudge(t *testing.T) {
 
 // plantOnOtherNode has a standby serve a token after it learned of the delete.
 func plantOnOtherNode(h *history) {
-	h.told = append(h.told, &invalidation{during(15, 16), otherNode, tokenKey, when(13)})
+	h.told = append(h.told, &invalidation{during(15, 16), place{secondNode, 1}, tokenKey, when(13)})
 	h.again("T1", 30)
-	h.calls[12].answered = otherNode
+	h.calls[12].answered = secondNode
 }
 
 // plantCompromisedElsewhere has another node serve a token of compromised credentials
 // after it learned of them.
 func plantCompromisedElsewhere(h *history) {
-	h.told = append(h.told, &invalidation{during(91, 92), otherNode, configKey, when(84)})
+	h.told = append(h.told, &invalidation{during(91, 92), place{secondNode, 1}, configKey, when(84)})
 	h.again("T3", 94)
-	h.calls[12].answered = otherNode
+	h.calls[12].answered = secondNode
 }
 
 // plantStage makes the last write a stage of a client, which ends the rotation.
@@ -207,7 +216,7 @@ func plantMark(h *history) {
 
 // plantRejected has Fuuffy reject a client, when a flight asks.
 func plantRejected(h *history, client string, begin int) {
-	h.asked = append(h.asked, &requestRecord{span: during(begin, begin+1), node: activeNode, process: 1, client: client, outcome: "rejected"})
+	h.asked = append(h.asked, &requestRecord{span: during(begin, begin+1), place: place{firstNode, 1}, client: client, outcome: "rejected"})
 }
 
 // plantAcceptedAgain gives a pair up in silence that Fuuffy accepted after it had rejected it.
@@ -219,10 +228,10 @@ func plantAcceptedAgain(h *history) {
 // TestJudgeAllows shows the judge what looks bad and is not.
 func TestJudgeAllows(t *testing.T) {
 	for name, plant := range map[string]func(*history){
-		"a read beside the delete":        func(h *history) { h.again("T1", 14) },
-		"a standby that does not know":    func(h *history) { plantOnOtherNode(h); h.told[0].end = when(40) },
-		"a report of a young token":       func(h *history) { h.calls[4].token, h.calls[4].tooYoung = "T2", true },
-		"a save that failed, and crashed": plantFailedSave,
+		"a read beside the delete":         func(h *history) { h.again("T1", 14) },
+		"a standby that does not know":     func(h *history) { plantOnOtherNode(h); h.told[0].end = when(40) },
+		"a report of a young token":        func(h *history) { h.calls[4].token, h.calls[4].tooYoung = "T2", true },
+		"a save and a removal that failed": plantFailedRemoval,
 		"a hold-off that somebody lifted": func(h *history) {
 			h.refusedRequest("rejected", 0)
 			h.calls[3].outcome, h.calls[3].token = "error", ""
@@ -233,7 +242,7 @@ func TestJudgeAllows(t *testing.T) {
 			plantMark(h)
 			plantRejected(h, "C1", 95)
 			h.calls[10].op, h.asked[4].call = opComplete, 11
-			h.asked = append(h.asked, &requestRecord{span: during(95, 96), node: activeNode, process: 1, call: 11, client: "C2", outcome: "granted", token: "T5", expires: time.Hour})
+			h.asked = append(h.asked, &requestRecord{span: during(95, 96), place: place{firstNode, 1}, call: 11, client: "C2", outcome: "granted", token: "T5", expires: time.Hour})
 			h.stored[8].config.Rotation.Previous = nil
 		},
 		"a pair that is listed": func(h *history) {
@@ -256,7 +265,12 @@ func TestJudgeAllows(t *testing.T) {
 // plantFailedSave restarts an engine that could not save what it replaced a token with.
 func plantFailedSave(h *history) {
 	h.stored[4].applied, h.stored[4].failed = never, true
-	h.calls[6].span, h.calls[7].span = during(72, 73), during(74, 75)
-	h.again("T2", 76)
-	h.calls[12].process = 2
+	h.calls[6].span, h.calls[7].span = during(77, 78), during(78, 79)
+	h.againLater("T2", 75)
+}
+
+// plantFailedRemoval is plantFailedSave where the replaced token could not be removed either.
+func plantFailedRemoval(h *history) {
+	plantFailedSave(h)
+	h.stored = append(h.stored, &storageRecord{span: during(66, 67), place: place{firstNode, 1}, operation: "delete", key: tokenKey, applied: never, failed: true})
 }

@@ -47,6 +47,7 @@ const (
 	opStatus       = "status"
 	opPeriodic     = "periodic"
 	opRestart      = "restart"
+	opElect        = "elect"
 )
 
 // The outcomes of a call, other than the error of a fault.
@@ -57,11 +58,19 @@ const (
 	endedByDeadline = "deadline"
 )
 
-// Nodes: the active node of the primary cluster, and what some histories have beside it.
+// Nodes: the active node and the standby of the primary cluster, which swap roles, and the active
+// node of a performance secondary.
 const (
-	activeNode = "A"
-	otherNode  = "B"
+	firstNode     = "A"
+	secondNode    = "B"
+	secondaryNode = "C"
 )
+
+// place is one process of a node.
+type place struct {
+	node    string
+	process int
+}
 
 // call is one request to the engine.
 type call struct {
@@ -74,8 +83,9 @@ type call struct {
 	process  int
 	// limit is the caller's own deadline, 0 for none.
 	limit time.Duration
-	// waited is how long the call was kept from the node, by a restart.
-	waited time.Duration
+	// entered is when that process got the call, and waited how long its start kept the call from it.
+	entered moment
+	waited  time.Duration
 
 	minTTL   time.Duration // the life that the token must have left
 	reported string        // the token that was reported
@@ -86,7 +96,9 @@ type call struct {
 	outcome  string
 	panicked string // the stack
 	token    string // the token that was served
-	tooYoung bool
+	// What the warnings said of the token.
+	tooYoung, stale, suspect bool
+
 	reminder int // the rotation_reminder that was read, 0 if not configured
 	rotation rotationSeen
 }
@@ -96,6 +108,9 @@ type rotationSeen struct{ client, state, lastRotated string }
 
 func (c *call) ok() bool { return c.outcome == endedWell }
 
+// at is the process whose answer it is.
+func (c *call) at() place { return place{c.answered, c.process} }
+
 // changes tells whether the call may change what is stored or what the engine remembers.
 func (c *call) changes() bool {
 	return !slices.Contains([]string{opRead, opReport, opReadConfig, opReadRotation, opStatus, opPeriodic}, c.op)
@@ -103,17 +118,18 @@ func (c *call) changes() bool {
 
 func (c *call) writesConfig() bool { return c.op == opWriteConfig || c.op == opDeleteConfig }
 
-// storageRecord is one put or delete in storage, or one get of the config by a call.
+// storageRecord is one storage operation.
 type storageRecord struct {
 	span
-	node      string
-	process   int
+	place
 	call      int // 0 for what the engine did on its own
 	operation string
 	key       string
 	applied   moment // never if it had no effect
 	failed    bool   // it ended with an error
 	token     string
+	pairID    string // of the credentials that got the token
+	suspect   bool   // the token is stored as suspect
 	config    *storedConfig
 }
 
@@ -122,22 +138,22 @@ func (s *storageRecord) took() bool { return s.applied != never && s.operation !
 // requestRecord is one token request at Fuuffy.
 type requestRecord struct {
 	span
-	node    string
-	process int
-	call    int // 0 for a flight
-	client  string
+	place
+	call   int // 0 for a flight
+	client string
 	// beside counts the requests of flights of this process that were under way.
 	beside     int
 	outcome    string // "granted", "rejected", "limited", or another fault
 	retryAfter time.Duration
 	token      string
 	expires    time.Duration
+	life       time.Duration // of a token that Fuuffy has just made
 }
 
-// invalidation is one Invalidate that Vault sent to a node, after a change of another.
+// invalidation is one Invalidate that Vault sent to a process, after a change of another node.
 type invalidation struct {
 	span
-	node  string
+	place
 	key   string
 	cause moment
 }
@@ -145,8 +161,21 @@ type invalidation struct {
 // cleanup is Vault's end of a process.
 type cleanup struct {
 	span
-	node    string
-	process int
+	place
+}
+
+// startRecord is the start of a process.
+type startRecord struct {
+	span
+	place
+	standby bool
+}
+
+// clockSetting is how much the wall clock of a node was fast from a moment on.
+type clockSetting struct {
+	at    moment
+	node  string
+	ahead time.Duration
 }
 
 // history is all that happened.
@@ -156,6 +185,8 @@ type history struct {
 	asked   []*requestRecord
 	told    []*invalidation
 	cleaned []*cleanup
+	started []*startRecord
+	clocks  []*clockSetting
 }
 
 // violation is a rule that a history broke, and the moments that show it.
@@ -188,8 +219,13 @@ func (c *call) String() string {
 			text += " " + part.name + " " + part.value
 		}
 	}
-	if c.tooYoung {
-		text += " (too young)"
+	for _, part := range []struct {
+		is   bool
+		name string
+	}{{c.tooYoung, " (too young)"}, {c.stale, " (stale)"}, {c.suspect, " (suspect)"}} {
+		if part.is {
+			text += part.name
+		}
 	}
 	return text
 }
@@ -209,6 +245,9 @@ func (s *storageRecord) String() string {
 	if s.config != nil {
 		text += fmt.Sprintf(", %s with %s", s.config.Rotation.Name(), s.config.Current.ClientID)
 	}
+	if s.suspect {
+		text += ", suspect"
+	}
 	return text + " " + s.token
 }
 
@@ -217,11 +256,23 @@ func (a *requestRecord) String() string {
 }
 
 func (t *invalidation) String() string {
-	return fmt.Sprintf("%s: invalidate %s on %s", t.span, t.key, t.node)
+	return fmt.Sprintf("%s: invalidate %s on %s.%d", t.span, t.key, t.node, t.process)
 }
 
 func (d *cleanup) String() string {
 	return fmt.Sprintf("%s: clean up %s.%d", d.span, d.node, d.process)
+}
+
+func (s *startRecord) String() string {
+	role := "active"
+	if s.standby {
+		role = "standby"
+	}
+	return fmt.Sprintf("%s: start %s.%d, %s", s.span, s.node, s.process, role)
+}
+
+func (c *clockSetting) String() string {
+	return fmt.Sprintf("%s: the wall clock of %s is fast by %s", c.at, c.node, c.ahead)
 }
 
 // around returns the records near the moments of a violation, in their order.
@@ -254,6 +305,12 @@ func (h *history) around(v violation) string {
 	}
 	for _, d := range h.cleaned {
 		add(d.span, d)
+	}
+	for _, s := range h.started {
+		add(s.span, s)
+	}
+	for _, c := range h.clocks {
+		lines = append(lines, line{c.at, "  " + c.String()})
 	}
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.begin.seq, b.begin.seq) })
 	texts := make([]string, len(lines))

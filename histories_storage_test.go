@@ -5,6 +5,7 @@ package fuuffy
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -17,12 +18,16 @@ func (w *world) storageFate(p *process) func(context.Context, string, string) st
 		w.draw(ctx, p, func(r *rand.Rand, own, guarded bool) {
 			f.before, f.after = delay(r), delay(r)
 			kinds := []string{failsBefore, failsAfter}
+			hangs := []string{hangsBefore, hangsAfter}
 			// The engine promises to survive a panic over the token in a flight.
 			if own && key == tokenKey {
 				kinds = append(kinds, panicsBefore, panicsAfter)
 			}
 			if fails := kinds[r.IntN(len(kinds))]; chance(r, w.storageFaults) {
 				f.fails = fails
+			}
+			if hangs := hangs[r.IntN(len(hangs))]; chance(r, w.storageHangs) {
+				f.fails = hangs
 			}
 			if w.calm {
 				f = storageFate{before: 10 * time.Millisecond, after: 10 * time.Millisecond}
@@ -47,7 +52,7 @@ func delay(r *rand.Rand) time.Duration {
 	return upTo(r, 20*time.Second)
 }
 
-// storageObservation notes a put, a delete, or that a call reads the config.
+// storageObservation notes what becomes of one operation.
 type storageObservation struct {
 	w      *world
 	record *storageRecord
@@ -55,7 +60,7 @@ type storageObservation struct {
 
 func (w *world) observeStorage(n *node, p *process) func(context.Context, string, *logical.StorageEntry) storageObserver {
 	return func(ctx context.Context, operation string, entry *logical.StorageEntry) storageObserver {
-		s := &storageRecord{node: n.name, process: p.number, operation: operation, key: entry.Key, applied: never}
+		s := &storageRecord{place: place{n.name, p.number}, operation: operation, key: entry.Key, applied: never}
 		if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 			s.call = c.call
 		}
@@ -64,17 +69,19 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 		s.begin = w.nowLocked()
 		s.end = never
 		if operation == "put" && entry.Key == tokenKey {
-			var t storedToken
+			var t struct {
+				Value   string `json:"access_token"`
+				PairID  string `json:"credentials_id"`
+				Suspect bool   `json:"suspect"`
+			}
 			_ = json.Unmarshal(entry.Value, &t) // Damaged entries have no name, and break rules.
-			s.token = w.names[t.Value]
+			s.token, s.pairID, s.suspect = w.names[t.Value], t.PairID, t.Suspect
 		}
 		if operation == "put" && entry.Key == configKey {
 			s.config = &storedConfig{}
 			_ = json.Unmarshal(entry.Value, s.config)
 		}
-		if operation != "get" || entry.Key == configKey && s.call != 0 {
-			w.h.stored = append(w.h.stored, s)
-		}
+		w.h.stored = append(w.h.stored, s)
 		return storageObservation{w, s}
 	}
 }
@@ -92,33 +99,52 @@ func (o storageObservation) effect(act func() error) error {
 	if o.record.key == configKey {
 		o.w.config = o.record.config
 	}
-	if o.record.node == activeNode {
-		o.w.tellLocked(o.record)
-	}
+	o.w.tellLocked(o.record)
 	return nil
 }
 
 func (o storageObservation) end(err error) {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
-	o.record.end = o.w.nowLocked()
-	o.record.failed = err != nil
+	s := o.record
+	s.end = o.w.nowLocked()
+	s.failed = err != nil
+	if s.failed && s.operation == "put" && s.key == tokenKey && !o.w.calm {
+		o.w.endAfterLocked(s)
+	}
 }
 
-// tellLocked sends the Invalidate of a change to the nodes that hear of it.
+// endAfterLocked often ends a process that could not save its token: the next one does not know it.
+func (w *world) endAfterLocked(s *storageRecord) {
+	k := &worker{w: w, name: fmt.Sprintf("failed save %d", s.begin.seq), random: w.stream("failed save", s.begin.seq)}
+	if w.runningNumberLocked(s.node) != s.process || !chance(k.random, 0.3) {
+		return
+	}
+	w.behindLocked(func() {
+		time.Sleep(upTo(k.random, 3*time.Second))
+		k.elect(w.nodeNamed(s.node))
+	})
+}
+
+// tellLocked sends the Invalidate of a change to the other nodes that have the entry. A process that
+// starts later reads it from storage.
 func (w *world) tellLocked(s *storageRecord) {
 	for _, n := range w.nodes {
-		if !n.hears(s.key) {
+		p := n.running
+		if n.name == s.node || p == nil || s.key == tokenKey && tokenStore(n.name) != tokenStore(s.node) {
 			continue
 		}
 		wait := delay(w.stream("tell "+n.name, s.applied.seq))
 		w.behindLocked(func() {
 			time.Sleep(wait)
 			begin := w.now()
-			w.runningOn(n).b.InvalidateKey(context.Background(), s.key)
+			if w.runningOn(n) != p {
+				return
+			}
+			p.b.InvalidateKey(context.Background(), s.key)
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.h.told = append(w.h.told, &invalidation{span{begin, w.nowLocked()}, n.name, s.key, s.applied})
+			w.h.told = append(w.h.told, &invalidation{span{begin, w.nowLocked()}, place{n.name, p.number}, s.key, s.applied})
 		})
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
@@ -55,7 +54,7 @@ func TestHistories(t *testing.T) {
 	}
 	t.Logf("histories: %d seeds; %s", n, total)
 	if n >= 300 {
-		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opRollback, opComplete, opDiscard, opMark, opCheck, opRestart} {
+		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opRollback, opComplete, opDiscard, opMark, opCheck, opRestart, opElect} {
 			if total[op] == 0 && !t.Failed() {
 				t.Errorf("no %s succeeded: the histories test too little", op)
 			}
@@ -87,8 +86,7 @@ func (t tally) String() string {
 	return fmt.Sprintf("%d calls, %d reads and %d deletes of the token, %d token requests", t["calls"], t[opRead], t[opDeleteToken], t["token requests"])
 }
 
-// newWorld starts the nodes of a history: one, and in some histories a performance
-// standby or the active node of a performance secondary cluster.
+// newWorld starts the nodes of a history.
 func newWorld(seed uint64) (*world, error) {
 	w := &world{seed: seed, began: time.Now(), shared: &logical.InmemStorage{}, inFlight: map[*requestRecord]context.Context{}, names: map[string]string{}, values: map[string]string{}, reminder: 1000}
 	random := w.stream("world", 0)
@@ -96,24 +94,19 @@ func newWorld(seed uint64) (*world, error) {
 	if chance(random, 0.6) {
 		w.storageFaults, w.fuuffyFaults = random.Float64()*0.15, random.Float64()*0.4
 	}
+	if chance(random, 0.3) {
+		w.storageHangs = random.Float64() * 0.03
+	}
+	w.staleIfError = []float64{0.1, 0.9}[random.IntN(2)]
+	w.buffer = []time.Duration{0, 0, 30 * time.Second}[random.IntN(3)]
 	for range works {
 		w.tastes = append(w.tastes, []int{1, 1, 1, 5}[random.IntN(4)])
 	}
+	w.makeWeather(random)
 	w.sandbox = fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1, TokenLifetime: w.life})
-	deaf := func(string) bool { return false }
-	all := func(string) bool { return true }
-	onlyConfig := func(key string) bool { return key == configKey }
-	w.nodes = []*node{{name: activeNode, system: system(0), storage: w.shared, hears: deaf}}
-	switch random.IntN(3) {
-	case 0:
-		w.nodes = append(w.nodes, &node{name: otherNode, system: system(consts.ReplicationPerformanceStandby), storage: w.shared, readOnly: all, hears: all})
-	case 1:
-		w.nodes = append(w.nodes, &node{name: otherNode, system: system(consts.ReplicationPerformanceSecondary),
-			storage: localToken{w.shared, &logical.InmemStorage{}}, readOnly: onlyConfig, hears: onlyConfig})
-	}
+	w.addNodes(random)
 	for _, n := range w.nodes {
-		n.restarting = make(chan struct{}, 1)
-		if err := w.start(n, 1); err != nil {
+		if err := w.start(n); err != nil {
 			return nil, err
 		}
 	}
@@ -131,28 +124,29 @@ func runHistory(t *testing.T, seed uint64) *history {
 	operator.writeCredentials(w.nodes[0])
 
 	// In each round everybody acts at about the same time. In between, tokens age.
-	var rounds []time.Duration
-	at := time.Duration(0)
-	for range 3 + random.IntN(3) {
-		rounds = append(rounds, at)
-		at += []time.Duration{5 * time.Second, 15 * time.Second, 45 * time.Second, w.life * 3 / 4}[random.IntN(4)]
-	}
 	var workers sync.WaitGroup
 	began := time.Now()
 	for i := range 4 + random.IntN(3) {
 		k := &worker{w: w, name: fmt.Sprintf("worker %d", i+1), random: w.stream("worker", i)}
-		workers.Go(func() { k.follow(began, rounds) })
+		workers.Go(func() { k.follow(began, w.rounds) })
 	}
-	for i, round := range rounds {
+	for i, round := range w.rounds {
 		for _, name := range []string{"one", "two", "three"} {
 			k := &worker{w: w, name: fmt.Sprintf("%s of round %d", name, i+1), random: w.stream("collide "+name, i)}
 			workers.Go(func() { k.collide(began.Add(round)) })
 		}
 	}
+	for _, n := range w.nodes {
+		right := began.Add(upTo(random, w.rounds[len(w.rounds)-1]+time.Second))
+		workers.Go(func() {
+			time.Sleep(time.Until(right))
+			w.setClockRight(n)
+		})
+	}
 	workers.Wait()
 	w.catchUp()
 	violations := w.settle(operator)
-	w.stop()
+	w.close()
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -189,7 +183,7 @@ func (k *worker) follow(began time.Time, rounds []time.Duration) {
 func (k *worker) collide(at time.Time) {
 	changes := []func(*worker, *node){
 		(*worker).report, (*worker).deleteToken, (*worker).writeSettings, (*worker).writeCredentials,
-		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).markRevoked, (*worker).check, (*worker).restart,
+		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).markRevoked, (*worker).check, (*worker).restart, (*worker).elect,
 	}
 	time.Sleep(time.Until(at) + 100*time.Millisecond + upTo(k.random, 300*time.Millisecond))
 	changes[k.random.IntN(len(changes))](k, k.w.nodes[k.random.IntN(len(k.w.nodes))])
@@ -240,7 +234,13 @@ func (w *world) settled(operator *worker, n *node) []violation {
 	if !replaced.ok() || replaced.token == second.token || w.asked() != before+1 {
 		return []violation{violated(rule, []moment{replaced.begin, replaced.end}, "a report of %s ends with %s and %s", second.token, replaced.outcome, replaced.token)}
 	}
-	if err := w.restart(n, true); err != nil {
+	var err error
+	if w.hasStandby() && n.name != secondaryNode {
+		err = w.elect(true, time.Second)
+	} else {
+		err = w.restart(n, true)
+	}
+	if err != nil {
 		return []violation{violated(rule, []moment{second.end}, "the plugin does not start")}
 	}
 	third, cost := read()

@@ -5,16 +5,13 @@ package fuuffy
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // world is what one history happens in: the nodes, their storage, Fuuffy, and who
@@ -24,12 +21,21 @@ type world struct {
 	began   time.Time
 	sandbox *fuuffytest.Sandbox
 	shared  *logical.InmemStorage
-	nodes   []*node
-	life    time.Duration
+	// nodes are the active node and the standby, if there is one, in the order of their names, and
+	// then the secondary.
+	nodes []*node
+	life  time.Duration
+	// rounds are when everybody acts, and weather what Fuuffy does meanwhile.
+	rounds  []time.Duration
+	weather []weather
 
-	// How often things fail, from 0 to 1. They are calm once the history is over.
-	storageFaults, fuuffyFaults float64
-	calm                        bool
+	// How often things fail, or storage hangs, from 0 to 1. They are calm once the history is over.
+	storageFaults, storageHangs, fuuffyFaults float64
+	calm                                      bool
+	// staleIfError is how often a write sets it. buffer is the token_expiry_buffer that writes set,
+	// 0 for none.
+	staleIfError float64
+	buffer       time.Duration
 	// tastes multiply the weights of works.
 	tastes []int
 
@@ -49,35 +55,6 @@ type world struct {
 
 // pair is credentials that exist at Fuuffy, or existed.
 type pair struct{ id, secret string }
-
-// node is one Vault server.
-type node struct {
-	name    string
-	system  *logical.StaticSystemView
-	storage logical.Storage
-	// readOnly picks the keys that are another node's to write.
-	readOnly func(key string) bool
-	// hears picks the keys whose changes on the active node reach this one as an Invalidate.
-	hears func(key string) bool
-	// running is the process. Guarded by world.mu.
-	running *process
-	// restarting is held by who restarts the node.
-	restarting chan struct{}
-}
-
-// process is one run of the plugin.
-type process struct {
-	number  int
-	b       *backend
-	storage *slowStorage
-	// random decides what happens to what the engine does on its own. Guarded by world.mu.
-	random *rand.Rand
-	// calls has a place for each call under way.
-	calls chan struct{}
-}
-
-// maxCalls is how many calls a process serves at once.
-const maxCalls = 64
 
 // caller marks the context of a call, so that what it causes is told from what the
 // engine does on its own.
@@ -149,82 +126,6 @@ func upTo(r *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(most)))
 }
 
-// start runs the plugin on a node. Requests may come before it is initialized.
-func (w *world) start(n *node, number int) error {
-	p := &process{number: number, random: w.stream("process "+n.name, number), calls: make(chan struct{}, maxCalls)}
-	p.storage = &slowStorage{Storage: n.storage, readOnly: n.readOnly, fate: w.storageFate(p), begin: w.observeStorage(n, p)}
-	raw, err := Factory(context.Background(), &logical.BackendConfig{
-		StorageView: p.storage, System: n.system, EventsSender: slowEvents{}, Logger: slowLogger{hclog.NewNullLogger()},
-	})
-	if err != nil {
-		return err
-	}
-	p.b = raw.(*backend)
-	p.b.newTransport = func(string) (http.RoundTripper, error) { return w.transport(n, p), nil }
-	p.b.random = func() float64 {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return p.random.Float64()
-	}
-	p.b.clock = func() tokencache.Instant { return w.slowClock(p) }
-	w.mu.Lock()
-	n.running = p
-	w.mu.Unlock()
-	ctx := context.WithValue(context.Background(), callerKey{}, &caller{random: w.stream("initialize "+n.name, number)})
-	return p.b.Initialize(ctx, &logical.InitializationRequest{Storage: p.storage})
-}
-
-// clockTime is the most that looking at the clock takes.
-const clockTime = 50 * time.Millisecond
-
-// slowClock returns the time, and sometimes keeps the goroutine that asked for a while:
-// much can happen between two statements.
-func (w *world) slowClock(p *process) tokencache.Instant {
-	now := tokencache.SystemClock()
-	w.mu.Lock()
-	wait := max(0, upTo(p.random, 10*clockTime)-9*clockTime)
-	w.mu.Unlock()
-	time.Sleep(wait)
-	return now
-}
-
-func (w *world) runningOn(n *node) *process {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return n.running
-}
-
-// restart ends the process of a node and starts another. A process that was killed has
-// no effect any more; otherwise Vault waits for the calls under way.
-func (w *world) restart(n *node, kill bool) error {
-	n.restarting <- struct{}{}
-	defer func() { <-n.restarting }()
-	p := w.runningOn(n)
-	if kill {
-		p.storage.dead.Store(true)
-		w.mu.Lock()
-		w.behindLocked(func() { p.b.Cleanup(context.Background()) })
-		w.mu.Unlock()
-	} else {
-		for range maxCalls {
-			p.calls <- struct{}{}
-		}
-		begin := w.now()
-		p.b.Cleanup(context.Background())
-		w.mu.Lock()
-		w.h.cleaned = append(w.h.cleaned, &cleanup{span{begin, w.nowLocked()}, n.name, p.number})
-		w.mu.Unlock()
-		p.storage.dead.Store(true)
-	}
-	err := w.start(n, p.number+1)
-	if !kill {
-		for range maxCalls {
-			<-p.calls
-		}
-	}
-	return err
-}
-
 // behindLocked does something in the background.
 func (w *world) behindLocked(do func()) {
 	w.behind++
@@ -239,15 +140,15 @@ func (w *world) behindLocked(do func()) {
 // catchUp waits for what happens in the background.
 func (w *world) catchUp() {
 	for busy := true; busy; {
-		time.Sleep(time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 		w.mu.Lock()
 		busy = w.behind > 0
 		w.mu.Unlock()
 	}
 }
 
-// stop ends all processes.
-func (w *world) stop() {
+// close ends all processes.
+func (w *world) close() {
 	w.catchUp()
 	for _, n := range w.nodes {
 		n.running.b.Cleanup(context.Background())
@@ -272,10 +173,4 @@ type slowEvents struct{}
 func (slowEvents) SendEvent(context.Context, logical.EventType, *logical.EventData) error {
 	time.Sleep(logTime)
 	return nil
-}
-
-func system(state consts.ReplicationState) *logical.StaticSystemView {
-	s := logical.TestSystemView()
-	s.ReplicationStateVal = state
-	return s
 }

@@ -18,6 +18,9 @@ const (
 	failsAfter   = "fails after it took effect"
 	panicsBefore = "panics before it takes effect"
 	panicsAfter  = "panics after it took effect"
+	// What hangs ends only with its context.
+	hangsBefore = "hangs before it takes effect"
+	hangsAfter  = "hangs after it took effect"
 )
 
 var (
@@ -93,6 +96,9 @@ func (s *slowStorage) run(ctx context.Context, operation string, entry *logical.
 		return errStorageBroken
 	case fate.fails == panicsBefore:
 		panic("the storage panics")
+	case fate.fails == hangsBefore:
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	if err := observer.effect(act); err != nil {
 		return err
@@ -107,6 +113,9 @@ func (s *slowStorage) run(ctx context.Context, operation string, entry *logical.
 		return errStorageBroken
 	case fate.fails == panicsAfter:
 		panic("the storage panics")
+	case fate.fails == hangsAfter:
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return nil
 }

@@ -70,8 +70,8 @@ func (w *world) addNodes(random *rand.Rand) {
 		n.changing, n.up = make(chan struct{}, 1), make(chan struct{})
 		if skewed {
 			n.ahead = upTo(random, 2*maxAhead) - maxAhead
+			w.h.clocks = append(w.h.clocks, &clockSetting{moment{}, n.name, n.ahead})
 		}
-		w.h.clocks = append(w.h.clocks, &clockSetting{moment{}, n.name, n.ahead})
 	}
 }
 
@@ -82,8 +82,10 @@ const maxAhead = time.Minute
 func (w *world) setClockRight(n *node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n.ahead = 0
-	w.h.clocks = append(w.h.clocks, &clockSetting{w.nowLocked(), n.name, 0})
+	if n.ahead != 0 {
+		n.ahead = 0
+		w.h.clocks = append(w.h.clocks, &clockSetting{w.nowLocked(), n.name, 0})
+	}
 }
 
 // active is the active node of the primary cluster.

@@ -143,14 +143,11 @@ func (h *history) firstBegin(at time.Duration) moment {
 	return first
 }
 
-// ahead is how much the wall clocks of two nodes differed at most, also at different times: a token is
+// skew is how much the wall clocks of two nodes differed at most, also at different times: a token is
 // issued by one and served by another.
 func (h *history) skew() time.Duration {
 	var least, most time.Duration
-	for i, c := range h.clocks {
-		if i == 0 {
-			least, most = c.ahead, c.ahead
-		}
+	for _, c := range h.clocks {
 		least, most = min(least, c.ahead), max(most, c.ahead)
 	}
 	return most - least

@@ -11,7 +11,7 @@ import (
 func judge(h *history) []violation {
 	var all []violation
 	for _, rule := range []func(*history) []violation{
-		judgeDeleted, judgeReported, judgeCompromised, judgeGranted,
+		judgeDeleted, judgeReported, judgeSuspect, judgeCompromised, judgeGranted, judgeServed, judgeStale,
 		judgeWrites, judgeEntries, judgeRotationReads,
 		judgeProofs, judgeGivenUp, judgeRequests, judgeHoldOff, judgeTime, judgeStarts, judgeSaved, judgeCleaned, judgePanics,
 	} {

@@ -23,15 +23,13 @@ import (
 var (
 	historySeed  = flag.Uint64("history-seed", 0, "run the one history of this seed (0: those from -history-first on)")
 	historySeeds = flag.Int("history-seeds", 500, "how many histories to run")
+	historyFails = flag.Int("history-failures", 3, "after how many histories that break a rule to stop")
 	historyFirst = flag.Uint64("history-first", 1, "the seed of the first history")
 )
 
 // historyTime is how much real time one history may take. It takes milliseconds,
 // unless a goroutine holds a lock while it waits, which stops virtual time.
 const historyTime = 30 * time.Second
-
-// maxFailures is how many histories are printed.
-const maxFailures = 3
 
 // TestHistories runs several clients, operators and Vault itself against an engine whose
 // storage and upstream take their time and fail, and judges what everybody saw. A seed
@@ -43,7 +41,7 @@ func TestHistories(t *testing.T) {
 	}
 	total := tally{}
 	failed := 0
-	for seed := first; seed < first+uint64(n) && failed < maxFailures; seed++ {
+	for seed := first; seed < first+uint64(n) && failed < *historyFails; seed++ {
 		hung := time.AfterFunc(historyTime, func() { reportHang(seed) })
 		if !t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { total.add(runHistory(t, seed)) })
@@ -153,9 +151,24 @@ func runHistory(t *testing.T, seed uint64) *history {
 	violations = append(violations, judge(&w.h)...)
 	if len(violations) > 0 {
 		v := violations[0]
-		t.Errorf("-history-seed %d breaks a rule, one of %d times: %s: %s\n%s", seed, len(violations), v.rule, v.text, w.h.around(v))
+		t.Errorf("-history-seed %d breaks %s. The first: %s\n%s", seed, rulesOf(violations), v.text, w.h.around(v))
 	}
 	return &w.h
+}
+
+// rulesOf lists the rules of violations, and how often each is broken.
+func rulesOf(violations []violation) string {
+	broken := map[string]int{}
+	var rules []string
+	for _, v := range violations {
+		if broken[v.rule]++; broken[v.rule] == 1 {
+			rules = append(rules, v.rule)
+		}
+	}
+	for i, rule := range rules {
+		rules[i] = fmt.Sprintf("%q (%d)", rule, broken[rule])
+	}
+	return strings.Join(rules, ", ")
 }
 
 // follow acts in each round. The first workers only read.

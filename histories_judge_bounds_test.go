@@ -164,15 +164,14 @@ func (h *history) fuuffyTimes(s span) (times []stretch) {
 	return times
 }
 
-// judgeSaved: who is given a token gets it after it was stored, or after that failed.
-// Another process finds it as soon as it is there. A save does not take for ever.
+// judgeSaved: who is given a token gets it once it is stored, or after that failed, or after the engine
+// waited in vain for its turn to store it. A save does not take for ever.
 func judgeSaved(h *history) (broken []violation) {
 	for _, c := range h.served() {
 		tried := slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
-			return s.key == tokenKey && s.operation == "put" && s.token == c.token &&
-				(s.end.before(c.end) || s.place != c.at() && s.applied.before(c.end))
+			return s.key == tokenKey && s.operation == "put" && s.token == c.token && (s.end.before(c.end) || s.applied.before(c.end))
 		})
-		if !tried {
+		if granted := h.grant(c.token); !tried && (granted == nil || !h.storageBusy(granted.place, span{granted.begin, c.end})) {
 			broken = append(broken, violated("a token is saved before it is served", []moment{c.begin, c.end}, "call %d gets %s, which is not in storage", c.id, c.token))
 		}
 	}

@@ -153,10 +153,11 @@ func (h *history) skew() time.Duration {
 	return most - least
 }
 
-// regranted tells whether Fuuffy issued a token once more after a moment.
+// regranted tells whether Fuuffy issued a token once more after a moment, or to a call that ended after it.
 func (h *history) regranted(token string, after moment) bool {
 	return slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
-		return a.token == token && after.before(a.begin)
+		c := h.call(a.call)
+		return a.token == token && (after.before(a.begin) || c != nil && after.before(c.end))
 	})
 }
 

@@ -144,7 +144,7 @@ func (h *history) maybeLeftStored(r *call) bool {
 			held = s.token
 		}
 	}
-	return held == r.reported && (!replaces || h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), r.span))
+	return held == r.reported && (!replaces || h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), span{fresh.begin, r.end}))
 }
 
 // storageFailed tells whether an operation of a process failed meanwhile.
@@ -154,12 +154,16 @@ func (h *history) storageFailed(p place, operation, key string, meanwhile span) 
 	})
 }
 
-// storageBusy tells whether an operation of a process took so long that another one may have given up
-// waiting for its turn.
+// storageBusy tells whether the storage operations of a process took so long that another one may have
+// given up waiting for its turn.
 func (h *history) storageBusy(p place, meanwhile span) bool {
-	return slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
-		return s.place == p && s.overlaps(meanwhile) && s.end.at-s.begin.at > storageTime-time.Second
-	})
+	var times []stretch
+	for _, s := range h.stored {
+		if s.place == p {
+			times = append(times, stretch{s.begin.at, s.end.at})
+		}
+	}
+	return covered(meanwhile, times) > storageTime-time.Second
 }
 
 // tokenChanges are the changes of a stored token, in their order.

@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// outcomeNothing is that of a request that ended on its way to Fuuffy.
+const outcomeNothing = "nothing"
+
 // transport connects a process to Fuuffy.
 func (w *world) transport(n *node, p *process) http.RoundTripper {
 	next := w.sandbox.RoundTripper()
@@ -68,7 +71,7 @@ func (w *world) arrive(r *http.Request, n *node, p *process) *requestRecord {
 	a.client = form.Get("client_id")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a.begin, a.end, a.outcome = w.nowLocked(), never, "nothing"
+	a.begin, a.end, a.outcome = w.nowLocked(), never, outcomeNothing
 	for b, ctx := range w.inFlight {
 		if a.call == 0 && b.call == 0 && b.place == a.place && ctx.Err() == nil {
 			a.beside++

@@ -50,7 +50,7 @@ func judgeStale(h *history) (broken []violation) {
 			continue
 		}
 		for _, t := range []*atHand{h.inMemory(c, configs), h.inStorage(c, configs)} {
-			if t == nil || !h.livesOn(t.token, c.end, true) || len(h.grants(t.token)) > 1 {
+			if t == nil || !h.livesOn(t.token, c.end, true) {
 				continue
 			}
 			at := []moment{c.begin, c.end}
@@ -77,17 +77,34 @@ func (c *call) failedForFuuffy() bool {
 }
 
 // livesOn tells whether a token may still be served at a moment, to its end or to its buffer, on each
-// node, whatever its clock.
+// node, whatever its clock. Nobody knows that of a token that Fuuffy issued twice: its life depends on
+// which of the two a node has.
 func (h *history) livesOn(token string, m moment, toItsEnd bool) bool {
-	granted := h.grant(token)
-	if granted == nil {
+	grants := h.grants(token)
+	if len(grants) != 1 {
 		return false
 	}
-	served := granted.life
+	life := grants[0].life
+	served := life
 	if !toItsEnd {
-		served -= min(h.mostBuffer(), granted.life/2)
+		served -= min(h.mostBuffer(), life/2)
 	}
-	return m.at-granted.begin.at+h.skew()+granted.life/20+time.Second < served
+	return m.at-h.requested(grants[0])+h.skew()+life/20+time.Second < served
+}
+
+// requested is when the engine began to ask for a token: its life counts from the first of several
+// attempts.
+func (h *history) requested(granted *requestRecord) time.Duration {
+	const most, pause = 50 * time.Second, 15 * time.Second
+	first := granted.begin.at
+	for i := len(h.asked) - 1; i >= 0; i-- {
+		a := h.asked[i]
+		if a.place == granted.place && a.call == granted.call && a.client == granted.client &&
+			a.begin.at < first && a.end.at > first-pause && a.begin.at > granted.begin.at-most {
+			first = a.begin.at
+		}
+	}
+	return first
 }
 
 // mostBuffer is the longest token_expiry_buffer of a history.

@@ -293,9 +293,9 @@ func judgeGranted(h *history) (broken []violation) {
 		switch {
 		case granted == nil || !granted.begin.before(c.end):
 			broken = append(broken, violated(rule, at, "Fuuffy never granted the token that call %d gets", c.id))
-		case granted.expires+h.deadFor(c) <= c.begin.at:
+		case granted.expires+h.deadFor(c, !c.stale) <= c.begin.at:
 			broken = append(broken, violated("a served token has not expired", at, "call %d gets %s, which expired at %s", c.id, c.token, granted.expires))
-		case c.minTTL > 0 && granted.expires+h.deadFor(c) < c.end.at+c.minTTL-6*clockTime:
+		case c.minTTL > 0 && granted.expires+h.deadFor(c, false) < c.end.at+c.minTTL-6*clockTime:
 			broken = append(broken, violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.id, c.minTTL, c.token, granted.expires))
 		case !slices.ContainsFunc(configs(c.at()), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
 			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
@@ -304,17 +304,17 @@ func judgeGranted(h *history) (broken []violation) {
 	return broken
 }
 
-// deadFor is how long a node may serve a token after its end, because the node's wall clock is behind
-// that of the process that got the token. The engine allows for two minutes, but not for more than a
-// twentieth of the token's life.
-func (h *history) deadFor(c *call) time.Duration {
+// deadFor is how wrong a node may be about the end of a token that it serves, because its wall clock is
+// behind that of the process that got the token. The engine allows for two minutes, but not for more
+// than a twentieth of the token's life. buffered tells whether the node kept to the buffer too.
+func (h *history) deadFor(c *call, buffered bool) time.Duration {
 	elsewhere := func(a *requestRecord) bool { return a.place != c.at() }
 	if h.skew() == 0 || !slices.ContainsFunc(h.grants(c.token), elsewhere) {
 		return 0
 	}
 	life, buffer := h.grant(c.token).life, h.leastBuffer()
 	served := min(buffer, life/2)
-	if c.stale {
+	if !buffered {
 		served = 0
 	}
 	return max(0, h.skew()-served-min(max(0, 2*maxAhead-buffer), life/20))

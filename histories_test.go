@@ -272,9 +272,14 @@ func (w *world) works() bool {
 	})
 }
 
-// asked counts the token requests so far.
-func (w *world) asked() int {
+// asked counts the token requests so far that reached Fuuffy.
+func (w *world) asked() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.h.asked)
+	for _, a := range w.h.asked {
+		if a.outcome != outcomeNothing {
+			n++
+		}
+	}
+	return n
 }

@@ -29,7 +29,7 @@ func judgeHoldOff(h *history) (broken []violation) {
 		}
 		before := last[a.place]
 		last[a.place] = a
-		if before == nil || h.changedBetween(a.node, span{before.begin, a.begin}) {
+		if before == nil || h.changedBetween(a.place, span{before.begin, a.begin}) {
 			continue
 		}
 		wait := time.Duration(0)
@@ -51,11 +51,16 @@ func judgeHoldOff(h *history) (broken []violation) {
 	return broken
 }
 
-// changedBetween tells whether somebody who lifts a hold-off acted meanwhile.
-func (h *history) changedBetween(node string, meanwhile span) bool {
+// changedBetween tells whether somebody who lifts a hold-off acted meanwhile, or the process loaded what
+// somebody changed before.
+func (h *history) changedBetween(p place, meanwhile span) bool {
 	return slices.ContainsFunc(h.calls, func(c *call) bool {
 		return c.changes() && c.overlaps(meanwhile)
-	}) || slices.ContainsFunc(h.told, func(t *invalidation) bool { return t.node == node && t.overlaps(meanwhile) })
+	}) || slices.ContainsFunc(h.told, func(t *invalidation) bool {
+		return t.node == p.node && t.overlaps(meanwhile)
+	}) || slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+		return s.place == p && s.call == 0 && s.operation == "get" && s.key == configKey && s.overlaps(meanwhile)
+	})
 }
 
 // storageTime is how long one storage call may keep others waiting.
@@ -171,7 +176,8 @@ func judgeSaved(h *history) (broken []violation) {
 		tried := slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
 			return s.key == tokenKey && s.operation == "put" && s.token == c.token && (s.end.before(c.end) || s.applied.before(c.end))
 		})
-		if granted := h.grant(c.token); !tried && (granted == nil || !h.storageBusy(granted.place, span{granted.begin, c.end})) {
+		busy := slices.ContainsFunc(h.grants(c.token), func(a *requestRecord) bool { return h.storageBusy(a.place, span{a.begin, c.end}) })
+		if !tried && !busy {
 			broken = append(broken, violated("a token is saved before it is served", []moment{c.begin, c.end}, "call %d gets %s, which is not in storage", c.id, c.token))
 		}
 	}

@@ -153,11 +153,16 @@ func (h *history) skew() time.Duration {
 	return most - least
 }
 
-// regranted tells whether Fuuffy issued a token once more after a moment, or to a call that ended after it.
+// issued tells whether Fuuffy issued a token, or issued it once more, after a moment.
+func (h *history) issued(token string, after moment) bool {
+	return slices.ContainsFunc(h.asked, func(a *requestRecord) bool { return a.token == token && after.before(a.begin) })
+}
+
+// regranted is issued, or tells that a call got the token that ended after the moment.
 func (h *history) regranted(token string, after moment) bool {
-	return slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
+	return h.issued(token, after) || slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
 		c := h.call(a.call)
-		return a.token == token && (after.before(a.begin) || c != nil && after.before(c.end))
+		return a.token == token && c != nil && after.before(c.end)
 	})
 }
 

@@ -224,10 +224,12 @@ func (h *history) inStorage(c *call, configs func(place) []inForce) *atHand {
 	return &atHand{stored.token, readTime + covered(at, h.storageTimes(at, c.id))}
 }
 
-// changesBetween tells whether a process may have had to start again with what it was doing.
+// changesBetween tells whether a process may have had to start again with what it was doing. Where a
+// process ends, its calls end before.
 func (h *history) changesBetween(p place, s span) bool {
-	return slices.ContainsFunc(h.calls, func(c *call) bool { return c.changes() && c.overlaps(s) }) ||
-		slices.ContainsFunc(h.told, func(t *invalidation) bool { return t.place == p && t.overlaps(s) })
+	return slices.ContainsFunc(h.calls, func(c *call) bool {
+		return c.changes() && c.op != opRestart && c.op != opElect && c.overlaps(s)
+	}) || slices.ContainsFunc(h.told, func(t *invalidation) bool { return t.place == p && t.overlaps(s) })
 }
 
 // mayBeReported tells whether somebody may have reported a stored token before a moment.

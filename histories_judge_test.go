@@ -271,7 +271,7 @@ func judgeCompromised(h *history) (broken []violation) {
 			leaked := s.config.Rotation.Previous
 			for _, c := range h.served() {
 				granted := h.grant(c.token)
-				if granted != nil && leaked != nil && granted.client == leaked.ClientID && granted.begin.before(e.end) && h.heardConfig(c.at(), s).before(c.begin) {
+				if granted != nil && leaked != nil && granted.client == leaked.ClientID && !h.issued(c.token, e.end) && h.heardConfig(c.at(), s).before(c.begin) {
 					broken = append(broken, violated("a token of compromised credentials is not served", []moment{e.begin, e.end, c.begin},
 						"call %d gets %s of %s, which call %d gave up", c.id, c.token, granted.client, e.id))
 				}

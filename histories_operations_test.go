@@ -15,27 +15,29 @@ import (
 type work struct {
 	weight int
 	do     func(k *worker, n *node)
+	// operators is set for what only operators do.
+	operators bool
 }
 
 // works are what workers choose from. Each history has more of some than of others.
 var works = []work{
-	{24, func(k *worker, n *node) { k.read(n) }},
-	{6, (*worker).readForAJob},
-	{9, (*worker).report},
-	{6, (*worker).deleteToken},
-	{7, (*worker).writeSettings},
-	{3, (*worker).writeCredentials},
-	{1, (*worker).deleteConfig},
-	{8, (*worker).rotate},
-	{2, (*worker).compromise},
-	{2, (*worker).markRevoked},
-	{2, (*worker).check},
-	{4, (*worker).readConfig},
-	{4, (*worker).readRotation},
-	{1, (*worker).status},
-	{3, (*worker).periodic},
-	{2, (*worker).restart},
-	{1, (*worker).elect},
+	{24, func(k *worker, n *node) { k.read(n) }, false},
+	{6, (*worker).readForAJob, false},
+	{9, (*worker).report, false},
+	{6, (*worker).deleteToken, true},
+	{7, (*worker).writeSettings, true},
+	{3, (*worker).writeCredentials, true},
+	{1, (*worker).deleteConfig, true},
+	{8, (*worker).rotate, true},
+	{2, (*worker).compromise, true},
+	{2, (*worker).markRevoked, true},
+	{2, (*worker).check, true},
+	{4, (*worker).readConfig, false},
+	{4, (*worker).readRotation, false},
+	{1, (*worker).status, false},
+	{3, (*worker).periodic, false},
+	{2, (*worker).restart, false},
+	{1, (*worker).elect, false},
 }
 
 // act does one thing at random.
@@ -265,6 +267,9 @@ func (k *worker) end(n *node, op string, do func() error) {
 	w.mu.Lock()
 	w.behindLocked(func() {
 		time.Sleep(upTo(beside.random, 800*time.Millisecond))
+		if w.unattended {
+			return
+		}
 		switch beside.random.IntN(4) {
 		case 0, 1:
 			beside.deleteToken(n)

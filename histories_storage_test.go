@@ -23,7 +23,11 @@ func (w *world) storageFate(p *process) func(context.Context, string, string) st
 			if own && key == tokenKey {
 				kinds = append(kinds, panicsBefore, panicsAfter)
 			}
-			if fails := kinds[r.IntN(len(kinds))]; chance(r, w.storageFaults) {
+			faults := w.storageFaults
+			if operation == "put" && key == tokenKey {
+				faults = max(faults, w.saveFaults)
+			}
+			if fails := kinds[r.IntN(len(kinds))]; chance(r, faults) {
 				f.fails = fails
 			}
 			if hangs := hangs[r.IntN(len(hangs))]; chance(r, w.storageHangs) {
@@ -117,7 +121,7 @@ func (o storageObservation) end(err error) {
 // endAfterLocked often ends a process that could not save its token: the next one does not know it.
 func (w *world) endAfterLocked(s *storageRecord) {
 	k := &worker{w: w, name: fmt.Sprintf("failed save %d", s.begin.seq), random: w.stream("failed save", s.begin.seq)}
-	if w.runningNumberLocked(s.node) != s.process || !chance(k.random, 0.3) {
+	if w.runningNumberLocked(s.node) != s.process || !chance(k.random, 0.5) {
 		return
 	}
 	w.behindLocked(func() {

@@ -93,12 +93,20 @@ func newWorld(seed uint64) (*world, error) {
 		w.storageFaults, w.fuuffyFaults = random.Float64()*0.15, random.Float64()*0.4
 	}
 	if chance(random, 0.3) {
+		w.saveFaults = random.Float64() * 0.6
+	}
+	if chance(random, 0.3) {
 		w.storageHangs = random.Float64() * 0.03
 	}
 	w.staleIfError = []float64{0.1, 0.9}[random.IntN(2)]
 	w.buffer = []time.Duration{0, 0, 30 * time.Second}[random.IntN(3)]
-	for range works {
-		w.tastes = append(w.tastes, []int{1, 1, 1, 5}[random.IntN(4)])
+	w.unattended = chance(random, 0.4)
+	for _, some := range works {
+		taste := []int{1, 1, 1, 5}[random.IntN(4)]
+		if w.unattended && some.operators {
+			taste = 0
+		}
+		w.tastes = append(w.tastes, taste)
 	}
 	w.makeWeather(random)
 	w.sandbox = fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1, TokenLifetime: w.life})
@@ -197,6 +205,9 @@ func (k *worker) collide(at time.Time) {
 	changes := []func(*worker, *node){
 		(*worker).report, (*worker).deleteToken, (*worker).writeSettings, (*worker).writeCredentials,
 		(*worker).deleteConfig, (*worker).rotate, (*worker).compromise, (*worker).markRevoked, (*worker).check, (*worker).restart, (*worker).elect,
+	}
+	if k.w.unattended {
+		changes = []func(*worker, *node){(*worker).report, (*worker).restart, (*worker).elect}
 	}
 	time.Sleep(time.Until(at) + 100*time.Millisecond + upTo(k.random, 300*time.Millisecond))
 	changes[k.random.IntN(len(changes))](k, k.w.nodes[k.random.IntN(len(k.w.nodes))])

@@ -16,12 +16,12 @@ type weather struct {
 
 // makeWeather decides when the rounds are, and the weather of each.
 func (w *world) makeWeather(random *rand.Rand) {
-	stormy, repeats := chance(random, 0.3), chance(random, 0.25)
+	stormy, repeats := chance(random, 0.4) || w.unattended && chance(random, 0.7), chance(random, 0.25)
 	at := time.Duration(0)
 	for i := range 3 + random.IntN(3) {
 		w.rounds = append(w.rounds, at)
-		w.weather = append(w.weather, weather{i > 0 && stormy && chance(random, 0.4), repeats && chance(random, 0.6)})
-		at += []time.Duration{5 * time.Second, 15 * time.Second, 45 * time.Second, w.life * 3 / 4, w.life * 19 / 20}[random.IntN(5)]
+		w.weather = append(w.weather, weather{i > 0 && stormy && chance(random, 0.5), repeats && chance(random, 0.6)})
+		at += []time.Duration{5 * time.Second, 15 * time.Second, 45 * time.Second, w.life * 3 / 4, w.life * 3 / 4, w.life * 19 / 20}[random.IntN(6)]
 	}
 }
 

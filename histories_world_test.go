@@ -30,12 +30,14 @@ type world struct {
 	weather []weather
 
 	// How often things fail, or storage hangs, from 0 to 1. They are calm once the history is over.
-	storageFaults, storageHangs, fuuffyFaults float64
-	calm                                      bool
+	storageFaults, saveFaults, storageHangs, fuuffyFaults float64
+	calm                                                  bool
 	// staleIfError is how often a write sets it. buffer is the token_expiry_buffer that writes set,
 	// 0 for none.
 	staleIfError float64
 	buffer       time.Duration
+	// unattended is set where no operator does anything: then Fuuffy and storage decide what happens.
+	unattended bool
 	// tastes multiply the weights of works.
 	tastes []int
 

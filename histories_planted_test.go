@@ -20,7 +20,7 @@ func during(begin, end int) span { return span{when(begin), when(end)} }
 // reported, the credentials are compromised, a setting is written, and it is cleaned up.
 func goodHistory() *history {
 	of := func(id int, op string, s span, c call) *call {
-		c.id, c.op, c.span, c.answered, c.process, c.outcome = id, op, s, firstNode, 1, endedWell
+		c.id, c.op, c.span, c.entered, c.answered, c.process, c.outcome = id, op, s, s.begin, firstNode, 1, endedWell
 		return &c
 	}
 	put := func(call int, key string, s span, applied int, what storageRecord) *storageRecord {
@@ -28,7 +28,7 @@ func goodHistory() *history {
 		return &what
 	}
 	granted := func(call int, client, token string, s span) *requestRecord {
-		return &requestRecord{span: s, place: place{firstNode, 1}, call: call, client: client, outcome: "granted", token: token, expires: time.Hour}
+		return &requestRecord{span: s, place: place{firstNode, 1}, call: call, client: client, outcome: "granted", token: token, expires: time.Hour, life: time.Hour}
 	}
 	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	first := storedConfig{WriteID: "W1", Pairs: rotation.Pairs{Current: rotation.Pair{ID: "1", ClientID: "C1", SetAt: began}}, RotationReminder: 1001 * time.Second}
@@ -59,12 +59,12 @@ func goodHistory() *history {
 		},
 		stored: []*storageRecord{
 			put(1, configKey, during(4, 6), 5, storageRecord{config: &first}),
-			put(1, tokenKey, during(6, 8), 7, storageRecord{token: "T1"}),
+			put(1, tokenKey, during(6, 8), 7, storageRecord{token: "T1", pairID: "1"}),
 			erased,
-			put(0, tokenKey, during(19, 21), 20, storageRecord{token: "T2"}),
-			put(0, tokenKey, during(63, 65), 64, storageRecord{token: "T3"}),
+			put(0, tokenKey, during(19, 21), 20, storageRecord{token: "T2", pairID: "1"}),
+			put(0, tokenKey, during(63, 65), 64, storageRecord{token: "T3", pairID: "1"}),
 			put(9, configKey, during(83, 85), 84, storageRecord{config: &second}),
-			put(9, tokenKey, during(86, 88), 87, storageRecord{token: "T4"}),
+			put(9, tokenKey, during(86, 88), 87, storageRecord{token: "T4", pairID: "2"}),
 			read,
 			put(11, configKey, during(97, 99), 98, storageRecord{config: &third}),
 		},
@@ -81,7 +81,7 @@ func goodHistory() *history {
 
 // again adds a read that gets a token.
 func (h *history) again(token string, begin int) {
-	h.calls = append(h.calls, &call{id: len(h.calls) + 1, op: opRead, span: during(begin, begin+1), answered: firstNode, process: 1, outcome: endedWell, token: token})
+	h.calls = append(h.calls, &call{id: len(h.calls) + 1, op: opRead, span: during(begin, begin+1), entered: when(begin), answered: firstNode, process: 1, outcome: endedWell, token: token})
 }
 
 // againLater adds a read that gets a token after a restart.
@@ -154,25 +154,43 @@ func TestJudge(t *testing.T) {
 		"a leak becomes harmless": {judgeGivenUp, func(h *history) {
 			h.stored[8].config.Rotation.Unrevoked = []rotation.Unrevoked{{ClientID: "C1", Why: "forced"}}
 		}},
-		"another client is marked":              {judgeGivenUp, func(h *history) { plantMark(h); h.calls[10].pair = "C2" }},
-		"a compromised pair is current":         {judgeGivenUp, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
-		"a compromised pair is staged":          {judgeGivenUp, func(h *history) { plantStage(h, "C1") }},
-		"a compromised pair is the fallback":    {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Compromised = false }},
-		"two flights at once":                   {judgeRequests, func(h *history) { h.asked[2].beside = 1 }},
-		"a 429 is ignored":                      {judgeHoldOff, func(h *history) { h.refusedRequest("limited", 10*time.Second) }},
-		"a rejection is ignored":                {judgeHoldOff, func(h *history) { h.refusedRequest("rejected", 0) }},
-		"a call outlives its deadline":          {judgeTime, func(h *history) { h.calls[4].limit = 2 * time.Second }},
-		"a call takes minutes":                  {judgeTime, func(h *history) { h.calls[1].end.at += 2 * time.Minute }},
-		"a call never ends":                     {judgeTime, func(h *history) { h.calls[5].end = never }},
-		"a token is served before its save":     {judgeSaved, func(h *history) { h.calls[3].end = when(20) }},
-		"a token is never saved":                {judgeSaved, func(h *history) { h.stored[3].token = "" }},
-		"a save takes long":                     {judgeSaved, func(h *history) { h.stored[3].end.at += 10 * time.Second }},
-		"a cleaned process goes on storing":     {judgeCleaned, func(h *history) { h.stored[8].end = when(120) }},
-		"a cleaned process goes on asking":      {judgeCleaned, func(h *history) { h.asked[3].end = when(120) }},
-		"a call panics":                         {judgePanics, func(h *history) { h.calls[1].panicked = "here" }},
-		"a cleanup takes long":                  {judgeCleaned, func(h *history) { h.cleaned[0].end = when(118) }},
-		"a compromised token on another node":   {judgeCompromised, plantCompromisedElsewhere},
-		"the credentials of the past elsewhere": {judgeGranted, plantCompromisedElsewhere},
+		"another client is marked":           {judgeGivenUp, func(h *history) { plantMark(h); h.calls[10].pair = "C2" }},
+		"a compromised pair is current":      {judgeGivenUp, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
+		"a compromised pair is staged":       {judgeGivenUp, func(h *history) { plantStage(h, "C1") }},
+		"a compromised pair is the fallback": {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Compromised = false }},
+		"two flights at once":                {judgeRequests, func(h *history) { h.asked[2].beside = 1 }},
+		"a 429 is ignored":                   {judgeHoldOff, func(h *history) { h.refusedRequest("limited", 10*time.Second) }},
+		"a rejection is ignored":             {judgeHoldOff, func(h *history) { h.refusedRequest("rejected", 0) }},
+		"a call outlives its deadline":       {judgeTime, func(h *history) { h.calls[4].limit = 2 * time.Second }},
+		"a call takes minutes":               {judgeTime, func(h *history) { h.calls[1].end.at += 2 * time.Minute }},
+		"a call never ends":                  {judgeTime, func(h *history) { h.calls[5].end = never }},
+		"a token is served before its save":  {judgeSaved, func(h *history) { h.calls[3].end = when(20) }},
+		"a token is never saved":             {judgeSaved, func(h *history) { h.stored[3].token = "" }},
+		"a save takes long":                  {judgeSaved, func(h *history) { h.stored[3].end.at += 10 * time.Second }},
+		"a cleaned process goes on storing":  {judgeCleaned, func(h *history) { h.stored[8].end = when(120) }},
+		"a cleaned process goes on asking":   {judgeCleaned, func(h *history) { h.asked[3].end = when(120) }},
+		"a call panics":                      {judgePanics, func(h *history) { h.calls[1].panicked = "here" }},
+		"a cleanup takes long":               {judgeCleaned, func(h *history) { h.cleaned[0].end = when(118) }},
+		"a replaced token on another node": {judgeReported, func(h *history) {
+			h.told = append(h.told, &invalidation{during(66, 67), place{secondNode, 1}, tokenKey, when(64)})
+			h.again("T2", 70)
+			h.calls[12].answered = secondNode
+		}},
+		"a suspect token without a warning":        {judgeSuspect, func(h *history) { plantInVain(h); h.calls[5].suspect = false }},
+		"a suspect token after a restart":          {judgeSuspect, func(h *history) { plantInVain(h); h.againLater("T2", 75) }},
+		"a suspect token whose mark is not stored": {judgeSuspect, func(h *history) { plantInVain(h); h.stored[4].token = ""; h.againLater("T2", 77) }},
+		"a suspect token on another node":          {judgeSuspect, plantSuspectElsewhere},
+		"a hung write holds up a read":             {judgeTime, plantHungWrite},
+		"a start waits for nothing":                {judgeStarts, func(h *history) { h.started[0].span = during(30, 50) }},
+		"a reader fails, and the token is there":   {judgeServed, func(h *history) { h.again("", 76); h.calls[12].outcome = "error" }},
+		"a reader waits, and the token is there":   {judgeServed, func(h *history) { h.again("T3", 76); h.calls[12].end = when(79) }},
+		"a new active node forgets the token":      {judgeServed, func(h *history) { h.failsAfterElection(76) }},
+		"a new active node forgets stale_if_error": {judgeStale, func(h *history) { plantStale(h); h.failsAfterElection(76) }},
+		"a reader waits for a stale token":         {judgeStale, func(h *history) { plantStale(h); h.again("T3", 73); h.calls[12].end = when(77) }},
+		"the credentials of the past after a load": {judgeGranted, func(h *history) { plantLoad(h, 92, true); plantLoad(h, 93, false); h.calls[12].span = during(97, 98) }},
+		"an expired token of the node's own clock": {judgeGranted, func(h *history) { plantDeadElsewhere(h); h.calls[12].answered = firstNode }},
+		"a compromised token on another node":      {judgeCompromised, plantCompromisedElsewhere},
+		"the credentials of the past elsewhere":    {judgeGranted, plantCompromisedElsewhere},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := goodHistory()
@@ -197,6 +215,61 @@ func plantOnOtherNode(h *history) {
 func plantCompromisedElsewhere(h *history) {
 	h.told = append(h.told, &invalidation{during(91, 92), place{secondNode, 1}, configKey, when(84)})
 	h.again("T3", 94)
+	h.calls[12].answered = secondNode
+}
+
+// plantInVain has the report fail because Fuuffy grants no other token.
+func plantInVain(h *history) {
+	h.asked[2].outcome, h.asked[2].token = "503", ""
+	h.stored[4].token, h.stored[4].suspect = "T2", true
+	h.calls[4].outcome, h.calls[4].token = "HTTP 502", ""
+	h.calls[5].token, h.calls[5].suspect = "T2", true
+}
+
+// plantSuspectElsewhere has a standby serve a suspect token after it learned of that.
+func plantSuspectElsewhere(h *history) {
+	plantInVain(h)
+	h.told = append(h.told, &invalidation{during(66, 67), place{secondNode, 1}, tokenKey, when(64)})
+	h.again("T2", 75)
+	h.calls[12].answered = secondNode
+}
+
+// plantHungWrite has the last write hang, and the read after it wait for that.
+func plantHungWrite(h *history) {
+	h.stored[8].end.at, h.calls[10].end.at = 180*time.Second, 181*time.Second
+	h.calls[11].end.at = 185 * time.Second
+}
+
+// plantStale makes the token stale from the 72nd second on, for ten seconds.
+func plantStale(h *history) {
+	for _, i := range []int{0, 5, 8} {
+		h.stored[i].config.StaleIfError, h.stored[i].config.TokenExpiryBuffer = true, 10*time.Second
+	}
+	h.asked[2].life = 20 * time.Second
+	h.calls[5].stale = true
+}
+
+// failsAfterElection has a read fail on the standby, which has become the active node.
+func (h *history) failsAfterElection(begin int) {
+	h.started = append(h.started, &startRecord{during(begin-2, begin-1), place{secondNode, 2}, false})
+	h.again("", begin)
+	h.calls[12].answered, h.calls[12].process, h.calls[12].outcome = secondNode, 2, "HTTP 502"
+}
+
+// plantLoad has a standby that learned of new credentials load them, and serve a token of the old
+// ones after that.
+func plantLoad(h *history, begin int, failed bool) {
+	if len(h.told) == 0 {
+		plantCompromisedElsewhere(h)
+	}
+	h.stored = append(h.stored, &storageRecord{span: during(begin, begin+1), place: place{secondNode, 1}, operation: "get", key: configKey, applied: when(begin), failed: failed})
+}
+
+// plantDeadElsewhere has a node whose clock is behind serve a token that has expired.
+func plantDeadElsewhere(h *history) {
+	h.clocks = []*clockSetting{{moment{}, firstNode, time.Minute}, {moment{}, secondNode, -time.Minute}}
+	h.asked[2].expires, h.asked[2].life = 72*time.Second, 11*time.Second
+	h.again("T3", 76)
 	h.calls[12].answered = secondNode
 }
 
@@ -249,6 +322,19 @@ func TestJudgeAllows(t *testing.T) {
 			h.calls[10].pair, h.calls[10].unproved = "C3", true
 			h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"}
 			h.stored[8].config.Rotation.Unrevoked = append([]rotation.Unrevoked{{ClientID: "C2", Why: "replaced"}}, h.stored[8].config.Rotation.Unrevoked...)
+		},
+		"a suspect token with a warning":  plantInVain,
+		"a mark that could not be stored": func(h *history) { plantInVain(h); plantFailedSave(h) },
+		"a standby that cannot load":      func(h *history) { plantLoad(h, 92, true) },
+		"a node whose clock is behind":    plantDeadElsewhere,
+		"a write that hangs for itself":   func(h *history) { plantHungWrite(h); h.calls[11].end = when(102) },
+		"a call that waits for its own reads": func(h *history) {
+			h.calls[11].end.at = 180 * time.Second
+			h.stored = append(h.stored, &storageRecord{span: h.calls[11].span, place: place{firstNode, 1}, call: 12, operation: "get", key: configKey, applied: never, failed: true})
+		},
+		"a token that Fuuffy issued again": func(h *history) {
+			h.again("T1", 30)
+			h.asked = append(h.asked, &requestRecord{span: during(28, 29), place: place{firstNode, 1}, client: "C1", outcome: "granted", token: "T1", expires: time.Hour})
 		},
 		"a call that waits for a restart": func(h *history) { h.calls[1].end.at, h.calls[1].waited = 3*time.Minute, 3*time.Minute },
 	} {

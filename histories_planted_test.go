@@ -236,8 +236,7 @@ func plantSuspectElsewhere(h *history) {
 
 // plantHungWrite has the last write hang, and the read after it wait for that.
 func plantHungWrite(h *history) {
-	h.stored[8].end.at, h.calls[10].end.at = 180*time.Second, 181*time.Second
-	h.calls[11].end.at = 185 * time.Second
+	h.stored[8].end, h.calls[10].end, h.calls[11].end = when(180), when(181), when(182)
 }
 
 // plantStale makes the token stale from the 72nd second on, for ten seconds.
@@ -323,11 +322,38 @@ func TestJudgeAllows(t *testing.T) {
 			h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"}
 			h.stored[8].config.Rotation.Unrevoked = append([]rotation.Unrevoked{{ClientID: "C2", Why: "replaced"}}, h.stored[8].config.Rotation.Unrevoked...)
 		},
-		"a suspect token with a warning":  plantInVain,
-		"a mark that could not be stored": func(h *history) { plantInVain(h); plantFailedSave(h) },
-		"a standby that cannot load":      func(h *history) { plantLoad(h, 92, true) },
-		"a node whose clock is behind":    plantDeadElsewhere,
-		"a write that hangs for itself":   func(h *history) { plantHungWrite(h); h.calls[11].end = when(102) },
+		"a suspect token with a warning": plantInVain,
+		"a mark that could not be stored": func(h *history) {
+			plantInVain(h)
+			h.stored[4].applied, h.stored[4].failed = never, true
+			h.againLater("T2", 78)
+		},
+		"a mark, and a crash before it could be stored": func(h *history) {
+			plantInVain(h)
+			h.stored[4].token = ""
+			h.againLater("T2", 71)
+		},
+		"a mark that had to wait for its turn": func(h *history) {
+			plantInVain(h)
+			h.stored[4].token, h.stored[4].operation = "", "get"
+			h.stored[4].span, h.calls[4].end = during(60, 65), when(68)
+			h.againLater("T2", 78)
+		},
+		"a removal that had to wait for its turn": func(h *history) {
+			plantFailedSave(h)
+			h.stored[4].span = during(62, 67)
+		},
+		"a token that had to wait for its turn": func(h *history) {
+			h.stored[3].operation, h.stored[3].token = "get", ""
+			h.stored[3].span, h.calls[3].end = during(17, 22), when(23)
+		},
+		"a replaced token that Fuuffy issued again": func(h *history) {
+			h.again("T2", 75)
+			h.asked = append(h.asked, &requestRecord{span: during(72, 73), place: place{firstNode, 1}, client: "C1", outcome: "granted", token: "T2", expires: time.Hour})
+		},
+		"a standby that cannot load":    func(h *history) { plantLoad(h, 92, true) },
+		"a node whose clock is behind":  plantDeadElsewhere,
+		"a write that hangs for itself": func(h *history) { plantHungWrite(h); h.calls[11].end, h.cleaned = when(102), nil },
 		"a call that waits for its own reads": func(h *history) {
 			h.calls[11].end.at = 180 * time.Second
 			h.stored = append(h.stored, &storageRecord{span: h.calls[11].span, place: place{firstNode, 1}, call: 12, operation: "get", key: configKey, applied: never, failed: true})

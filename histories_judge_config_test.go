@@ -79,14 +79,17 @@ func judgeEntries(h *history) (broken []violation) {
 	return broken
 }
 
-// overtaken tells whether the stored config was another when a call wrote it than when
-// the call first read it.
+// overtaken tells whether the stored config was another when a call wrote it than when the call read
+// what it made it of. It reads the config once more just before it writes.
 func (h *history) overtaken(s *storageRecord) bool {
-	based := s.applied
+	based, again := s.applied, s.applied
 	for _, read := range h.stored {
-		if read.operation == "get" && read.call == s.call && read.key == configKey && read.applied.before(based) {
-			based = read.applied
+		if read.operation == "get" && read.call == s.call && read.key == configKey && read.applied.before(s.applied) {
+			based, again = again, read.applied
 		}
+	}
+	if based == s.applied {
+		based = again
 	}
 	return h.writeID(based) != h.writeID(s.applied)
 }

@@ -53,7 +53,7 @@ func (h *history) knowsSuspect(c, r *call) bool {
 		return true
 	}
 	for _, s := range h.tokenChanges(tokenStore(c.answered)) {
-		if s.suspect && s.token == r.reported && r.begin.before(s.applied) && h.heardToken(c.at(), s, r.end).before(c.begin) {
+		if s.suspect && s.token == r.reported && r.begin.before(s.applied) && h.heardToken(c.at(), s, later(r.end, s.end)).before(c.begin) {
 			return true
 		}
 	}

@@ -129,7 +129,7 @@ func (h *history) knowsReplaced(c, r *call) bool {
 		return true
 	}
 	return slices.ContainsFunc(h.tokenChanges(tokenStore(c.answered)), func(s *storageRecord) bool {
-		return r.begin.before(s.applied) && s.token != r.reported && h.heardToken(c.at(), s, r.end).before(c.begin)
+		return r.begin.before(s.applied) && s.token != r.reported && h.heardToken(c.at(), s, later(r.end, s.end)).before(c.begin)
 	})
 }
 

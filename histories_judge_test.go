@@ -309,10 +309,14 @@ func judgeGranted(h *history) (broken []violation) {
 // than a twentieth of the token's life. buffered tells whether the node kept to the buffer too.
 func (h *history) deadFor(c *call, buffered bool) time.Duration {
 	elsewhere := func(a *requestRecord) bool { return a.place != c.at() }
-	if h.skew() == 0 || !slices.ContainsFunc(h.grants(c.token), elsewhere) {
+	grants := h.grants(c.token)
+	if h.skew() == 0 || !slices.ContainsFunc(grants, elsewhere) {
 		return 0
 	}
-	life, buffer := h.grant(c.token).life, h.leastBuffer()
+	if len(grants) > 1 {
+		return h.skew() // The rest of a life may be too short for a buffer.
+	}
+	life, buffer := grants[0].life, h.leastBuffer()
 	served := min(buffer, life/2)
 	if !buffered {
 		served = 0

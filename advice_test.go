@@ -55,7 +55,7 @@ func TestDeadCredentialsWrittenAgain(t *testing.T) {
 		m.sandbox.CreateClient(testClientID, testSecret)
 		m.do(logical.UpdateOperation, "config", same)
 		assert.Equal(t, "ok", m.status()["upstream_state"])
-		assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
+		assert.Equal(t, 1, m.log.count("Fuuffy issues tokens again"))
 	})
 }
 
@@ -906,10 +906,10 @@ func TestCheckIsLogged(t *testing.T) {
 		m.write("rotate-root/check")
 		time.Sleep(checkInterval)
 		m.write("rotate-root/check")
-		assert.Equal(t, 1, m.log.count("Fuuffy grants no token"))
+		assert.Equal(t, 1, m.log.count("Fuuffy issues no token"))
 		m.sandbox.ClearFault()
 		time.Sleep(checkInterval)
 		m.write("rotate-root/check")
-		assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
+		assert.Equal(t, 1, m.log.count("Fuuffy issues tokens again"))
 	})
 }

@@ -52,6 +52,9 @@ func newBackend() *backend {
 		Clock:  func() tokencache.Instant { return b.clock() },
 		Random: func() float64 { return b.random() },
 		Logger: func() hclog.Logger { return b.log() },
+		// Vault calls PeriodicFunc each minute, and Vault Agent adds a second to each ttl.
+		RefreshInterval: time.Minute,
+		ReaderDelay:     time.Second,
 	})
 	b.metrics = newMetrics(&gauges{b})
 	b.Backend = &framework.Backend{
@@ -131,11 +134,8 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 
 // periodic runs once a minute. It starts the refresh of a token that is in use.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	if !b.WriteSafeReplicationState() {
-		return nil
-	}
-	c, err := b.inForce(ctx, req.Storage)
-	if errors.Is(err, errNotConfigured) {
+	c, err := b.inForce(ctx, req.Storage) // A node that serves reads hears of a change by then.
+	if errors.Is(err, errNotConfigured) || err == nil && !b.WriteSafeReplicationState() {
 		return nil
 	}
 	if err != nil {
@@ -166,14 +166,17 @@ func (b *backend) remind(ctx context.Context, c *client) {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch key {
 	case configKey:
-		b.cache.Forget()
+		b.cache.InvalidateSource()
 	case tokenKey:
-		b.cache.DropToken()
+		b.cache.InvalidateToken()
 	}
 }
 
 // clean ends everything that the backend started.
-func (b *backend) clean(context.Context) { b.cache.Close() }
+func (b *backend) clean(context.Context) {
+	b.end()
+	b.cache.Close()
+}
 
 // finishHelp names the mount in a help text, and completes the mount's OpenAPI document.
 func finishHelp(req *logical.Request, resp *logical.Response) error {

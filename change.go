@@ -63,6 +63,9 @@ func stepChange(step rotation.Step) change {
 // apply proves what a change needs, stores the change, and puts it into effect.
 func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
 	based, err := loadConfig(ctx, req.Storage)
+	if err == nil && !b.inMemory(based) {
+		based, err = b.stored(ctx, req.Storage)
+	}
 	if err != nil {
 		return transition{}, err
 	}
@@ -89,7 +92,7 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 		b.log().Warn("could not remove a former entry from storage", "error", leftover)
 	}
 	if stored.tokensDead != "" {
-		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: string(stored.tokensDead), modified: true}, "client_id", stored.Next.Current.ClientID)
+		b.notifyDropped(ctx, stored.tokensDead, stored.Next.Current.ClientID)
 	}
 	return stored, nil
 }
@@ -97,20 +100,23 @@ func (b *backend) apply(ctx context.Context, req *logical.Request, change change
 // commit stores a change and puts it into effect in one step. leftover is why a former entry could
 // not be removed from storage, where it does no harm.
 func (b *backend) commit(ctx context.Context, req *logical.Request, based *storedConfig, change change, renewed bool, proof *tokencache.Token) (t transition, leftover, err error) {
-	err = b.cache.Switch(ctx, tokencache.Switch{
-		Store: func(ctx context.Context) (_ tokencache.Source, err error) {
-			var next *client
-			t, next, err = b.store(ctx, req.Storage, based, change)
-			if err == nil && renewed && proof == nil {
-				leftover = eraseToken(ctx, req.Storage)
-			}
-			if err == nil && based == nil {
-				leftover = errors.Join(leftover, eraseLeaks(ctx, req.Storage))
-			}
-			return next, err
-		},
-		Proof:   proof,
-		Renewed: renewed,
+	err = b.cache.Commit(ctx, func(ctx context.Context) (tokencache.Effect, error) {
+		stored, next, err := b.store(ctx, req.Storage, based, change)
+		if err != nil {
+			return tokencache.Effect{}, err
+		}
+		t = stored
+		effect := tokencache.Effect{Source: next}
+		switch {
+		case proof != nil:
+			effect.Test = &tokencache.Test{Source: next, Token: *proof}
+		case renewed:
+			leftover = eraseToken(ctx, req.Storage)
+		}
+		if based == nil {
+			leftover = errors.Join(leftover, eraseLeaks(ctx, req.Storage))
+		}
+		return effect, nil
 	})
 	return t, leftover, err
 }
@@ -197,6 +203,25 @@ func (c *client) proveRevoked(ctx context.Context, t transition) error {
 		name:    name,
 		cause:   err,
 	}
+}
+
+// stored returns what is stored while nobody changes it, nil for nothing. Memory follows it: a
+// write that failed may have taken effect afterwards.
+func (b *backend) stored(ctx context.Context, storage logical.Storage) (stored *storedConfig, err error) {
+	err = b.cache.Commit(ctx, func(ctx context.Context) (effect tokencache.Effect, err error) {
+		if stored, err = loadConfig(ctx, storage); err != nil {
+			return effect, &tokencache.Refused{Err: err}
+		}
+		effect.Outdated = !b.inMemory(stored)
+		return effect, nil
+	})
+	return stored, err
+}
+
+// inMemory tells whether memory has what is stored, nil for nothing, or has nothing yet.
+func (b *backend) inMemory(stored *storedConfig) bool {
+	c, loaded := b.cache.Snapshot().Source.(*client)
+	return !loaded || stored != nil && stored.WriteID == c.WriteID
 }
 
 // store applies a change to what is stored now, and saves it. It fails if someone else wrote

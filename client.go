@@ -3,6 +3,7 @@
 package fuuffy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,12 @@ func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 	return tokencache.ReplaceToken
 }
 
+// SameUpstream is part of tokencache.Source.
+func (c *client) SameUpstream(other tokencache.Source) bool {
+	o := other.(*client)
+	return c.Current.ID == o.Current.ID && c.Endpoint == o.Endpoint
+}
+
 // Describe is part of tokencache.Source: what every reader gets, except the ttl.
 func (c *client) Describe(t *tokencache.Cached) (description map[string]any, warning string) {
 	if t.FallbackFor == c.Current.ID {
@@ -98,34 +105,47 @@ func (c *client) Describe(t *tokencache.Cached) (description map[string]any, war
 		"expires_at":          timestamp(t.ExpiresAt),
 		"last_vault_rotation": timestamp(t.IssuedAt),
 		"rotation_period":     int64(t.ServedFor / time.Second),
-		"environment":         t.Environment,
+		"environment":         c.Endpoint.Environment,
 	}, warning
 }
 
 // Request is part of tokencache.Source. If Fuuffy rejects the current credentials in the
 // middle of a rotation, it tries the previous ones.
-func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (tokencache.Token, error) {
+func (c *client) Request(ctx context.Context, cached *tokencache.Cached) (_ tokencache.Token, announce func(), _ error) {
 	if !c.mayRequestTokens() {
-		return tokencache.Token{}, tokencache.ErrForward
+		return tokencache.Token{}, func() {}, tokencache.ErrForward
 	}
-	t, err := c.requestToken(ctx, &c.Current)
-	rejection, ok := errors.AsType[*upstream.Error](err)
-	if ok && rejection.RejectsCredentials() {
-		c.pairs.countRejection(c.Current.ID)
-		if fallback := c.Fallback(); fallback != nil {
-			t, err = c.requestToken(ctx, fallback)
-			if t, err = c.fallBack(attempt{t, err}, rejection); err == nil {
-				c.announceFallback(ctx, cached, rejection)
-			}
+	a := c.requestToken(ctx, &c.Current)
+	rejection, ok := errors.AsType[*upstream.Error](a.err)
+	if !ok || !rejection.RejectsCredentials() {
+		return a.token, func() { c.announceLife(a) }, a.err
+	}
+	c.pairs.countRejection(c.Current.ID)
+	if fallback := c.Fallback(); fallback != nil {
+		a = c.requestToken(ctx, fallback)
+		a.token, a.err = c.fallBack(a, rejection)
+	}
+	return a.token, func() {
+		c.announceLife(a)
+		if a.err == nil {
+			c.announceFallback(ctx, cached, rejection)
 		}
-	}
-	return t, err
+	}, a.err
 }
 
 // attempt is the outcome of a token request.
 type attempt struct {
 	token tokencache.Token
 	err   error
+	// assumedLife is set if Fuuffy didn't say how long the token lives.
+	assumedLife bool
+}
+
+// announceLife logs the life that the engine assumed.
+func (c *client) announceLife(a attempt) {
+	if a.assumedLife {
+		c.log().Info("Fuuffy didn't say how long the access token lives; assuming the documented time", "life", upstream.DefaultTokenLife)
+	}
 }
 
 // fallBack returns the token that the previous credentials got because Fuuffy rejects
@@ -139,7 +159,8 @@ func (c *client) fallBack(previous attempt, rejection *upstream.Error) (tokencac
 		return t, previous.err
 	}
 	t.FallbackFor = c.Current.ID
-	c.pairs.usedFallback(c.Current.ID, t.IssuedAt.Add(c.policy().ServedFor(t.Life())))
+	servedFor := c.policy().ServedFor(t.Life())
+	c.pairs.noteOldTokens(c.Current.ID, c.now().Add(servedFor), servedFor)
 	return t, nil
 }
 
@@ -165,37 +186,36 @@ func bothFailed(rejection *upstream.Error, previous string, failure *upstream.Er
 
 // requestToken requests a token with a pair of credentials for readers. It waits for its turn
 // if the mount sends many requests.
-func (c *client) requestToken(ctx context.Context, pair *rotation.Pair) (tokencache.Token, error) {
+func (c *client) requestToken(ctx context.Context, pair *rotation.Pair) attempt {
 	return c.request(ctx, pair, c.upstream.RequestToken)
 }
 
 // tryToken requests a token with a pair of credentials for an operator. If the mount sends too
 // many requests, it fails immediately.
 func (c *client) tryToken(ctx context.Context, pair *rotation.Pair) (tokencache.Token, error) {
-	return c.request(ctx, pair, c.upstream.TryToken)
+	a := c.request(ctx, pair, c.upstream.TryToken)
+	c.announceLife(a)
+	return a.token, a.err
 }
 
 // request requests a token with a pair of credentials, which need not be the current one.
-func (c *client) request(ctx context.Context, pair *rotation.Pair, send func(ctx context.Context, clientID, clientSecret string) (upstream.Grant, error)) (tokencache.Token, error) {
+func (c *client) request(ctx context.Context, pair *rotation.Pair, send func(ctx context.Context, clientID, clientSecret string) (upstream.Grant, error)) attempt {
 	began := c.clock()
 	granted, err := send(ctx, pair.ClientID, pair.ClientSecret)
 	c.metrics.requested(err, c.clock().Mono-began.Mono)
-	c.pairs.note(pair.ID, err, c.now())
+	c.pairs.note(pair.ID, err)
 	if err != nil {
-		return tokencache.Token{}, err
-	}
-	if granted.AssumedExpiry {
-		c.log().Info("Fuuffy didn't say how long the access token lives; assuming the documented time", "life", upstream.DefaultTokenLife)
+		return attempt{err: err}
 	}
 	c.pairs.noteLife(pair.ID, granted.ExpiresIn)
 	issued := began.Wall.UTC()
-	return tokencache.Token{
+	return attempt{assumedLife: granted.AssumedExpiry, token: tokencache.Token{
 		Value:         granted.AccessToken,
 		IssuedAt:      issued,
+		IssuedMono:    began.Mono,
 		ExpiresAt:     issued.Add(granted.ExpiresIn),
 		CredentialsID: pair.ID,
-		Environment:   c.Endpoint.Environment,
-	}, nil
+	}}
 }
 
 // Report is part of tokencache.Source.
@@ -205,6 +225,13 @@ func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
 	}
 	failure, failed := errors.AsType[*upstream.Error](o.Err)
 	switch {
+	case o.Dropped && c.mayRequestTokens():
+		why := deadByConfig
+		if c.Rotation.Compromised {
+			why = deadByLeak
+		}
+		c.notifyDropped(ctx, why, c.Current.ClientID)
+	case o.Dropped:
 	case failed:
 		c.notifyToken(ctx, tokenEvent{kind: "issue-fail", operation: "issue"}, "client_id", c.Current.ClientID, "failure", string(failure.Failure))
 	case o.Err != nil:
@@ -219,6 +246,9 @@ func (c *client) Report(ctx context.Context, o tokencache.Outcome) {
 type storedToken struct {
 	Format int `json:"format"`
 	tokencache.Token
+	Environment string `json:"environment"`
+	// FallbackUntil is when apps stop using the last token of the pair before the current one.
+	FallbackUntil time.Time `json:"fallback_until,omitzero"`
 }
 
 // Stored is part of tokencache.Source. A token that this version can't read doesn't count.
@@ -227,27 +257,56 @@ func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	if err != nil {
 		return tokencache.Token{}, false, fmt.Errorf("read the stored token: %w", err)
 	}
-	if entry == nil || formatOf(entry) > tokenFormat {
-		return tokencache.Token{}, false, nil
-	}
 	var t storedToken
-	if err := entry.DecodeJSON(&t); err != nil {
-		return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
+	if entry != nil && formatOf(entry) <= tokenFormat {
+		if err := entry.DecodeJSON(&t); err != nil {
+			return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
+		}
 	}
-	c.pairs.usedFallback(c.Current.ID, t.FallbackUntil) // What Save stored survives a restart.
+	c.recallOldTokens(&t)
 	life := t.Life()
 	valid := t.Format == tokenFormat && upstream.TokenProblem(t.Value) == "" && life > 0 && life <= upstream.MaxTokenLife
 	return t.Token, valid, nil
 }
 
+// recallOldTokens remembers after a restart until when apps use a token of the previous pair.
+func (c *client) recallOldTokens(t *storedToken) {
+	if c.Rotation.Name() != rotation.Promoted {
+		return
+	}
+	servedFor := c.policy().ServedFor(cmp.Or(t.Life(), upstream.DefaultTokenLife))
+	switch {
+	case t.Format != 0:
+		c.pairs.noteOldTokens(c.Current.ID, t.FallbackUntil, servedFor)
+	case c.pairs.of(c.Current.ID).oldTokensUntil.IsZero():
+		// The entry is lost, so nobody knows: apps may have just got one.
+		c.pairs.noteOldTokens(c.Current.ID, c.now().Add(servedFor), servedFor)
+	}
+}
+
 // Save is part of tokencache.Source. It also stores until when apps use a fallback's token.
 func (c *client) Save(ctx context.Context, t tokencache.Token) error {
-	t.FallbackUntil = c.pairs.of(c.Current.ID).fallbackUntil
-	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{Format: tokenFormat, Token: t})
+	entry, err := logical.StorageEntryJSON(tokenKey, storedToken{
+		Format: tokenFormat, Token: t, Environment: c.Endpoint.Environment, FallbackUntil: c.pairs.of(c.Current.ID).oldTokensUntil,
+	})
 	if err != nil {
 		return fmt.Errorf("encode the token: %w", err)
 	}
 	return c.storage.Put(ctx, entry)
+}
+
+// Erase is part of tokencache.Source. A standby leaves that to the active node. What the entry
+// says of the tokens that apps hold stays.
+func (c *client) Erase(ctx context.Context) error {
+	if !c.mayRequestTokens() {
+		return nil
+	}
+	if err := eraseToken(ctx, c.storage); err != nil || c.Rotation.Name() != rotation.Promoted {
+		return err
+	}
+	// If this fails, recallOldTokens assumes the worst.
+	_ = c.Save(ctx, tokencache.Token{})
+	return nil
 }
 
 func eraseToken(ctx context.Context, storage logical.Storage) error {

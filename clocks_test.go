@@ -369,30 +369,3 @@ func TestSuccessOfAFastClockIsNotFreshForever(t *testing.T) {
 		}
 	}
 }
-
-// With stale_if_error, a token is served to the end of its life, also by a node whose clock is
-// behind that of the node that got it.
-func TestStaleTokenOfANodeWithAnotherClock(t *testing.T) {
-	for _, behind := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
-		for _, buffer := range []string{"30s", "5m"} {
-			t.Run(behind.String()+", buffer "+buffer, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					m := newConfiguredMount(t, "stale_if_error", true, "token_expiry_buffer", buffer)
-					issued := time.Now()
-					token := m.readToken()
-					time.Sleep(30 * time.Minute)
-					m.sandbox.SetFault(faultMalformed)
-					m.failover(-behind)
-					time.Sleep(59*time.Minute - time.Since(issued))
-					for time.Since(issued) < time.Hour+3*time.Minute {
-						resp, err := m.handle(t.Context(), logical.ReadOperation, tokenKey, nil)
-						if err == nil && !resp.IsError() && !assert.True(t, m.sandbox.TokenAlive(token), "a dead token is served after %s", time.Since(issued)) {
-							return
-						}
-						time.Sleep(time.Second)
-					}
-				})
-			})
-		}
-	}
-}

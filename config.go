@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // configFormat is the version of the stored entry.
@@ -64,19 +65,16 @@ type storedConfig struct {
 }
 
 var (
-	errNotConfigured = errors.New("not configured")
+	errNotConfigured = tokencache.ErrNoSource
 	errDamaged       = errors.New("decode config: the stored entry is damaged")
 	errNewer         = errors.New("use the newer plugin version")
 )
 
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
-	entry, err := storage.Get(ctx, configKey)
-	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
-	}
-	if entry == nil {
-		return nil, nil
+	entry, err := configEntry(ctx, storage)
+	if err != nil || entry == nil {
+		return nil, err
 	}
 	if format := formatOf(entry); format > configFormat {
 		return nil, newerFormat(format)
@@ -92,6 +90,18 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	}
 	c.Upgrade()
 	return &c, nil
+}
+
+// configEntry is nil if the engine is not configured.
+func configEntry(ctx context.Context, storage logical.Storage) (entry *logical.StorageEntry, err error) {
+	err = tokencache.WithStorageTimeout(ctx, func(ctx context.Context) error {
+		entry, err = storage.Get(ctx, configKey)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	return entry, nil
 }
 
 func newerFormat(format int) error {

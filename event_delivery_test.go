@@ -211,7 +211,8 @@ var elsewhere = map[string]struct {
 	},
 	"other pair":             {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }, true},
 	"other pair, not tested": {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair("verify_connection", false)) }, true},
-	"config delete":          {func(*mount) {}, func(m *mount) { m.do(logical.DeleteOperation, "config", nil) }, true},
+	// The tokens of deleted credentials live on.
+	"config delete": {func(*mount) {}, func(m *mount) { m.do(logical.DeleteOperation, "config", nil) }, false},
 	"config delete and create": {
 		func(*mount) {}, func(m *mount) { m.do(logical.DeleteOperation, "config", nil); m.configure() }, true,
 	},

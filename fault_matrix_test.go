@@ -170,7 +170,7 @@ func (f upstreamFault) meet(t *testing.T, age time.Duration, stale bool) faultOu
 			return m.sandbox.RoundTripper().RoundTrip(r)
 		}), nil
 	}
-	m.b.cache.Forget() // So that the next request builds the connection anew.
+	m.b.cache.InvalidateSource() // So that the next request builds the connection anew.
 	if f.transport == nil {
 		m.sandbox.SetFault(f.fault)
 	}

@@ -108,7 +108,7 @@ func (m *mount) handle(ctx context.Context, operation logical.Operation, path st
 	resp, err := m.b.HandleRequest(ctx, &logical.Request{
 		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: cmp.Or(m.path, "fuuffy/"),
 	})
-	if err == nil && !resp.IsError() && operation != logical.RollbackOperation {
+	if err == nil && !resp.IsError() && operation != logical.RollbackOperation && (resp != nil || operation != logical.ReadOperation) {
 		route := m.b.Route(path)
 		require.NotNil(m.t, route, path)
 		responses := route.Operations[operation].Properties().Responses

@@ -151,7 +151,7 @@ func judgeRotationReads(h *history) (broken []violation) {
 	return broken
 }
 
-// judgeProofs: what a call stored was proved by that call: the pair that it made current
+// judgeProofs: what a call stored was proved by that call: the pair that it put in force
 // or staged got a token, and the one that it forgot was rejected.
 func judgeProofs(h *history) (broken []violation) {
 	var before *storedConfig

@@ -134,28 +134,17 @@ func (h *history) knowsReplaced(c, r *call) bool {
 }
 
 // maybeLeftStored tells whether a reported token may still be in storage: its successor could not be
-// saved, and either could the entry not be removed, or it was not this report that replaced it, or the
-// process didn't know of it.
+// saved, and either could the entry not be removed, or the report came after the replacement.
 func (h *history) maybeLeftStored(r *call) bool {
+	fresh := h.grant(r.token)
+	replaces := fresh != nil && r.begin.at+time.Second < fresh.end.at
 	held := ""
 	for _, s := range h.tokenChanges(tokenStore(r.answered)) {
 		if s.applied.before(r.end) {
 			held = s.token
 		}
 	}
-	fresh := h.grant(r.token)
-	return held == r.reported && (fresh == nil || r.begin.at+time.Second >= fresh.end.at || !h.knew(r, fresh.begin) ||
-		h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), span{fresh.begin, r.end}))
-}
-
-// knew tells whether the process of a report had the reported token before a moment: it got it from
-// Fuuffy, or could read storage.
-func (h *history) knew(r *call, before moment) bool {
-	return slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
-		return a.place == r.at() && a.token == r.reported && a.end.before(before)
-	}) || slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
-		return s.place == r.at() && s.operation == "get" && s.key == tokenKey && !s.failed && s.end.before(before)
-	})
+	return held == r.reported && (!replaces || h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), span{fresh.begin, r.end}))
 }
 
 // storageFailed tells whether an operation of a process failed meanwhile.
@@ -296,7 +285,7 @@ func judgeCompromised(h *history) (broken []violation) {
 // force, or the fallback, while the call was under way, had not expired, and lives for as
 // long as the reader needs it.
 func judgeGranted(h *history) (broken []violation) {
-	const rule = "a served token is of the credentials in force"
+	const rule = "a served token is of the current credentials"
 	configs := h.configsOf()
 	for _, c := range h.served() {
 		granted := h.grant(c.token)
@@ -309,7 +298,7 @@ func judgeGranted(h *history) (broken []violation) {
 		case c.minTTL > 0 && granted.expires+h.deadFor(c, false) < c.end.at+c.minTTL-6*clockTime:
 			broken = append(broken, violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.id, c.minTTL, c.token, granted.expires))
 		case !slices.ContainsFunc(configs(c.at()), func(f inForce) bool { return f.overlaps(c.span) && f.allows(granted.client) }):
-			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not in force", c.id, c.token, granted.client))
+			broken = append(broken, violated(rule, at, "call %d gets %s of %s, which was not current", c.id, c.token, granted.client))
 		}
 	}
 	return broken

@@ -50,6 +50,10 @@ type host struct {
 	clock  func() tokencache.Instant
 	random func() float64
 
+	// life ends with the mount on this node.
+	life context.Context
+	end  context.CancelFunc
+
 	rateLimit *upstream.RateLimit
 	budget    *upstream.Budget
 	pairs     pairRecords
@@ -58,13 +62,16 @@ type host struct {
 }
 
 func newHost() *host {
-	return &host{
+	h := &host{
 		newTransport: upstream.NewTransport,
 		clock:        tokencache.SystemClock,
 		random:       rand.Float64,
 		rateLimit:    upstream.NewRateLimit(),
 		budget:       upstream.NewBudget(),
 	}
+	h.pairs.clock = func() tokencache.Instant { return h.clock() }
+	h.life, h.end = context.WithCancel(context.Background())
+	return h
 }
 
 // log is the mount's log. Its lines name the mount once a request has.
@@ -103,14 +110,21 @@ func (h *host) notifyToken(ctx context.Context, e tokenEvent, metadata ...string
 	h.notify(ctx, "token-"+e.kind, tokenKey, metadata...)
 }
 
+// notifyDropped sends the event that the token that apps hold is dead.
+func (h *host) notifyDropped(ctx context.Context, why deadTokens, clientID string) {
+	h.notifyToken(ctx, tokenEvent{kind: "drop", operation: string(why), modified: true}, "client_id", clientID)
+}
+
 // eventTimeout bounds the sending of an event. No one should wait long for one.
 const eventTimeout = 5 * time.Second
 
 // notify sends an event to those who subscribed to it in Vault and may subscribe to the path.
-// The log has the same facts, so nothing is lost where Vault sends no events.
+// The log has the same facts, so nothing is lost where Vault sends no events. That the caller
+// gave up doesn't matter: it happened.
 func (h *host) notify(ctx context.Context, name, path string, metadata ...string) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
 	defer cancel()
+	defer context.AfterFunc(h.life, cancel)()
 	metadata = append([]string{logical.EventMetadataPath, path}, metadata...)
 	err := logical.SendEvent(ctx, h.vault, "fuuffy/"+name, metadata...)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
@@ -95,7 +96,7 @@ func (v *view) tryAll(ctx context.Context) (current, staged, previous *attempt) 
 
 func (v *view) try(ctx context.Context, pair *rotation.Pair) *attempt {
 	t, err := v.tryToken(ctx, pair)
-	return &attempt{t, err}
+	return &attempt{token: t, err: err}
 }
 
 // recordCheck tells the cache what a check found, as if a reader had asked.
@@ -111,12 +112,11 @@ func (b *backend) recordCheck(ctx context.Context, v *view, current, previous *a
 	}
 	switch {
 	case failed:
-		b.cache.Fail(v.client, failure)
-		return nil
+		return b.cache.Commit(ctx, tested(tokencache.Test{Source: v.client, Failure: failure}))
 	case err != nil:
 		return err
 	}
-	if err := b.cache.Succeed(ctx, v.client, t); err != nil {
+	if err := b.cache.Commit(ctx, tested(tokencache.Test{Source: v.client, Token: t})); err != nil {
 		return err
 	}
 	if now := b.cache.Snapshot().Token; now != nil && now.Value == t.Value && t.FallbackFor != "" {
@@ -126,6 +126,11 @@ func (b *backend) recordCheck(ctx context.Context, v *view, current, previous *a
 }
 
 // overBudget tells whether the engine held the request of an attempt back.
+// tested stores nothing.
+func tested(t tokencache.Test) func(context.Context) (tokencache.Effect, error) {
+	return func(context.Context) (tokencache.Effect, error) { return tokencache.Effect{Test: &t}, nil }
+}
+
 func overBudget(a *attempt) bool {
 	if a == nil {
 		return false

@@ -66,7 +66,7 @@ func (b *backend) pathConfig() *framework.Path {
 // configExists doesn't decode the entry: Vault would hide the error from the user. The
 // operation itself reports it.
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
-	entry, err := req.Storage.Get(ctx, configKey)
+	entry, err := configEntry(ctx, req.Storage)
 	return entry != nil, err
 }
 
@@ -88,11 +88,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 // readConfig shows what is stored once it has taken effect: rotate-root and status never
 // show an older configuration afterwards.
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	var stored *storedConfig
-	err := b.cache.ReadStored(ctx, func(ctx context.Context) (err error) {
-		stored, err = loadConfig(ctx, req.Storage)
-		return err
-	})
+	stored, err := b.stored(ctx, req.Storage)
 	if err != nil || stored == nil {
 		return nil, err
 	}
@@ -117,23 +113,23 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	var deleted *storedConfig
 	force := d.Get("force").(bool)
-	err := b.cache.DeleteAll(ctx, func(ctx context.Context) error {
+	err := b.cache.Commit(ctx, func(ctx context.Context) (effect tokencache.Effect, _ error) {
 		stored, err := loadConfig(ctx, req.Storage)
 		// An entry that can't be understood can still be deleted. That's the way out.
 		if err != nil && !errors.Is(err, errDamaged) && !errors.Is(err, errNewer) {
-			return &tokencache.Refused{Err: err}
+			return effect, &tokencache.Refused{Err: err}
 		}
 		if err := refuseDelete(stored, force); err != nil {
-			return &tokencache.Refused{Err: err}
+			return effect, &tokencache.Refused{Err: err}
 		}
 		if err := keepLeaks(ctx, req.Storage, stored); err != nil {
-			return err
+			return effect, err
 		}
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
-			return fmt.Errorf("delete config: %w", err)
+			return effect, fmt.Errorf("delete config: %w", err)
 		}
-		deleted = stored
-		return eraseToken(ctx, req.Storage)
+		deleted, effect.Drop = stored, tokencache.DropEverything
+		return effect, eraseToken(ctx, req.Storage)
 	})
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/advice"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func (b *backend) pathRotate() *framework.Path {
@@ -159,31 +160,39 @@ func (b *backend) revoked(ctx context.Context, req *logical.Request, d *framewor
 // markLeak is the step while nothing is configured: it takes a compromised pair off the list that
 // outlived the configuration.
 func (b *backend) markLeak(ctx context.Context, req *logical.Request, clientID string) error {
-	// Nothing else writes meanwhile, and nothing in memory depends on this entry.
-	return b.cache.ReadStored(ctx, func(ctx context.Context) error {
-		if _, err := reload(ctx, req.Storage, nil); err != nil {
-			return err
+	var t rotation.Transition
+	err := b.cache.Commit(ctx, func(ctx context.Context) (tokencache.Effect, error) {
+		var err error
+		if t, err = b.markStoredLeak(ctx, req, clientID); err != nil {
+			err = &tokencache.Refused{Err: err} // Nothing in memory depends on this entry.
 		}
-		leaks, err := loadLeaks(ctx, req.Storage)
-		if err != nil {
-			return err
-		}
-		t, err := rotation.MarkRevoked(clientID)(rotation.Pairs{Rotation: leaks}, rotation.Facts{Now: b.now().UTC()})
-		switch {
-		case err != nil:
-			return err
-		case t.Unchanged && len(leaks.Unrevoked) == 0:
-			return errNotConfigured
-		case t.Unchanged:
-			return userError(advice.Tell(t.Notes[0], &rotation.Pair{}).Render(req.MountPoint))
-		}
-		if err := saveLeaks(ctx, req.Storage, &t.Next.Rotation); err != nil {
-			return err
-		}
+		return tokencache.Effect{}, err
+	})
+	if err == nil {
 		b.log().Info("rotation of the credentials", "step", t.Step, "history", t.Next.Rotation.LastRecord().String())
 		b.metrics.steps.WithLabelValues(t.Step).Inc()
-		return nil
-	})
+	}
+	return err
+}
+
+func (b *backend) markStoredLeak(ctx context.Context, req *logical.Request, clientID string) (t rotation.Transition, err error) {
+	if _, err := reload(ctx, req.Storage, nil); err != nil {
+		return t, err
+	}
+	leaks, err := loadLeaks(ctx, req.Storage)
+	if err != nil {
+		return t, err
+	}
+	t, err = rotation.MarkRevoked(clientID)(rotation.Pairs{Rotation: leaks}, rotation.Facts{Now: b.now().UTC()})
+	switch {
+	case err != nil:
+		return t, err
+	case t.Unchanged && len(leaks.Unrevoked) == 0:
+		return t, errNotConfigured
+	case t.Unchanged:
+		return t, userError(advice.Tell(t.Notes[0], &rotation.Pair{}).Render(req.MountPoint))
+	}
+	return t, saveLeaks(ctx, req.Storage, &t.Next.Rotation)
 }
 
 // runStep takes a step of the rotation, and returns where the rotation stands afterward.

@@ -559,6 +559,7 @@ func TestFallbackIsSeen(t *testing.T) {
 		require.Len(t, m.read().Warnings, 1)
 		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous ones")
 		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
+		synctest.Wait()
 		assert.Equal(t, 1, m.log.count("falling back to the old ones"))
 
 		m.restart()

@@ -161,7 +161,7 @@ func (v *view) tokenState() string {
 		return "none"
 	case v.cached.Stale:
 		return "stale"
-	case v.cached.Suspect && v.cached.State == tokencache.InWindow:
+	case v.cached.Token.Suspect && v.cached.State == tokencache.InWindow:
 		return "suspect"
 	}
 	return v.cached.State.String()
@@ -260,7 +260,7 @@ func (g *gauges) Collect(values chan<- prometheus.Metric) {
 	set(gaugeBuild, 1, version)
 	set(gaugeTokenExpiry, unix(expiry))
 	set(gaugeServedUntil, unix(servedUntil))
-	set(gaugeSuspect, boolFloat(cached.Suspect))
+	set(gaugeSuspect, boolFloat(cached.Token != nil && cached.Token.Suspect))
 	set(gaugeWaiting, float64(cached.Waiting))
 
 	set(gaugeHoldOff, cached.HeldOffFor.Seconds())

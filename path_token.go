@@ -164,7 +164,13 @@ func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *fram
 	if err := refuseMinTTL(d); err != nil {
 		return nil, err
 	}
-	err := b.cache.DeleteToken(ctx, func(ctx context.Context) error { return eraseToken(ctx, req.Storage) })
+	err := b.cache.Commit(ctx, func(ctx context.Context) (tokencache.Effect, error) {
+		erase := func(ctx context.Context) error { return eraseToken(ctx, req.Storage) }
+		if c, ok := b.cache.Snapshot().Source.(*client); ok {
+			erase = c.Erase
+		}
+		return tokencache.Effect{Drop: tokencache.DropCached}, erase(ctx)
+	})
 	if err == nil {
 		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: "delete", modified: true})
 	}
@@ -191,10 +197,15 @@ func tokenResponse(r tokencache.Reading) *logical.Response {
 		resp.AddWarning(fmt.Sprintf("This token is only moments old, so the engine keeps it. If Fuuffy rejects it too, check the app's base URL (production or testing), the Authorization header, and the client's permissions. The engine replaces a token %s after its issue at the earliest.", t.ReplaceAge()))
 	case r.Stale:
 		resp.AddWarning(fmt.Sprintf("Fuuffy issues no new token, so the engine serves this one, which expires at %s (stale_if_error): %s", t.ExpiresAt.UTC().Format(time.RFC3339), r.Failure))
-	case r.Suspect:
-		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy hasn't issued another yet. The engine serves it until %s.", t.ServedUntil().UTC().Format(time.RFC3339)))
-	case r.Failure != nil:
+	case r.Failure != nil && !t.Suspect:
 		resp.AddWarning(fmt.Sprintf("Token refresh is failing. The engine serves this one until %s: %s", t.ServedUntil().UTC().Format(time.RFC3339), r.Failure))
+	}
+	if t.Suspect && !r.TooYoung {
+		until := t.ServedUntil()
+		if r.Stale {
+			until = t.ExpiresAt
+		}
+		resp.AddWarning(fmt.Sprintf("An app reported that Fuuffy rejected this token, and Fuuffy hasn't issued another yet. The engine serves it until %s.", until.UTC().Format(time.RFC3339)))
 	}
 	return resp
 }

@@ -196,7 +196,7 @@ func TestReportOfARepeatedToken(t *testing.T) {
 	}{
 		"fresh":         {10 * time.Minute, 1, "malformed", "the very access token that an app reported"},
 		"in its window": {52 * time.Minute, 1, "malformed", "the very access token that an app reported"},
-		"in its buffer": {58 * time.Minute, 2, "malformed", "the very access token that an app reported"},
+		"in its buffer": {58 * time.Minute, 1, "malformed", "the very access token that an app reported"},
 		"ending":        {time.Hour - 5*time.Second, 0, "ok", "Fuuffy repeats the access token"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,7 @@ func TestReadDuringRestore(t *testing.T) {
 						assert.NotContains(t, strings.Join(resp.Warnings, "\n"), "stale_if_error")
 					}
 					if found {
-						assert.Zero(t, m.log.count("grants no token"), m.log)
+						assert.Zero(t, m.log.count("issues no token"), m.log)
 					}
 				})
 			})
@@ -136,6 +136,7 @@ func TestPanicDuringRestore(t *testing.T) {
 					defer func() { assert.False(t, recover() != nil, "Initialize panics, and with it the process") }()
 					m.restart()
 				}()
+				synctest.Wait()
 				assert.NotZero(t, m.log.count("panic in"))
 				assert.Zero(t, m.log.count(testSecret))
 				storage.mend()

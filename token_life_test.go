@@ -70,7 +70,7 @@ func TestHoldOff(t *testing.T) {
 				}
 				assert.Contains(t, text, "retries after 20")
 				require.Equal(t, tt.attempts, m.requests(), "requests during the hold-off")
-				assert.Equal(t, 1, m.log.count("Fuuffy grants no token"), "logged once per change of state")
+				assert.Equal(t, 1, m.log.count("Fuuffy issues no token"), "logged once per change of state")
 
 				first := m.untilAsked(time.Hour)
 				assert.GreaterOrEqual(t, first, tt.least)
@@ -79,12 +79,12 @@ func TestHoldOff(t *testing.T) {
 					m.untilAsked(time.Hour)
 				}
 				assert.GreaterOrEqual(t, m.untilAsked(time.Hour), tt.grown)
-				assert.Equal(t, 1, m.log.count("Fuuffy grants no token"))
+				assert.Equal(t, 1, m.log.count("Fuuffy issues no token"))
 
 				m.sandbox.ClearFault()
 				m.untilAsked(time.Hour)
 				m.read()
-				assert.Equal(t, 1, m.log.count("Fuuffy grants tokens again"))
+				assert.Equal(t, 1, m.log.count("Fuuffy issues tokens again"))
 			})
 		})
 	}
@@ -336,19 +336,19 @@ func TestWorseTokenIsNotPublished(t *testing.T) {
 func TestPanicInARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
-		m.storage.failing(func(operation, key string) error {
-			if operation == "get" && key == tokenKey {
-				panic("bug near " + testSecret)
-			}
-			return nil
-		})
+		m.b.newTransport = func(string) (http.RoundTripper, error) {
+			return roundTripFunc(func(*http.Request) (*http.Response, error) { panic("bug near " + testSecret) }), nil
+		}
+		m.b.InvalidateKey(t.Context(), configKey)
 		status, text := m.refused(logical.ReadOperation, "token", nil)
 		assert.Equal(t, http.StatusBadGateway, status)
 		assert.Contains(t, text, "could not process")
+		synctest.Wait()
 		assert.Equal(t, 1, m.log.count("panic in a token request"))
 		assert.NotContains(t, m.log.String(), testSecret)
 
-		m.storage.failing(nil)
+		m.useSandbox()
+		m.b.InvalidateKey(t.Context(), configKey)
 		time.Sleep(2 * time.Second)
 		m.read()
 	})

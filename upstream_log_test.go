@@ -23,7 +23,7 @@ import (
 func TestLogOfTheUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
-		const fails, works = "Fuuffy grants no token", "Fuuffy grants tokens again"
+		const fails, works = "Fuuffy issues no token", "Fuuffy issues tokens again"
 		logs := func(step string, wantFails, wantWorks int) {
 			t.Helper()
 			synctest.Wait()
@@ -202,7 +202,7 @@ func TestSlowLogDelaysNoReader(t *testing.T) {
 				m.refusedToken()
 				m.sandbox.ClearFault()
 				time.Sleep(time.Minute)
-			}, "Fuuffy grants tokens again",
+			}, "Fuuffy issues tokens again",
 		},
 		"the fallback begins": {
 			func(m *mount, _ *faultyStorage) {

@@ -47,7 +47,7 @@ func (b *backend) viewOf(c *client, cached tokencache.Snapshot) *view {
 		m.Token = &advice.Token{
 			Served:      cached.State <= tokencache.InWindow || cached.Stale,
 			ServedUntil: t.ServedUntil(), ExpiresAt: t.ExpiresAt,
-			Suspect: cached.Suspect, Unsaved: cached.Unsaved != nil,
+			Suspect: t.Suspect, Unsaved: cached.Unsaved != nil,
 		}
 		if c.StaleIfError && m.Failure != nil && m.Failure.Failure != upstream.Rejected {
 			m.Token.ServedUntil = t.ExpiresAt // Readers will get it in its buffer too.
@@ -95,14 +95,16 @@ func (b *backend) oldTokensUntil(stored *storedConfig) time.Time {
 	if r.Name() != rotation.Promoted {
 		return time.Time{}
 	}
+	if until := b.pairs.of(stored.Current.ID).oldTokensUntil; !until.IsZero() {
+		return until
+	}
+	servedFor := stored.policy().ServedFor(b.tokenLife(r.Previous.ID))
 	until := r.TokensUntil
 	if until.IsZero() { // An older version promoted it.
-		until = r.PromotedAt.Add(stored.policy().ServedFor(b.tokenLife(r.Previous.ID)))
+		until = r.PromotedAt.Add(servedFor)
 	}
-	if fallback := b.pairs.of(stored.Current.ID).fallbackUntil; fallback.After(until) {
-		return fallback
-	}
-	return until
+	b.pairs.noteOldTokens(stored.Current.ID, until, servedFor)
+	return b.pairs.of(stored.Current.ID).oldTokensUntil
 }
 
 // fallbackActive tells whether the cached token belongs to the previous pair because Fuuffy

@@ -8,6 +8,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -29,28 +30,34 @@ var (
 
 // Source gets tokens with one configuration. It is immutable, and its identity is the
 // generation: the cache publishes nothing from a source that is not in force.
-// Policy, Judge, and Describe are pure and quick, because the cache calls them under its lock.
+// Policy, Judge, SameUpstream, and Describe are pure and quick, because the cache calls them
+// under its lock.
 type Source interface {
 	// Policy says how long the cache serves a token.
 	Policy() Policy
 	// Judge says what to do with a token under this source's credentials.
 	Judge(Token) Verdict
+	// SameUpstream tells whether the other source has the same credentials and endpoint. Then
+	// what Fuuffy said to it goes for this one too.
+	SameUpstream(other Source) bool
 	// Describe returns what readers see of a token, and a warning, empty for none.
 	// The cache calls it once for each token.
 	Describe(*Cached) (description map[string]any, warning string)
 	// Stored returns the token in storage, false if there is none.
 	Stored(context.Context) (Token, bool, error)
 	// Request gets a new token from Fuuffy. cached is the one in memory, nil for none.
-	// The error is an *upstream.Error, or ErrForward.
-	Request(ctx context.Context, cached *Cached) (Token, error)
+	// The error is an *upstream.Error, or ErrForward. announce logs what people must know of
+	// the request. The cache calls it when all waiters have the outcome.
+	Request(ctx context.Context, cached *Cached) (t Token, announce func(), err error)
 	// Save stores a token so that it survives a restart.
 	Save(context.Context, Token) error
-	// Report publishes the outcome of a Request after all waiters have it.
+	// Erase removes the token from storage.
+	Erase(context.Context) error
+	// Report publishes an outcome after all waiters have it.
 	Report(context.Context, Outcome)
 }
 
-// Outcome is the result of a Request for readers, or that a token of another request took
-// the place of a suspect one.
+// Outcome is the result of a Request for readers, or what else befell the token that apps hold.
 type Outcome struct {
 	// Err is nil if the cache serves the new token. It is no *upstream.Error if nothing failed:
 	// the cached token is as good, or the cache is closed.
@@ -59,6 +66,9 @@ type Outcome struct {
 	Replaced bool
 	// Early is set if the previous token was fresh, but a reader wanted one that lives longer.
 	Early bool
+	// Dropped is set if there is no new token: the previous one's credentials are no longer in
+	// force, which this node found in storage.
+	Dropped bool
 }
 
 // Verdict is what a new source means for a token.
@@ -79,14 +89,20 @@ const (
 type state struct {
 	// source is in force; nil until it is loaded.
 	source Source
+	// outdated is set if storage may have another source.
+	outdated bool
+	// unloadable is set if that can't be loaded. Until it can, this one goes on for readers.
+	unloadable bool
 	// loading is the load in progress, nil if there is none.
 	loading *load
-	// restoring is the Restore in progress, nil if there is none.
-	restoring *restoration
-	token     *Cached
-	// suspect is set when an app reported the token and Fuuffy granted no other. The
-	// token then counts as in its refresh window.
-	suspect bool
+	token   *Cached
+	// removed is the token that an operator deleted last.
+	removed removal
+	// deleted is the source of a configuration that another node deleted, while its token is
+	// still in storage.
+	deleted Source
+	// unreadable is set if the last look for a stored token failed.
+	unreadable bool
 	// flight is the token request in progress, nil if there is none.
 	flight     *flight
 	holdOff    holdOff
@@ -96,15 +112,31 @@ type state struct {
 	closed      bool
 }
 
+// removal is the end of a token. A request that was under way may still bring it: Fuuffy repeats
+// tokens.
+type removal struct {
+	token string
+	// at is on the monotonic clock.
+	at time.Duration
+}
+
+// uses tells whether a source serves readers: it is in force, as far as anybody knows.
+func (s *state) uses(source Source) bool {
+	return s.source == source && (!s.outdated || s.unloadable)
+}
+
 // tokenState is the cached token's state, Expired if there is none.
 func (s *state) tokenState(now Instant) TokenState {
 	if s.token == nil {
 		return Expired
 	}
-	if state := s.token.state(now); state != Fresh || !s.suspect {
-		return state
-	}
-	return InWindow
+	return s.token.state(now)
+}
+
+// clear forgets everything.
+func (s *state) clear() {
+	s.supersede()
+	*s = state{closed: s.closed, deleted: s.deleted}
 }
 
 // supersede cancels everything in progress. The cache publishes nothing from it, and
@@ -113,7 +145,7 @@ func (s *state) supersede() {
 	if s.flight != nil {
 		s.flight.cancel()
 	}
-	s.flight, s.loading, s.restoring, s.holdOff, s.repetition = nil, nil, nil, s.holdOff.lifted(), s.repetition.lifted()
+	s.flight, s.loading, s.holdOff, s.repetition = nil, nil, s.holdOff.lifted(), s.repetition.lifted()
 }
 
 // Cache holds one token and makes at most one request for another at a time.
@@ -143,6 +175,10 @@ type Options struct {
 	// Random returns a number in [0, 1).
 	Random func() float64
 	Logger func() hclog.Logger
+	// RefreshInterval is how often RefreshInUse is called.
+	RefreshInterval time.Duration
+	// ReaderDelay is what readers add to Reading.TTL before they come back.
+	ReaderDelay time.Duration
 }
 
 // New returns an empty cache. The caller must Close it.
@@ -176,21 +212,44 @@ func (c *Cache) lockStoring(ctx context.Context) (unlock func(), err error) {
 	case c.storing <- struct{}{}:
 		return func() { <-c.storing }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, context.Cause(ctx)
 	}
 }
 
-// place puts a token on this node's clocks under a source. It returns nil if the cache must
-// not serve the token under the source's credentials.
-func (c *Cache) place(t Token, source Source, now Instant) *Cached {
-	verdict := source.Judge(t)
-	if verdict == DropToken {
-		return nil
+// lockStoringSoon is lockStoring for a bounded time. unlock does nothing if there is an error.
+func (c *Cache) lockStoringSoon(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, storageTimeout, errStorageTimeout)
+	defer cancel()
+	if unlock, err = c.lockStoring(ctx); err != nil {
+		return func() {}, err
 	}
-	placed := place(t, source.Policy(), now, c.options.Random())
-	placed.Superseded = verdict == ReplaceToken
-	placed.Description, placed.Warning = source.Describe(placed)
-	return placed
+	return unlock, nil
+}
+
+// storageTimeout bounds each wait for storage, so that a call that hangs keeps nobody else
+// away for longer.
+const storageTimeout = 5 * time.Second
+
+// errStorageTimeout is why the engine ended a storage call.
+var errStorageTimeout = fmt.Errorf("storage did not answer within %s", storageTimeout)
+
+// WithStorageTimeout runs what waits for storage, which must end with its context.
+func WithStorageTimeout(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, storageTimeout, errStorageTimeout)
+	defer cancel()
+	err := do(ctx)
+	if err != nil && context.Cause(ctx) == errStorageTimeout {
+		return fmt.Errorf("%w: %w", errStorageTimeout, err)
+	}
+	return err
+}
+
+// withStorageTimeout is WithStorageTimeout for what may panic.
+func withStorageTimeout(ctx context.Context, what string, do func(context.Context) error) (err error) {
+	if panicked := guard(what, func() { err = WithStorageTimeout(ctx, do) }); panicked != nil {
+		return panicked
+	}
+	return err
 }
 
 // Snapshot is the cache at one moment.
@@ -198,9 +257,8 @@ type Snapshot struct {
 	// Source is nil if none is loaded.
 	Source Source
 	// Token is nil if none is cached.
-	Token   *Cached
-	State   TokenState
-	Suspect bool
+	Token *Cached
+	State TokenState
 	// Stale is set if readers get the token although it is in its buffer, because of
 	// Policy.StaleIfError and the last failure. Readers get a token if State is Fresh or
 	// InWindow, or if Stale is set, and an error otherwise.
@@ -233,7 +291,6 @@ func (c *Cache) Snapshot() Snapshot {
 		Source:      s.source,
 		Token:       s.token,
 		State:       s.tokenState(now),
-		Suspect:     s.suspect,
 		Stale:       s.standsIn(s.failure(now), now),
 		Unsaved:     unsaved,
 		Failure:     s.holdOff.cause,

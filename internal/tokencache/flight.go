@@ -10,20 +10,19 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
-// storageTimeout bounds each look into storage and each save of a token: storage that
-// hangs must not keep readers from Fuuffy.
-const storageTimeout = 5 * time.Second
-
-// flight is one token request and its outcome, which all its readers share.
+// flight is one look for a token, in storage and then at Fuuffy, and its outcome, which all its
+// readers share.
 type flight struct {
 	source Source
-	// started is on the monotonic clock: the token is at least as old as that.
+	// started is on the monotonic clock.
 	started time.Duration
 	cancel  context.CancelFunc
-	// demand combines what its readers want. Cache.mu guards it until the cache publishes
-	// the flight.
+	// wanted is set if somebody needs a token. Otherwise the flight only looks in storage.
+	// Cache.mu guards it and the next two.
+	wanted bool
+	// demand combines what its readers want.
 	demand demand
-	// early is set if only a reader's minTTL made it necessary. Cache.mu guards it too.
+	// early is set if only a reader's minTTL made it necessary.
 	early bool
 	// done is closed when the outcome, below, is set.
 	done      chan struct{}
@@ -31,49 +30,94 @@ type flight struct {
 	err       error
 	// stored is set if the token comes from storage.
 	stored bool
+	// logs run when all waiters have the outcome.
+	logs []func()
 }
 
-// joinFlight returns the flight in progress, or starts one if the token needs it and there
-// is no hold-off. It also returns the state that it decided on.
+func (f *flight) log(do func()) { f.logs = append(f.logs, do) }
+
+// Restore looks for a stored token, so that the first read after a start is a warm one.
+func (c *Cache) Restore(ctx context.Context, source Source) {
+	now := c.options.Clock()
+	c.mu.Lock()
+	s := c.state.Load()
+	if s.source != source || s.closed || s.token != nil || s.flight != nil {
+		c.mu.Unlock()
+		return
+	}
+	f := c.startLocked(source, now)
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+	}
+}
+
+// joinFlight returns the flight in progress, or starts one if the token needs it and nothing
+// speaks against a request: the error is what does. It also returns the state that it decided
+// on.
 func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
 	switch {
-	case s.source != source:
+	case !s.uses(source):
 		return s, nil, errSuperseded
 	case s.closed:
 		return s, nil, ErrClosed
-	case s.token == nil || s.token.Value != want.reported:
-		want.reported = ""
 	}
-	if s.suspect {
-		want.reported = s.token.Value
-	}
+	want = s.ofHeld(want)
 	if s.meets(want, now) {
 		return s, nil, nil
 	}
 	f := s.flight
 	if f == nil {
-		if err := s.holdOff.active(now); err != nil {
-			if want.reported != "" {
-				c.changeLocked(func(s *state) { s.suspect = true })
-			}
-			return s, nil, err
-		}
-		if err := s.repeats(now); err != nil && want.reported == "" {
-			return s, nil, err
+		if err := s.wait(want, now); err != nil {
+			c.changeLocked(func(s *state) { s.suspect(want) })
+			return c.state.Load(), nil, err
 		}
 		f = c.startLocked(source, now)
 		f.early = want.reported == "" && s.tokenState(now) == Fresh
 	}
-	f.demand = f.demand.and(want)
+	f.wanted, f.demand = true, f.demand.and(want)
 	return s, f, nil
+}
+
+// ofHeld is a demand as it applies to the cached token: only a report of this one counts, and
+// that it is suspect means that it was reported.
+func (s *state) ofHeld(want demand) demand {
+	switch {
+	case s.token != nil && s.token.Suspect:
+		want.reported = s.token.Value
+	case s.token == nil || s.token.Value != want.reported:
+		want.reported = ""
+	}
+	return want
 }
 
 // meets tells whether the cached token satisfies a demand without a request.
 func (s *state) meets(want demand, now Instant) bool {
 	return want.reported == "" && s.tokenState(now) == Fresh && s.token.left(now) >= want.minTTL
+}
+
+// wait is why the cache sends no request now, nil if it may.
+func (s *state) wait(want demand, now Instant) error {
+	if err := s.holdOff.active(now); err != nil {
+		return err
+	}
+	if want.reported == "" || s.ending(now) {
+		return s.repeats(now)
+	}
+	return nil
+}
+
+// suspect marks the cached token if it is the reported one.
+func (s *state) suspect(want demand) {
+	if want.reported != "" && s.token != nil && s.token.Value == want.reported && !s.token.Suspect {
+		s.token = s.token.suspected()
+	}
 }
 
 func (c *Cache) startLocked(source Source, now Instant) *flight {
@@ -82,150 +126,177 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 	c.changeLocked(func(s *state) { s.flight = f })
 	c.background.Go(func() {
 		defer cancel()
-		f.published, f.err = c.run(ctx, f)
-		close(f.done)
-		if !f.stored && !errors.Is(f.err, ErrForward) {
-			c.report(ctx, source, Outcome{Err: f.err, Replaced: f.demand.reported != "", Early: f.early})
+		if !c.look(ctx, f) {
+			c.ask(ctx, f)
+		}
+		for _, log := range f.logs {
+			log()
 		}
 	})
 	return f
 }
 
-// report tells the source of an outcome. No lock is held.
-func (c *Cache) report(ctx context.Context, source Source, o Outcome) {
-	c.logPanic(guard("report of a token request", func() { source.Report(ctx, o) }))
-}
-
-// run gets one token, stores it, and publishes it, in this order, so that a token that a
-// reader has survives a crash.
-func (c *Cache) run(ctx context.Context, f *flight) (*state, error) {
-	token, err := c.fetch(ctx, f)
-	if c.life.Err() != nil {
-		return nil, ErrClosed // Clearer than a context error.
+// look admits a stored token: after a start, and on a standby, where the active node stored it.
+// It tells whether that ends the flight.
+func (c *Cache) look(ctx context.Context, f *flight) bool {
+	var t Token
+	var found bool
+	err := withStorageTimeout(ctx, "look for the stored access token", func(ctx context.Context) (err error) {
+		t, found, err = f.source.Stored(ctx)
+		return err
+	})
+	now := c.options.Clock()
+	c.mu.Lock()
+	before := c.state.Load()
+	if before.flight != f {
+		c.mu.Unlock()
+		f.err = c.ended()
+		close(f.done)
+		return true
 	}
-	unlock, lockErr := c.lockStoring(ctx)
-	if lockErr != nil {
-		return nil, errSuperseded
+	var placed *Cached
+	if found && err == nil {
+		placed = c.admitStored(before, t, now)
 	}
-	placed, err := c.admit(f, token, err)
-	var unsaved error
-	if err == nil && !f.stored {
-		unsaved = c.save(ctx, f.source, placed)
-	}
-	now, before := c.options.Clock(), c.state.Load().holdOff
-	published, err := c.publish(f, placed, err, now)
-	unlock()
-
-	if err != errSuperseded {
-		c.logUnsaved(unsaved)
-		c.logOutcome(before, published.holdOff, now)
-	}
-	return published, err
-}
-
-// fetch prefers a stored token to a new one if it is better than the cached one: after a
-// start, and on a standby, where the active node stored it.
-func (c *Cache) fetch(ctx context.Context, f *flight) (t Token, err error) {
-	panicked := guard("token request", func() {
-		cached := c.state.Load().token
-		var unreadable error
-		if t, f.stored, unreadable = c.stored(ctx, f.source, cached); !f.stored {
-			c.logUnreadable(unreadable)
-			t, err = f.source.Request(ctx, cached)
+	usable := placed != nil && placed.state(now) <= InWindow && !placed.Suspect
+	ends := usable || !f.wanted
+	c.changeLocked(func(s *state) {
+		s.unreadable = err != nil
+		if placed != nil {
+			s.token, s.lastSuccess = placed, placed.IssuedAt
+		}
+		if usable {
+			s.holdOff = s.holdOff.over(now)
+		}
+		if ends {
+			s.flight = nil
 		}
 	})
-	if panicked != nil {
-		c.logPanic(panicked)
+	f.demand = c.state.Load().ofHeld(f.demand)
+	after := c.state.Load()
+	c.mu.Unlock()
+	f.log(func() {
+		if !before.unreadable {
+			c.logUnreadable(err)
+		}
+		if usable {
+			c.logOutcome(before.holdOff, after.holdOff, now)
+		}
+	})
+	if ends {
+		f.published, f.stored = after, true
+		if !usable {
+			f.err = errSuperseded
+		}
+		close(f.done)
+	}
+	return ends
+}
+
+// ended is the error of a flight that something superseded.
+func (c *Cache) ended() error {
+	if c.life.Err() != nil {
+		return ErrClosed
+	}
+	return errSuperseded
+}
+
+// ask requests a token, stores it, and publishes it, in this order, so that a token that a
+// reader has survives a crash.
+func (c *Cache) ask(ctx context.Context, f *flight) {
+	token, err := c.request(ctx, f)
+	// Storage that is busy for long keeps no reader from the token.
+	unlock, busy := c.lockStoringSoon(ctx)
+	now := c.options.Clock()
+	placed, replaced, err := c.decide(f, token, err, now)
+	var unsaved, leftover error
+	switch {
+	case err != nil:
+	case busy != nil:
+		placed, unsaved = placed.after(busy), busy
+	default:
+		placed, leftover = c.save(ctx, f.source, placed, replaced)
+		unsaved = placed.unsaved
+	}
+	before, after, err := c.publish(f, placed, err, now)
+	if err != nil && busy == nil && f.demand.reported != "" {
+		unsaved = c.persist(ctx)
+	}
+	unlock()
+	f.published, f.err = after, err
+	close(f.done)
+	f.log(func() {
+		c.logUnsaved(unsaved)
+		c.logLeftover(leftover)
+		if after != nil {
+			c.logOutcome(before.holdOff, after.holdOff, now)
+		}
+		if !errors.Is(err, ErrForward) {
+			c.report(f.source, Outcome{Err: err, Replaced: f.demand.reported != "", Early: f.early})
+		}
+	})
+	if busy != nil {
+		c.persistSoon()
+	}
+}
+
+// request gets a token from Fuuffy.
+func (c *Cache) request(ctx context.Context, f *flight) (t Token, err error) {
+	announce := func() {}
+	panicked := guard("token request", func() { t, announce, err = f.source.Request(ctx, c.state.Load().token) })
+	f.log(announce)
+	switch {
+	case c.life.Err() != nil:
+		err = ErrClosed // Clearer than a context error.
+	case panicked != nil:
+		f.log(func() { c.logPanic(panicked) })
 		err = &upstream.Error{Failure: upstream.Malformed, Message: "the engine could not process Fuuffy's response", Cause: panicked}
 	}
 	return t, err
 }
 
-// stored returns the token in storage if it is better than the cached one.
-func (c *Cache) stored(ctx context.Context, source Source, cached *Cached) (Token, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	t, ok, err := source.Stored(ctx)
-	now := c.options.Clock()
-	switch {
-	case !ok || err != nil,
-		t.IssuedAt.After(now.Wall.Add(maxClockSkew)),
-		cached != nil && !t.ExpiresAt.After(cached.ExpiresAt):
-		return Token{}, false, err
-	}
-	placed := c.place(t, source, now)
-	switch {
-	case placed == nil || placed.state(now) > InWindow,
-		cached != nil && cached.state(now) <= InWindow && !placed.betterThan(cached, now):
-		return Token{}, false, nil
-	}
-	return t, true, nil
-}
-
-// admit decides whether to store the token that a flight brought. The error is errSuperseded
-// if there is a better one by now, and errNoBetter if the cached one is as good.
-func (c *Cache) admit(f *flight, token Token, err error) (*Cached, error) {
-	if err != nil {
-		return nil, c.excuse(f, err)
-	}
-	now := c.options.Clock()
-	placed := c.place(token, f.source, now)
-	if placed != nil {
-		placed.issuedMono = min(placed.issuedMono, f.started)
-	}
+// decide tells whether to store the token that a flight brought, and whether that replaces a
+// reported one.
+func (c *Cache) decide(f *flight, t Token, err error, now Instant) (placed *Cached, replaced bool, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
-	restored := f.stored && s.token != nil && !token.ExpiresAt.After(s.token.ExpiresAt) // Restore was quicker.
-	if s.flight != f || restored || s.meets(f.demand, now) {
-		return nil, errSuperseded
-	}
-	return placed, s.objection(placed, f.demand.reported, now)
-}
-
-const tooLate = "the access token arrived too late to be usable"
-
-// objection says why a token can't replace the cached one. It is errNoBetter, which is no
-// failure, or a failure.
-func (s *state) objection(t *Cached, reported string, now Instant) error {
-	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
 	switch {
-	case t == nil:
-		return malformed(tooLate)
-	case t.Value == reported:
-		return malformed("Fuuffy issued the very access token that an app reported as rejected")
+	case s.flight != f:
+		return nil, false, c.ended()
+	case err == nil:
+		placed, err = c.admit(s, t, f.demand, now)
+	case f.demand.reported == "" && s.ending(now) && isMalformed(err):
+		err = errNoBetter // The failure only says that a repeated token is ending.
 	}
-	needed := reported != "" || s.tokenState(now) > InWindow || s.token.Superseded || s.endsFallback(t)
-	switch {
-	case !needed && !t.betterThan(s.token, now):
-		return errNoBetter
-	case t.state(now) > InWindow:
-		return malformed(tooLate)
+	if placed != nil && c.waiting.Load() > 0 {
+		placed.markUsed()
 	}
-	return nil
+	return placed, f.demand.reported != "", err
 }
 
-// endsFallback tells whether a token shows that the credentials in force work again, while a
-// token of their fallback is cached.
-func (s *state) endsFallback(t *Cached) bool {
-	return s.token != nil && s.token.FallbackFor != "" && s.token.FallbackFor == t.CredentialsID && t.FallbackFor == ""
+func isMalformed(err error) bool {
+	failure, ok := errors.AsType[*upstream.Error](err)
+	return ok && failure.Failure == upstream.Malformed
 }
 
-// publish ends a flight unless something superseded it.
-func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, error) {
+// publish ends a flight unless something superseded it. It returns the states before and after,
+// if so.
+func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, after *state, _ error) {
 	random := c.options.Random()
 	failure, failed := errors.AsType[*upstream.Error](err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state.Load().flight != f {
-		return nil, errSuperseded
+	before = c.state.Load()
+	if before.flight != f {
+		return nil, nil, c.ended()
 	}
 	c.changeLocked(func(s *state) {
 		s.flight = nil
 		switch {
 		case failed:
 			s.holdOff = s.holdOff.after(failure, now, random)
-			s.suspect = f.demand.reported != ""
+			s.suspect(f.demand)
 		case err == errNoBetter:
 			s.repetition, s.holdOff = s.repeated(t, now), s.holdOff.over(now)
 			if t != nil {
@@ -235,22 +306,16 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (*state, e
 			if s.token != nil && s.token.Value == t.Value && !t.betterThan(s.token, now) {
 				s.repetition, t.firstLife = s.repeated(t, now), s.token.wholeLife()
 			}
-			s.token, s.suspect, s.holdOff, s.lastSuccess = t, false, s.holdOff.over(now), t.IssuedAt
+			s.token, s.holdOff, s.lastSuccess = t, s.holdOff.over(now), t.IssuedAt
 		}
 	})
 	if err == nil && t.Value == f.demand.reported {
-		return nil, errSuperseded // The report came after admit, so the waiters try again.
+		err = errSuperseded // The report came after the decision, so the waiters try again.
 	}
-	return c.state.Load(), err
+	return before, c.state.Load(), err
 }
 
-// save stores a token within storageTimeout. If it fails, the cache still serves the token from
-// memory, and the token says why.
-func (c *Cache) save(ctx context.Context, source Source, t *Cached) error {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	if panicked := guard("save of the access token", func() { t.unsaved = source.Save(ctx, t.Token) }); panicked != nil {
-		t.unsaved = panicked
-	}
-	return t.unsaved
+// report tells the source of an outcome. No lock is held.
+func (c *Cache) report(source Source, o Outcome) {
+	c.logPanic(guard("report of an outcome", func() { source.Report(c.life, o) }))
 }

@@ -23,7 +23,6 @@ import (
 
 // interruptedClock runs something once at a look at the clock, between two steps of the cache.
 type interruptedClock struct {
-	began time.Time
 	looks atomic.Int64
 	act   func()
 }
@@ -38,13 +37,12 @@ func (k *interruptedClock) now() Instant {
 	if k.looks.Add(-1) == 0 {
 		k.act()
 	}
-	now := time.Now()
-	return Instant{Wall: now, Mono: now.Sub(k.began)}
+	return SystemClock()
 }
 
 func newInterruptedCache(t *testing.T) (*Cache, *interruptedClock) {
-	clock := &interruptedClock{began: time.Now()}
-	c := New(Options{Clock: clock.now, Logger: hclog.NewNullLogger})
+	clock := &interruptedClock{}
+	c := New(Options{Clock: clock.now, Logger: hclog.NewNullLogger, RefreshInterval: time.Minute, ReaderDelay: time.Second})
 	t.Cleanup(c.Close)
 	return c, clock
 }
@@ -65,53 +63,6 @@ func (c *Cache) whileItWaits(function string, do func(), edit func(*state)) {
 	<-done
 }
 
-// A request ends in vain if a better token turned up in storage meanwhile. A reader that
-// joins it in its last moment, and needs one that lives longer, starts another.
-func TestMinTTLReaderJoinsARequestThatEndedInVain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		stored := false
-		asked := make(chan struct{})
-		requests := 0
-		source := &fakeSource{
-			stored: func() (Token, bool) { return hourToken("stored", 40*time.Minute), stored },
-			request: func() (Token, error) {
-				requests++
-				if requests == 1 {
-					<-asked
-				}
-				return hourToken("new", 0), nil
-			},
-		}
-		c, clock := newInterruptedCache(t)
-		go func() {
-			_, err := c.Read(t.Context(), source.load, 0)
-			assert.NoError(t, err)
-		}()
-		synctest.Wait()
-
-		stored = true
-		c.Restore(t.Context(), source)
-		require.Equal(t, "stored", c.Snapshot().Token.Value)
-		got := make(chan Reading, 1)
-		clock.at(2, func() { // The first look is that of admit.
-			go func() {
-				r, err := c.Read(t.Context(), source.load, 25*time.Minute)
-				assert.NoError(t, err)
-				got <- r
-			}()
-			time.Sleep(time.Second) // The reader waits for the flight by then.
-			require.EqualValues(t, 2, c.Snapshot().Waiting)
-		})
-		close(asked)
-		if r := <-got; assert.NotNil(t, r.Token) {
-			assert.Equal(t, "new", r.Token.Value)
-		}
-		synctest.Wait() // The other reader may be on its way out.
-		assert.Equal(t, 2, requests)
-		assert.Zero(t, c.Snapshot().Waiting)
-	})
-}
-
 // A token is reported twice at the same time. The second report comes when the first has just
 // replaced it.
 func TestReportOfATokenThatWasJustReplaced(t *testing.T) {
@@ -124,7 +75,7 @@ func TestReportOfATokenThatWasJustReplaced(t *testing.T) {
 		if assert.NoError(t, err) {
 			assert.Equal(t, "new", r.Token.Value)
 		}
-	}, func(s *state) { s.token = c.place(hourToken("new", 0), source, c.options.Clock()) })
+	}, func(s *state) { s.token = c.place(hourToken("new", 0), source) })
 }
 
 // Two readers need the configuration. The second is about to load it when the first has.
@@ -148,18 +99,18 @@ func TestForgetWhileASourceIsPutInForce(t *testing.T) {
 	source := &fakeSource{request: grants("new")}
 	_, err := c.Read(t.Context(), source.load, 0)
 	require.NoError(t, err)
-	c.Forget()
+	c.InvalidateSource()
 
 	forgotten := make(chan struct{})
 	source.described = func() {
 		go func() {
 			defer close(forgotten)
-			c.Forget()
+			c.InvalidateSource()
 		}()
 		// It waits for the lock, or was quicker.
 		for stacks := make([]byte, 1<<20); ; runtime.Gosched() {
 			for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-				if strings.Contains(stack, "[sync.Mutex.Lock") && strings.Contains(stack, "(*Cache).Forget(") {
+				if strings.Contains(stack, "[sync.Mutex.Lock") && strings.Contains(stack, "(*Cache).InvalidateSource(") {
 					return
 				}
 			}
@@ -173,7 +124,7 @@ func TestForgetWhileASourceIsPutInForce(t *testing.T) {
 	_, err = c.Source(t.Context(), source.load)
 	require.NoError(t, err)
 	<-forgotten
-	assert.Nil(t, c.Snapshot().Source)
+	assert.False(t, c.state.Load().uses(source))
 }
 
 // A change that drops the token comes in the middle of a call. Its answer is a token of the
@@ -196,7 +147,7 @@ func TestSourceChangesDuringACall(t *testing.T) {
 						t.Error("the old source is asked for a token")
 						return hourToken("old", 0), nil
 					}
-					clock.at(1, c.Forget)
+					clock.at(1, c.InvalidateSource)
 					r, err := call(t.Context(), c, after.load)
 					if assert.NoError(t, err) {
 						assert.Equal(t, "new", r.Token.Value)
@@ -215,9 +166,9 @@ func TestStaleTokenIsNotServedAfterAChange(t *testing.T) {
 	for name, change := range map[string]func(context.Context, *Cache) error{
 		"none": func(context.Context, *Cache) error { return nil },
 		"token deleted": func(ctx context.Context, c *Cache) error {
-			return c.DeleteToken(ctx, func(context.Context) error { return nil })
+			return c.Commit(ctx, func(context.Context) (Effect, error) { return Effect{Drop: DropCached}, nil })
 		},
-		"setting changed": func(ctx context.Context, c *Cache) error { return c.Switch(ctx, Switch{Store: strict.load}) },
+		"setting changed": func(ctx context.Context, c *Cache) error { return c.Commit(ctx, strict.switched) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -243,23 +194,20 @@ func TestStaleTokenIsNotServedAfterAChange(t *testing.T) {
 // published. It hears that the engine just got that token.
 func TestReportOfATokenThatIsGrantedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, clock := newInterruptedCache(t)
+		c, _ := newInterruptedCache(t)
 		source := &fakeSource{request: grants("again")}
 		_, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
 		time.Sleep(52 * time.Minute)
 		got := make(chan Reading, 1)
-		source.request = func() (Token, error) {
-			clock.at(2, func() { // The first look is that of admit.
-				go func() {
-					r, err := c.Replace(t.Context(), source.load, "again")
-					assert.NoError(t, err)
-					got <- r
-				}()
-				time.Sleep(time.Second) // The reader waits for the flight by then.
-				require.EqualValues(t, 1, c.Snapshot().Waiting)
-			})
-			return hourToken("again", 0), nil
+		source.saving = func() {
+			go func() {
+				r, err := c.Replace(t.Context(), source.load, "again")
+				assert.NoError(t, err)
+				got <- r
+			}()
+			time.Sleep(time.Second) // The reader waits for the flight by then.
+			require.EqualValues(t, 1, c.Snapshot().Waiting)
 		}
 		_, err = c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
@@ -267,23 +215,26 @@ func TestReportOfATokenThatIsGrantedAgain(t *testing.T) {
 	})
 }
 
-// A start reads the stored token for a source that is no longer in force, or gives up.
-func TestRestoreInVain(t *testing.T) {
-	c, _ := newInterruptedCache(t)
-	source := &fakeSource{}
-	_, err := c.Source(t.Context(), source.load)
-	require.NoError(t, err)
-	c.Restore(t.Context(), &fakeSource{stored: func() (Token, bool) { return hourToken("other", 0), true }})
-	assert.Nil(t, c.Snapshot().Token)
+// A start looks for the stored token of the source in force only, and waits for no request.
+func TestRestore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{}
+		_, err := c.Source(t.Context(), source.load)
+		require.NoError(t, err)
+		c.Restore(t.Context(), &fakeSource{stored: func() (Token, bool) { return hourToken("other", 0), true }})
+		assert.Nil(t, c.Snapshot().Token)
 
-	unlock, err := c.lockStoring(t.Context())
-	require.NoError(t, err)
-	defer unlock()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	source.stored = func() (Token, bool) { return hourToken("stored", 0), true }
-	c.Restore(ctx, source)
-	assert.Nil(t, c.Snapshot().Token)
+		source.stored = func() (Token, bool) {
+			time.Sleep(time.Minute)
+			return hourToken("stored", 0), true
+		}
+		began := time.Now()
+		c.Restore(t.Context(), source)
+		assert.Equal(t, storageTimeout, time.Since(began))
+		time.Sleep(time.Minute)
+		assert.Equal(t, "stored", c.Snapshot().Token.Value)
+	})
 }
 
 // A source that drops the very token that it got is a failure, not a token.
@@ -305,7 +256,7 @@ func TestSupersededTokenIsNotSaved(t *testing.T) {
 		source := &fakeSource{}
 		source.request = func() (Token, error) {
 			source.request = grants("next")
-			clock.at(1, c.DropToken) // The look is that of admit.
+			clock.at(1, c.InvalidateToken) // The look is that of admit.
 			return hourToken("superseded", 0), nil
 		}
 		r, err := c.Read(t.Context(), source.load, 0)

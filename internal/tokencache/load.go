@@ -4,10 +4,16 @@ package tokencache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 )
 
-// Loader makes the source from the stored configuration.
+// ErrNoSource says that nothing is configured.
+var ErrNoSource = errors.New("not configured")
+
+// Loader makes the source from the stored configuration. The error wraps ErrNoSource if there
+// is none.
 type Loader func(context.Context) (Source, error)
 
 // load is one run of a Loader, which all its readers share.
@@ -18,11 +24,11 @@ type load struct {
 	err    error
 }
 
-// Source returns the source in force, and loads it if there is none. The error is the
-// loader's, ctx's, or ErrClosed.
+// Source returns the source in force, and loads it if there is none, or if storage may have
+// another. The error is the loader's, ctx's, or ErrClosed.
 func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	for {
-		if s := c.state.Load(); s.source != nil {
+		if s := c.state.Load(); s.source != nil && !s.outdated {
 			return s.source, nil
 		}
 		l, err := c.joinLoad(loader)
@@ -43,6 +49,20 @@ func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	}
 }
 
+// sourceForReaders is Source, but the former one goes on for readers if storage can't be read.
+// Only the first of them waits to find that out.
+func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, error) {
+	if s := c.state.Load(); s.outdated && s.unloadable {
+		_, err := c.joinLoad(loader)
+		return s.source, err
+	}
+	source, err := c.Source(ctx, loader)
+	if s := c.state.Load(); err != nil && ctx.Err() == nil && s.outdated && s.unloadable {
+		return s.source, nil
+	}
+	return source, err
+}
+
 // joinLoad returns the load in progress or starts one. It returns nil if none is needed.
 func (c *Cache) joinLoad(loader Loader) (*load, error) {
 	c.mu.Lock()
@@ -51,53 +71,96 @@ func (c *Cache) joinLoad(loader Loader) (*load, error) {
 	switch {
 	case s.closed:
 		return nil, ErrClosed
-	case s.source != nil:
+	case s.source != nil && !s.outdated:
 		return nil, nil
 	case s.loading != nil:
 		return s.loading, nil
 	}
 	l := &load{done: make(chan struct{})}
 	c.changeLocked(func(s *state) { s.loading = l })
-	c.background.Go(func() {
-		defer close(l.done)
-		l.source, l.err = c.runLoad(l, loader)
-	})
+	c.background.Go(func() { c.runLoad(l, loader) })
 	return l, nil
 }
 
 // runLoad loads a source and puts it in force unless the load is out of date.
-func (c *Cache) runLoad(l *load, loader Loader) (source Source, err error) {
-	if panicked := guard("load of the configuration", func() { source, err = loader(c.life) }); panicked != nil {
-		c.logPanic(panicked)
-		source, err = nil, panicked
+func (c *Cache) runLoad(l *load, loader Loader) {
+	var source Source
+	err := withStorageTimeout(c.life, "load of the configuration", func(ctx context.Context) (err error) {
+		source, err = loader(ctx)
+		return err
+	})
+	if c.life.Err() != nil {
+		err = ErrClosed // Clearer than a context error.
 	}
-	now := c.options.Clock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state.Load().loading != l {
-		return nil, errSuperseded
+	before := c.state.Load()
+	if before.loading != l {
+		c.mu.Unlock()
+		l.err = errSuperseded
+		close(l.done)
+		return
 	}
+	gone := errors.Is(err, ErrNoSource)
 	c.changeLocked(func(s *state) {
 		s.loading = nil
-		if err == nil {
-			c.enforce(s, source, now)
+		switch {
+		case err == nil:
+			c.enforce(s, source)
+		case gone && s.source != nil:
+			s.deleted = s.source
+			s.clear()
+		default:
+			s.unloadable = s.source != nil
 		}
 	})
-	return source, err
+	after := c.state.Load()
+	c.mu.Unlock()
+	l.source, l.err = source, err
+	close(l.done)
+
+	switch {
+	case err == nil && before.token != nil && after.token == nil:
+		c.report(source, Outcome{Dropped: true})
+	case gone && after.deleted != nil:
+		c.eraseDeleted(after.deleted)
+	case after.unloadable && !before.unloadable:
+		c.logUnloadable(err)
+	case before.source == nil:
+		c.logPanic(err)
+	}
+}
+
+// eraseDeleted removes the token of a configuration that another node deleted from this cluster's
+// own storage. If that fails, the next load tries again.
+func (c *Cache) eraseDeleted(deleted Source) {
+	unlock, err := c.lockStoringSoon(c.life)
+	if err == nil && c.state.Load().deleted == deleted {
+		err = withStorageTimeout(c.life, "removal of the stored access token", deleted.Erase)
+	}
+	if err == nil {
+		c.change(func(s *state) { s.deleted = nil })
+	}
+	unlock()
+	c.logPanic(err)
 }
 
 // enforce puts a source in force, and keeps the cached token if the source allows that.
-func (c *Cache) enforce(s *state, source Source, now Instant) {
-	s.source = source
+func (c *Cache) enforce(s *state, source Source) {
+	former := s.source
+	s.source, s.outdated, s.unloadable, s.deleted = source, false, false, nil
+	if s.flight != nil {
+		s.supersede()
+	}
+	if former != nil && !source.SameUpstream(former) {
+		s.holdOff, s.lastSuccess = holdOff{}, time.Time{}
+	}
 	old := s.token
 	if old == nil {
 		return
 	}
-	s.token = c.place(old.Token, source, now)
+	s.token = c.place(old.Token, source)
 	if s.token == nil {
-		s.suspect = false
 		return
 	}
-	s.token.issuedMono, s.token.firstLife, s.token.unsaved = old.issuedMono, old.firstLife, old.unsaved
-	s.token.used.Store(old.used.Load())
+	s.token.firstLife, s.token.saved, s.token.unsaved, s.token.used = old.firstLife, old.saved, old.unsaved, old.used
 }

@@ -14,9 +14,9 @@ import (
 func (c *Cache) logOutcome(before, after holdOff, now Instant) {
 	switch {
 	case before.cause != nil && after.cause == nil && !after.since.IsZero():
-		c.options.Logger().Info("Fuuffy grants tokens again", "failures", before.failures)
+		c.options.Logger().Info("Fuuffy issues tokens again", "failures", before.failures)
 	case after.cause != nil && (before.cause == nil || before.cause.Failure != after.cause.Failure):
-		c.options.Logger().Warn("Fuuffy grants no token", "failure", after.cause.Failure, "error", after.cause,
+		c.options.Logger().Warn("Fuuffy issues no token", "failure", after.cause.Failure, "error", after.cause,
 			"next_try_in", after.left(now).Truncate(time.Second).String())
 	}
 }
@@ -31,9 +31,23 @@ func (c *Cache) logUnsaved(err error) {
 
 // logUnreadable logs why the cache can't use a stored token. It requests another.
 func (c *Cache) logUnreadable(err error) {
+	c.logPanic(err)
 	if err != nil {
 		c.options.Logger().Warn("could not use the stored access token", "error", err)
 	}
+}
+
+// logLeftover logs that a reported token is still in storage.
+func (c *Cache) logLeftover(err error) {
+	if err != nil {
+		c.options.Logger().Warn("could not remove the rejected access token from storage; a restart brings it back", "error", err)
+	}
+}
+
+// logUnloadable logs why the former configuration goes on.
+func (c *Cache) logUnloadable(err error) {
+	c.logPanic(err)
+	c.options.Logger().Warn("could not load the configuration; the former one stays in use until that works", "error", err)
 }
 
 // logPanic logs where a panic happened, if one did.

@@ -21,8 +21,6 @@ type Reading struct {
 	Failure error
 	// Stale is set for a token inside its buffer that stands in because there is no other.
 	Stale bool
-	// Suspect is set for a token that an app reported and Fuuffy did not replace.
-	Suspect bool
 	// TooYoung is set when a reported token was kept because of its age.
 	TooYoung bool
 }
@@ -54,7 +52,7 @@ func (e *MinTTLError) Error() string {
 // refresh is in progress or pointless, and there is no failure to report. It takes no lock.
 func (c *Cache) Warm(minTTL time.Duration) (Reading, bool) {
 	now, s := c.options.Clock(), c.state.Load()
-	if s.source == nil || s.token == nil || !s.token.allows(minTTL, now) {
+	if s.source == nil || s.outdated || s.token == nil || !s.token.allows(minTTL, now) {
 		return Reading{}, false
 	}
 	switch s.tokenState(now) {
@@ -86,7 +84,7 @@ func (c *Cache) Replace(ctx context.Context, loader Loader, reported string) (Re
 // retry runs a read with the source in force, and again if the source changed during it.
 func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Reading, error)) (Reading, error) {
 	for {
-		source, err := c.Source(ctx, loader)
+		source, err := c.sourceForReaders(ctx, loader)
 		if err != nil {
 			return Reading{}, err
 		}
@@ -96,6 +94,10 @@ func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Rea
 	}
 }
 
+// stalePatience is how long readers wait for a request, from its start, while Fuuffy is known to
+// fail and a token inside its buffer is at hand.
+const stalePatience = 2 * time.Second
+
 // read returns a token that meets a demand. It never returns the reported one: replace calls
 // it only if another one is cached, so only a stale token could still be it.
 func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, error) {
@@ -103,41 +105,68 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	if s := c.state.Load(); s.tokenState(now) <= InWindow && want.minTTL > s.token.maxMinTTL() {
 		return Reading{}, &MinTTLError{s.token.maxMinTTL()}
 	}
-	s, f, err := c.joinFlight(source, now, demand{minTTL: want.minTTL})
-	if err == errSuperseded {
-		return Reading{}, err
+	s, f, reason := c.joinFlight(source, now, demand{minTTL: want.minTTL})
+	if reason == errSuperseded {
+		return Reading{}, reason
 	}
-	if state := s.tokenState(now); state <= InWindow && s.token.left(now) >= want.minTTL {
-		_, repeated := errors.AsType[*RepeatedError](err)
-		switch {
-		case state == Fresh, repeated:
-			err = nil
-		case err == nil && s.holdOff.cause != nil:
-			err = s.holdOff.cause // One more attempt is in progress.
+	if reason == nil && s.holdOff.cause != nil {
+		reason = s.holdOff.cause // One more attempt is in progress.
+	}
+	if s.serves(want, now) {
+		if _, repeated := errors.AsType[*RepeatedError](reason); repeated || s.tokenState(now) == Fresh {
+			reason = nil
 		}
-		return c.serve(s, now, want.minTTL, err), nil
+		return c.serve(s, now, want.minTTL, reason), nil
 	}
+	standIn, ok := c.standIn(s, want, reason, now)
+	switch {
+	case f == nil && ok:
+		return standIn, nil
+	case f == nil:
+		return Reading{}, reason
+	}
+	patience := ctx
+	if ok {
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, stalePatience-(now.Mono-f.started))
+		defer cancel()
+	}
+	r, err := c.wait(patience, f, want.minTTL)
 	if err == nil {
-		var r Reading
-		if r, err = c.wait(ctx, f, want.minTTL); err == nil {
-			return r, nil
-		}
+		return r, nil
 	}
-	// While this reader waited, the token may have left its buffer, or Restore found one.
-	now = c.options.Clock()
-	s = c.state.Load()
-	failure, failed := errors.AsType[*upstream.Error](err)
-	switch state := s.tokenState(now); {
-	case !failed, s.source != source, state == Expired, s.token.Value == want.reported, s.token.left(now) < want.minTTL:
+	if ok && patience.Err() != nil && ctx.Err() == nil {
+		err = reason
+	}
+	// While this reader waited, the token may have left its buffer, or become another.
+	now, s = c.options.Clock(), c.state.Load()
+	if !s.uses(source) {
 		return Reading{}, err
-	case state <= InWindow:
+	}
+	if _, failed := errors.AsType[*upstream.Error](err); failed && s.serves(want, now) && s.token.Value != want.reported {
 		return Reading{}, errSuperseded
-	case !s.standsIn(failure, now):
-		return Reading{}, err
 	}
-	r := c.serve(s, now, want.minTTL, err)
+	if r, ok := c.standIn(s, want, err, now); ok {
+		return r, nil
+	}
+	return Reading{}, err
+}
+
+// serves tells whether the cached token, in its window perhaps, is what a reader wants.
+func (s *state) serves(want demand, now Instant) bool {
+	return s.tokenState(now) <= InWindow && s.token.left(now) >= want.minTTL
+}
+
+// standIn is the reading of a token inside its buffer that stands in because of a failure. It is
+// false if the token can't.
+func (c *Cache) standIn(s *state, want demand, reason error, now Instant) (Reading, bool) {
+	failure, _ := errors.AsType[*upstream.Error](reason)
+	if !s.standsIn(failure, now) || s.token.Value == want.reported || s.token.left(now) < want.minTTL {
+		return Reading{}, false
+	}
+	r := c.serve(s, now, want.minTTL, reason)
 	r.Stale = true
-	return r, nil
+	return r, true
 }
 
 // standsIn tells whether the token inside its buffer is served because of a failure, nil for
@@ -149,53 +178,71 @@ func (s *state) standsIn(failure *upstream.Error, now Instant) bool {
 
 func (c *Cache) replace(ctx context.Context, source Source, reported string) (Reading, error) {
 	now, s := c.options.Clock(), c.state.Load()
-	if s.source != source {
+	if !s.uses(source) {
 		return Reading{}, errSuperseded
 	}
 	if s.token != nil {
 		reported = cmp.Or(reported, s.token.Value)
 	}
-	if s.tokenState(now) > InWindow || s.token.Value != reported {
+	state := s.tokenState(now)
+	if state == Expired || s.token.Value != reported {
 		r, err := c.read(ctx, source, demand{reported: reported})
 		if err == nil && r.Token.Value == reported {
 			return Reading{}, errSuperseded // It came from storage after a restart, and is now the cached one.
 		}
 		return r, err
 	}
-	if s.token.age(now) < s.token.ReplaceAge() {
+	if state <= InWindow && s.token.age(now) < s.token.ReplaceAge() {
 		r := c.serve(s, now, 0, nil)
 		r.TooYoung = true
 		return r, nil
 	}
-	_, f, err := c.joinFlight(source, now, demand{reported: reported})
+	s, f, reason := c.joinFlight(source, now, demand{reported: reported})
 	switch {
-	case err != nil:
-		return Reading{}, err
-	case f == nil:
+	case f != nil:
+		return c.wait(ctx, f, 0)
+	case reason == nil:
 		return Reading{}, errSuperseded // Another report replaced it in the meantime.
 	}
-	return c.wait(ctx, f, 0)
+	if s.token != nil && s.token.Suspect {
+		c.persistSoon()
+	}
+	return Reading{}, reason
 }
 
-// RefreshInUse starts the refresh of a token that is in use and due.
+// RefreshInUse starts the refresh of a token that is in use and due, and stores what storage
+// doesn't know of the token yet.
 func (c *Cache) RefreshInUse(source Source) {
 	now := c.options.Clock()
 	s := c.state.Load()
-	if s.token == nil || !s.token.InUse() {
+	if s.token == nil || !s.token.InUse() || s.source != source {
 		return
 	}
 	if state := s.tokenState(now); state == InWindow || state == InBuffer {
 		// A hold-off or another source isn't an error: the next run tries again.
 		_, _, _ = c.joinFlight(source, now, demand{})
 	}
+	if s.token.differs() {
+		c.persistSoon()
+	}
+}
+
+// persistSoon is persist for who doesn't hold storing.
+func (c *Cache) persistSoon() {
+	unlock, err := c.lockStoringSoon(c.life)
+	if err == nil {
+		err = c.persist(c.life)
+	}
+	unlock()
+	c.logUnsaved(err)
 }
 
 // serve makes the reading of the cached token.
 func (c *Cache) serve(s *state, now Instant, minTTL time.Duration, failure error) Reading {
 	t := s.token
 	t.markUsed()
-	v := visit{random: c.options.Random(), minTTL: minTTL, soon: t.Superseded || s.suspect, failing: failure != nil}
-	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure, Suspect: s.suspect}
+	v := visit{random: c.options.Random(), delay: c.options.ReaderDelay, minTTL: minTTL, soon: t.Superseded || t.Suspect, failing: failure != nil}
+	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure}
 }
 
 // wait returns the outcome of a flight. A reader that gives up doesn't affect the flight.

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // fakeSource is a source whose storage and whose Fuuffy a test decides about.
@@ -22,8 +24,36 @@ type fakeSource struct {
 	saved   []string
 	// unsaved is why it saves nothing, nil if it does.
 	unsaved error
+	// saving runs during a save. It may be nil.
+	saving func()
 	// described runs when a token is put under the source. It may be nil.
 	described func()
+	// erased counts the removals of the stored token.
+	erased int
+}
+
+// SameUpstream is true: the sources of a test have the same credentials.
+func (*fakeSource) SameUpstream(Source) bool { return true }
+
+// Erase removes nothing.
+func (f *fakeSource) Erase(context.Context) error {
+	f.erased++
+	return nil
+}
+
+// switched puts the source in force.
+func (f *fakeSource) switched(context.Context) (Effect, error) { return Effect{Source: f}, nil }
+
+// fails is a check that fails.
+func (f *fakeSource) fails(failure *upstream.Error) func(context.Context) (Effect, error) {
+	return func(context.Context) (Effect, error) {
+		return Effect{Test: &Test{Source: f, Failure: failure}}, nil
+	}
+}
+
+// works is a check that brings a token.
+func (f *fakeSource) works(t Token) func(context.Context) (Effect, error) {
+	return func(context.Context) (Effect, error) { return Effect{Test: &Test{Source: f, Token: t}}, nil }
 }
 
 func (f *fakeSource) Policy() Policy {
@@ -51,25 +81,33 @@ func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 	return t, ok, nil
 }
 func (f *fakeSource) Save(_ context.Context, t Token) error {
+	if f.saving != nil {
+		f.saving()
+	}
 	f.saved = append(f.saved, t.Value)
 	return f.unsaved
 }
-func (f *fakeSource) Request(context.Context, *Cached) (Token, error) { return f.request() }
+func (f *fakeSource) Request(context.Context, *Cached) (Token, func(), error) {
+	t, err := f.request()
+	return t, func() {}, err
+}
 
 // grants is a request that brings an hour's token.
 func grants(value string) func() (Token, error) {
 	return func() (Token, error) { return hourToken(value, 0), nil }
 }
 
+func monotonic(at time.Time) time.Duration { return at.Sub(processStart) }
+
 func hourToken(value string, age time.Duration) Token {
-	issued := time.Now().Add(-age).Truncate(time.Second)
-	return Token{Value: value, IssuedAt: issued, ExpiresAt: issued.Add(time.Hour)}
+	issued := time.Now().Add(-age)
+	return Token{Value: value, IssuedAt: issued, IssuedMono: monotonic(issued), ExpiresAt: issued.Add(time.Hour)}
 }
 
 // A warm read waits for nobody, whatever it demands.
 func TestWarmTakesNoLock(t *testing.T) {
 	source := &fakeSource{request: grants("new")}
-	c := New(Options{Clock: func() Instant { return Instant{Wall: time.Now()} }, Logger: hclog.NewNullLogger})
+	c := New(Options{Clock: SystemClock, Logger: hclog.NewNullLogger})
 	defer c.Close()
 	_, err := c.Read(t.Context(), source.load, 0)
 	require.NoError(t, err)

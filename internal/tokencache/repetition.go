@@ -80,10 +80,12 @@ func (r repetition) lifted() repetition {
 // cached token. It is zero if a request may help.
 func (s *state) repeatsFor(now Instant) time.Duration {
 	switch r := s.repetition; {
-	case s.token == nil || r.token != s.token.Value || s.suspect || s.token.Superseded:
+	case s.token == nil || r.token != s.token.Value || s.token.Superseded:
 		return 0
 	case s.ending(now) && s.tokenState(now) != Expired:
 		return s.token.lifeLeft(now)
+	case s.token.Suspect:
+		return 0
 	case s.tokenState(now) == InBuffer || !r.waits:
 		return 0 // In the buffer any token will do, even this one once more.
 	default:
@@ -108,22 +110,6 @@ func (s *state) ending(now Instant) bool {
 	}
 	left := s.token.lifeLeft(now)
 	return left < upstream.MinTokenLife && left > -repetitionGrace
-}
-
-// excuse returns errNoBetter for a failure that only says that a repeated token is ending. A
-// report needs another token, so nothing excuses its failure.
-func (c *Cache) excuse(f *flight, err error) error {
-	failure, failed := errors.AsType[*upstream.Error](err)
-	if !failed || failure.Failure != upstream.Malformed {
-		return err
-	}
-	now := c.options.Clock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.demand.reported == "" && c.state.Load().ending(now) {
-		return errNoBetter
-	}
-	return err
 }
 
 // failure is why a reader gets no new token now, nil if one can be had or wasn't asked for.

@@ -28,16 +28,16 @@ func TestBetterThan(t *testing.T) {
 		"the same, rounded":    {"sk-1", 15 * time.Minute, false},
 		"the same, for longer": {"sk-1", 15*time.Minute + 1, true},
 	} {
-		issued := Token{Value: tt.value, IssuedAt: now.Wall, ExpiresAt: now.Wall.Add(tt.life)}
-		assert.Equal(t, tt.want, place(issued, Policy{}, now, 0).betterThan(held, now), name)
+		issued := Token{Value: tt.value, IssuedAt: now.Wall, IssuedMono: now.Mono, ExpiresAt: now.Wall.Add(tt.life)}
+		assert.Equal(t, tt.want, place(issued, Policy{}, time.Minute, 0).betterThan(held, now), name)
 	}
 }
 
 // The cache asks again when it could help.
 func TestRepeatsFor(t *testing.T) {
 	held := placed(time.Hour, 0)
-	again := place(Token{Value: "sk-1"}, Policy{}, Instant{}, 0)
-	other := place(Token{Value: "sk-2"}, Policy{}, Instant{}, 0)
+	again := place(Token{Value: "sk-1"}, Policy{}, time.Minute, 0)
+	other := place(Token{Value: "sk-2"}, Policy{}, time.Minute, 0)
 	for name, tt := range map[string]struct {
 		issued     *Cached
 		asked, age time.Duration
@@ -55,7 +55,7 @@ func TestRepeatsFor(t *testing.T) {
 		"expired":                        {issued: again, asked: 59 * time.Minute, age: time.Hour},
 		"too short, after its end":       {asked: time.Hour, age: time.Hour + 1, want: time.Second - 1},
 		"too short, a second after that": {asked: time.Hour, age: time.Hour + time.Second},
-		"suspect":                        {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.suspect = true }},
+		"suspect":                        {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = s.token.suspected() }},
 		"another token":                  {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = other }},
 		"no token":                       {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = nil }},
 		"an operator acted":              {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: (*state).supersede},
@@ -112,7 +112,7 @@ func TestTokenThatIsIssuedAgain(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(56 * time.Minute)
 		source.request = func() (Token, error) {
-			return Token{Value: "again", IssuedAt: time.Now(), ExpiresAt: began.Add(time.Hour)}, nil
+			return Token{Value: "again", IssuedAt: time.Now(), IssuedMono: monotonic(time.Now()), ExpiresAt: began.Add(time.Hour)}, nil
 		}
 		r, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
@@ -121,7 +121,7 @@ func TestTokenThatIsIssuedAgain(t *testing.T) {
 			assert.Equal(t, 30*time.Minute, r.Token.maxMinTTL())
 			assert.Zero(t, r.Token.ReplaceAge())
 			assert.Equal(t, 5*time.Minute, r.Token.repetitionGap())
-			require.NoError(t, c.Switch(t.Context(), Switch{Store: source.load})) // It is placed anew.
+			require.NoError(t, c.Commit(t.Context(), source.switched)) // It is placed anew.
 			r, err = c.Read(t.Context(), source.load, 0)
 			require.NoError(t, err)
 		}

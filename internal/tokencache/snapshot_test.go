@@ -3,6 +3,7 @@
 package tokencache
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -23,20 +24,21 @@ func TestUnsaved(t *testing.T) {
 		_, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
 		assert.Error(t, c.Snapshot().Unsaved)
-		require.NoError(t, c.Switch(t.Context(), Switch{Store: source.load}))
+		require.NoError(t, c.Commit(t.Context(), source.switched))
 		assert.Error(t, c.Snapshot().Unsaved, "a change that keeps the token")
 
 		source.unsaved = nil
 		time.Sleep(52 * time.Minute)
-		require.NoError(t, c.Succeed(t.Context(), source, hourToken("second", 0)))
+		require.NoError(t, c.Commit(t.Context(), source.works(hourToken("second", 0))))
 		assert.NoError(t, c.Snapshot().Unsaved, "a test brought another")
 
 		source.unsaved = errors.New("storage is broken")
 		time.Sleep(52 * time.Minute)
-		proof := hourToken("third", 0)
-		require.NoError(t, c.Switch(t.Context(), Switch{Store: source.load, Proof: &proof}))
+		require.NoError(t, c.Commit(t.Context(), func(context.Context) (Effect, error) {
+			return Effect{Source: source, Test: &Test{Source: source, Token: hourToken("third", 0)}}, nil
+		}))
 		assert.Error(t, c.Snapshot().Unsaved)
-		c.DropToken()
+		c.InvalidateToken()
 		assert.NoError(t, c.Snapshot().Unsaved, "it is gone")
 	})
 }
@@ -66,7 +68,7 @@ func TestSnapshotOfAStaleToken(t *testing.T) {
 				require.NoError(t, err)
 				time.Sleep(tt.age)
 				if tt.failure != "" {
-					c.Fail(source, &upstream.Error{Failure: tt.failure})
+					require.NoError(t, c.Commit(t.Context(), source.fails(&upstream.Error{Failure: tt.failure})))
 				}
 				s := c.Snapshot()
 				assert.Equal(t, tt.want, s.Stale)

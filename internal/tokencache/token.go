@@ -32,12 +32,9 @@ func (s TokenState) String() string {
 }
 
 const (
-	// maxClockSkew is how far in the future the issue time of a stored token may be, because
-	// the clocks of two Vault nodes differ a little.
-	maxClockSkew = time.Minute
-	// periodicInterval is how often Vault calls a backend's PeriodicFunc.
-	periodicInterval = time.Minute
-	// refreshMargin is how long a refresh that PeriodicFunc started may take.
+	// maxClockSkew is how much the clocks of two Vault nodes may differ.
+	maxClockSkew = 2 * time.Minute
+	// refreshMargin is how long a refresh that RefreshInUse started may take.
 	refreshMargin = 15 * time.Second
 	// minReplaceAge is how old a token must be before a 401 report replaces it, so that an
 	// app in a loop can't use up the rate limit.
@@ -83,9 +80,14 @@ type Token struct {
 	// FallbackFor names the credentials in force that Fuuffy rejected before the previous
 	// ones got this token. It is empty for a token of the credentials in force.
 	FallbackFor string `json:"fallback_for,omitempty"`
-	// FallbackUntil is when apps stop using the last token that came from a fallback.
-	FallbackUntil time.Time `json:"fallback_until,omitzero"`
-	Environment   string    `json:"environment"`
+	// Suspect is set when an app reported the token and Fuuffy issued no other. The token then
+	// counts as in its refresh window.
+	Suspect bool `json:"suspect,omitempty"`
+	// Used is set when somebody has read the token. The cache lets a token lapse if nobody does.
+	Used bool `json:"used,omitempty"`
+	// IssuedMono is IssuedAt on this process's monotonic clock. It means nothing in a token from
+	// storage.
+	IssuedMono time.Duration `json:"-"`
 }
 
 // Life is the token's whole lifetime.
@@ -108,6 +110,8 @@ func (p Policy) ServedFor(life time.Duration) time.Duration { return life - min(
 
 // Cached is a token in this node's memory. Everything but used is immutable.
 type Cached struct {
+	// Token places IssuedMono on this node's clock, whoever issued the token. What it says of
+	// the use is what is stored.
 	Token
 	// Description and Warning come from Source.Describe. Readers must not change them.
 	Description map[string]any
@@ -118,9 +122,7 @@ type Cached struct {
 	// its replacement is due now.
 	Superseded bool
 
-	// issuedMono is IssuedAt on this process's monotonic clock.
-	issuedMono time.Duration
-	// Ages of the token: when its refresh window opens, and by when PeriodicFunc has surely
+	// Ages of the token: when its refresh window opens, and by when RefreshInUse has surely
 	// replaced it.
 	windowOpens, replaced time.Duration
 	// secondLook is the time for a reader that still finds the old token and must come back
@@ -131,45 +133,80 @@ type Cached struct {
 	// firstLife is the life that the token had when Fuuffy first issued it, if Fuuffy issued it
 	// again for the rest of that, and zero otherwise.
 	firstLife time.Duration
-	// unsaved is why the token is not in storage, nil if it is.
+	// saved is set if storage has the token as it is, but for its use. Otherwise unsaved is why
+	// not, nil if nobody tried.
+	saved   bool
 	unsaved error
-	// used is set by the first read. The cache lets a token lapse if nobody reads it.
-	used atomic.Bool
+	// used is set by the first read.
+	used *atomic.Bool
 }
 
-// place puts a token on the node's clocks and under a policy. random, in [0, 1), opens the
-// window up to a tenth early, so that mounts don't refresh in step.
-func place(t Token, p Policy, now Instant, random float64) *Cached {
+// fromStorage places a stored token on this node's clocks. It is false if the token is from the
+// future. The clock of the node that stored it may have been ahead of this one's, which makes
+// the token older than it seems. The buffer allows for that, and where it is short, up to a
+// twentieth of the life.
+func fromStorage(t Token, p Policy, now Instant) (Token, bool) {
+	buffer := t.Life() - p.ServedFor(t.Life())
+	allowance := min(max(0, maxClockSkew-buffer), t.Life()/20)
+	t.IssuedMono = now.Mono - max(0, now.Wall.Sub(t.IssuedAt)) - allowance
+	return t, !t.IssuedAt.After(now.Wall.Add(maxClockSkew))
+}
+
+// place puts a token under a policy. RefreshInUse runs every refreshInterval. random, in [0, 1),
+// opens the window up to a tenth early, so that mounts don't refresh in step.
+func place(t Token, p Policy, refreshInterval time.Duration, random float64) *Cached {
 	servedFor := p.ServedFor(t.Life())
 	window := min(p.Window, servedFor/4)
 	opens := servedFor - window
 
-	// PeriodicFunc is too coarse for a short window. Readers start that refresh, so they
+	// RefreshInUse is too coarse for a short window. Readers start that refresh, so they
 	// come back spread over the whole window.
 	replaced, secondLook := opens, min(maxSecondLook, window/2)
-	if window >= 2*(periodicInterval+refreshMargin) {
-		replaced, secondLook = opens+periodicInterval+refreshMargin, 0
+	if window >= 2*(refreshInterval+refreshMargin) {
+		replaced, secondLook = opens+refreshInterval+refreshMargin, 0
 	}
-	return &Cached{
+	placed := &Cached{
 		Token:       t,
 		ServedFor:   servedFor,
-		issuedMono:  now.Mono - max(0, now.Wall.Sub(t.IssuedAt)),
 		windowOpens: opens - time.Duration(random*float64(window)/10),
 		replaced:    replaced,
 		secondLook:  secondLook,
 		maxTTL:      p.MaxReadTTL,
+		used:        &atomic.Bool{},
 	}
+	placed.used.Store(t.Used)
+	return placed
 }
+
+// suspected returns the token after a report that brought no other.
+func (t *Cached) suspected() *Cached {
+	suspect := *t
+	suspect.Suspect, suspect.saved = true, false
+	return &suspect
+}
+
+// after returns the token after a save, which failed unless err is nil.
+func (t *Cached) after(err error) *Cached {
+	saved := *t
+	saved.saved, saved.unsaved = err == nil, err
+	if err == nil {
+		saved.Used = t.InUse()
+	}
+	return &saved
+}
+
+// differs tells whether storage doesn't say of the token what memory says.
+func (t *Cached) differs() bool { return !t.saved || t.InUse() && !t.Used }
 
 // ServedUntil is when the cache stops serving the token, on the wall clock.
 func (t *Cached) ServedUntil() time.Time { return t.IssuedAt.Add(t.ServedFor) }
 
-// InUse tells whether anybody read the token on this node.
+// InUse tells whether anybody has read the token.
 func (t *Cached) InUse() bool { return t.used.Load() }
 
 // age is the larger age of the two clocks.
 func (t *Cached) age(now Instant) time.Duration {
-	return max(now.Wall.Sub(t.IssuedAt), now.Mono-t.issuedMono)
+	return max(now.Wall.Sub(t.IssuedAt), now.Mono-t.IssuedMono)
 }
 
 func (t *Cached) state(now Instant) TokenState {
@@ -178,7 +215,7 @@ func (t *Cached) state(now Instant) TokenState {
 		return Expired
 	case age >= t.ServedFor:
 		return InBuffer
-	case age >= t.windowOpens || t.Superseded:
+	case age >= t.windowOpens || t.Superseded || t.Suspect:
 		return InWindow
 	}
 	return Fresh
@@ -235,6 +272,8 @@ func (t *Cached) allows(minTTL time.Duration, now Instant) bool {
 type visit struct {
 	// random is in [0, 1).
 	random float64
+	// delay is what the reader adds to the ttl.
+	delay time.Duration
 	// minTTL is not more than the token has left.
 	minTTL time.Duration
 	// soon is set if the token needs replacement now, failing if Fuuffy grants no other.
@@ -242,11 +281,10 @@ type visit struct {
 }
 
 // ttl is when a reader should come back: after the cache replaced the token and before it
-// stops serving it, at random in between, so that a fleet doesn't return in one second. It
-// leaves room for the second that Vault Agent adds.
+// stops serving it, at random in between, so that a fleet doesn't return in one second.
 func (t *Cached) ttl(now Instant, v visit) time.Duration {
 	age := t.age(now)
-	latest := max(0, t.ServedFor-time.Second-age)
+	latest := max(0, t.ServedFor-v.delay-age)
 	if age < t.windowOpens {
 		latest = max(0, latest-t.secondLook)
 	}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// This is the one way in for a token, whoever brings it: a flight, the proof of a change, a
+// check, or storage.
+
+const tooLate = "the access token arrived too late to be usable"
+
+// admit places a token if it should take the place of the cached one. Otherwise the error says
+// why not: errSuperseded if the cached one will do, errNoBetter with the placed token, which is no
+// failure either, or an *upstream.Error.
+func (c *Cache) admit(s *state, t Token, want demand, now Instant) (*Cached, error) {
+	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
+	placed := c.place(t, s.source)
+	switch {
+	case s.meets(want, now) && !s.endsFallback(placed), s.removed.token == t.Value && t.IssuedMono < s.removed.at:
+		return nil, errSuperseded
+	case placed == nil:
+		return nil, malformed(tooLate)
+	case t.Value == want.reported:
+		return nil, malformed("Fuuffy issued the very access token that an app reported as rejected")
+	case !s.needs(want, now) && !s.endsFallback(placed) && !placed.betterThan(s.token, now):
+		return placed, errNoBetter
+	case placed.state(now) > InWindow:
+		return nil, malformed(tooLate)
+	}
+	return placed, nil
+}
+
+// admitStored is admit for a token from storage: it may be in its buffer, but it must be another
+// one than the cached one, and live longer. It returns nil otherwise.
+func (c *Cache) admitStored(s *state, t Token, now Instant) *Cached {
+	t, ok := fromStorage(t, s.source.Policy(), now)
+	if !ok || s.token != nil && s.token.Value == t.Value {
+		return nil
+	}
+	placed := c.place(t, s.source)
+	if placed == nil || placed.state(now) == Expired || s.token != nil && !placed.betterThan(s.token, now) {
+		return nil
+	}
+	placed.saved = true
+	return placed
+}
+
+// needs tells whether any usable token is better than the cached one.
+func (s *state) needs(want demand, now Instant) bool {
+	return want.reported != "" || s.tokenState(now) > InWindow || s.token.Superseded
+}
+
+// endsFallback tells whether a token, nil for none, shows that the credentials in force work
+// again, while a token of their fallback is cached.
+func (s *state) endsFallback(t *Cached) bool {
+	return t != nil && s.token != nil && s.token.FallbackFor != "" && s.token.FallbackFor == t.CredentialsID && t.FallbackFor == ""
+}
+
+// place puts a token under a source. It returns nil if the cache must not serve the token under
+// the source's credentials.
+func (c *Cache) place(t Token, source Source) *Cached {
+	verdict := source.Judge(t)
+	if verdict == DropToken {
+		return nil
+	}
+	placed := place(t, source.Policy(), c.options.RefreshInterval, c.options.Random())
+	placed.Superseded = verdict == ReplaceToken
+	placed.Description, placed.Warning = source.Describe(placed)
+	return placed
+}
+
+// save stores a token. If that fails, the cache still serves it from memory, and it says why.
+// If it replaces a reported token, that one must not come back with a restart: leftover is why
+// it would.
+func (c *Cache) save(ctx context.Context, source Source, t *Cached, replaced bool) (saved *Cached, leftover error) {
+	stored := t.Token
+	stored.Used = t.InUse()
+	err := withStorageTimeout(ctx, "save of the access token", func(ctx context.Context) error { return source.Save(ctx, stored) })
+	if err != nil && replaced {
+		leftover = withStorageTimeout(ctx, "removal of the stored access token", source.Erase)
+	}
+	return t.after(err), leftover
+}
+
+// persist saves what memory knows of the cached token and storage doesn't. The caller holds
+// storing. The error is for the log.
+func (c *Cache) persist(ctx context.Context) error {
+	s := c.state.Load()
+	t := s.token
+	if t == nil || !t.differs() {
+		return nil
+	}
+	saved, _ := c.save(ctx, s.source, t, false)
+	if saved.unsaved != nil && t.saved {
+		return nil // Only its use isn't stored yet.
+	}
+	c.change(func(s *state) {
+		if s.token == t {
+			s.token = saved
+		}
+	})
+	if t.unsaved != nil {
+		return nil // The log has it.
+	}
+	return saved.unsaved
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// Effect is what an operator's action means for readers. The zero value means nothing.
+type Effect struct {
+	// Source is in force from now on, nil for no change.
+	Source Source
+	// Outdated is set if storage has another source than the one in force.
+	Outdated bool
+	// Test is the outcome of a token request outside a flight, nil for none.
+	Test *Test
+	Drop Drop
+}
+
+// Test is the outcome of a token request with a source's credentials. It means nothing if another
+// source is in force.
+type Test struct {
+	Source Source
+	// Token is served if there is no better one, so that no reader waits. It is for readers only if
+	// it belongs to the credentials in force.
+	Token Token
+	// Failure is nil if there is a token. Readers learn of it, but what is only a test neither
+	// shortens a wait nor makes the next one longer.
+	Failure *upstream.Error
+}
+
+// Drop is what the cache forgets.
+type Drop int
+
+const (
+	DropNothing Drop = iota
+	DropCached
+	DropEverything
+)
+
+// Refused is the error of an action that wrote nothing. The cache goes on as if nobody had
+// tried: it keeps its source, its requests in progress, and its hold-off.
+type Refused struct{ Err error }
+
+func (e *Refused) Error() string { return e.Err.Error() }
+
+func (e *Refused) Unwrap() error { return e.Err }
+
+// Commit carries out an operator's action on stored entries. Nothing else is stored at the same
+// time, and readers see its effect as one step. If it fails, nobody knows what storage contains,
+// so the next reader looks, unless the error is a *Refused. The error is do's, or ctx's if
+// another action took too long.
+func (c *Cache) Commit(ctx context.Context, do func(context.Context) (Effect, error)) error {
+	unlock, err := c.lockStoring(ctx)
+	if err != nil {
+		return err
+	}
+	afterwards, err := c.commit(ctx, do)
+	unlock()
+	afterwards()
+	return err
+}
+
+// commit also returns what to log and to report once the lock is free.
+func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, error)) (afterwards func(), err error) {
+	var effect Effect
+	err = withStorageTimeout(ctx, "change of what is stored", func(ctx context.Context) error {
+		effect, err = do(ctx)
+		return err
+	})
+	if err != nil {
+		if _, refused := errors.AsType[*Refused](err); !refused {
+			c.InvalidateSource()
+		}
+		return func() { c.logPanic(err) }, err
+	}
+	now := c.options.Clock()
+	before := c.state.Load()
+	proof, replaced, leftover := c.proof(ctx, effect, now)
+	c.change(func(s *state) { c.affect(s, effect, proof, now) })
+	after := c.state.Load()
+	return func() {
+		if proof != nil {
+			c.logUnsaved(proof.unsaved)
+			c.logLeftover(leftover)
+		}
+		c.logOutcome(before.holdOff, after.holdOff, now)
+		if replaced {
+			c.report(effect.Test.Source, Outcome{Replaced: true})
+		}
+	}, nil
+}
+
+// proof is the token of a test, saved, if it should take the place of the cached one. replaced is
+// set if that one is suspect. leftover is as in save.
+func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) (proof *Cached, replaced bool, leftover error) {
+	if effect.Test == nil || effect.Test.Failure != nil {
+		return nil, false, nil
+	}
+	c.mu.Lock()
+	s := *c.state.Load()
+	s.flight = nil
+	if effect.Source != nil {
+		c.enforce(&s, effect.Source)
+	}
+	if !effect.Test.proves(&s) {
+		c.mu.Unlock()
+		return nil, false, nil
+	}
+	proof, err := c.admit(&s, effect.Test.Token, s.ofHeld(demand{}), now)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, false, nil // The cached one is as good.
+	}
+	replaced = s.token != nil && s.token.Suspect
+	proof, leftover = c.save(ctx, s.source, proof, replaced)
+	return proof, replaced, leftover
+}
+
+// proves tells whether the test was one of the credentials in force.
+func (t *Test) proves(s *state) bool {
+	return s.source == t.Source && t.Failure == nil && s.source.Judge(t.Token) == KeepToken
+}
+
+// affect changes the state as an effect says.
+func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) {
+	if effect.Source != nil {
+		s.supersede()
+		c.enforce(s, effect.Source)
+	}
+	switch t := effect.Test; {
+	case t == nil:
+	case t.proves(s):
+		s.supersede()
+		if proof != nil {
+			s.token = proof
+		}
+		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.Token.IssuedAt
+	case t.Failure != nil && s.source == t.Source:
+		s.holdOff = s.holdOff.heard(t.Failure, now, c.options.Random())
+	}
+	if effect.Outdated {
+		s.outdate()
+	}
+	switch effect.Drop {
+	case DropCached:
+		if s.token != nil {
+			s.removed = removal{s.token.Value, now.Mono}
+		}
+		s.dropToken()
+	case DropEverything:
+		s.clear()
+	}
+}
+
+// InvalidateSource makes the next reader load the source again. That source then judges the
+// cached token.
+func (c *Cache) InvalidateSource() { c.change((*state).outdate) }
+
+func (s *state) outdate() {
+	s.supersede()
+	s.outdated, s.unloadable = true, false
+}
+
+// InvalidateToken drops the cached token: storage has another, or none.
+func (c *Cache) InvalidateToken() { c.change((*state).dropToken) }
+
+func (s *state) dropToken() {
+	s.supersede()
+	s.token = nil
+}

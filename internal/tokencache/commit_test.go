@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// A change that wrote nothing leaves everything as it is. One with an unknown outcome has the next
+// reader look.
+func TestRefusedChange(t *testing.T) {
+	fault := errors.New("wrong")
+	for name, tt := range map[string]struct {
+		err  error
+		kept bool
+	}{"refused": {&Refused{fault}, true}, "unknown": {fault, false}} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := newInterruptedCache(t)
+			source := &fakeSource{}
+			_, err := c.Source(t.Context(), source.load)
+			require.NoError(t, err)
+			require.NoError(t, c.Commit(t.Context(), source.fails(&upstream.Error{Failure: upstream.Rejected})))
+			assert.ErrorIs(t, c.Commit(t.Context(), func(context.Context) (Effect, error) { return Effect{}, tt.err }), fault)
+			loaded := false
+			_, err = c.Source(t.Context(), func(ctx context.Context) (Source, error) {
+				loaded = true
+				return source, nil
+			})
+			require.NoError(t, err)
+			assert.Equal(t, tt.kept, !loaded)
+			assert.Equal(t, tt.kept, c.Snapshot().HeldOffFor > 0)
+		})
+	}
+}

@@ -134,17 +134,28 @@ func (h *history) knowsReplaced(c, r *call) bool {
 }
 
 // maybeLeftStored tells whether a reported token may still be in storage: its successor could not be
-// saved, and either could the entry not be removed, or the report came after the replacement.
+// saved, and either could the entry not be removed, or it was not this report that replaced it, or the
+// process didn't know of it.
 func (h *history) maybeLeftStored(r *call) bool {
-	fresh := h.grant(r.token)
-	replaces := fresh != nil && r.begin.at+time.Second < fresh.end.at
 	held := ""
 	for _, s := range h.tokenChanges(tokenStore(r.answered)) {
 		if s.applied.before(r.end) {
 			held = s.token
 		}
 	}
-	return held == r.reported && (!replaces || h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), span{fresh.begin, r.end}))
+	fresh := h.grant(r.token)
+	return held == r.reported && (fresh == nil || r.begin.at+time.Second >= fresh.end.at || !h.knew(r, fresh.begin) ||
+		h.storageFailed(r.at(), "delete", tokenKey, r.span) || h.storageBusy(r.at(), span{fresh.begin, r.end}))
+}
+
+// knew tells whether the process of a report had the reported token before a moment: it got it from
+// Fuuffy, or could read storage.
+func (h *history) knew(r *call, before moment) bool {
+	return slices.ContainsFunc(h.asked, func(a *requestRecord) bool {
+		return a.place == r.at() && a.token == r.reported && a.end.before(before)
+	}) || slices.ContainsFunc(h.stored, func(s *storageRecord) bool {
+		return s.place == r.at() && s.operation == "get" && s.key == tokenKey && !s.failed && s.end.before(before)
+	})
 }
 
 // storageFailed tells whether an operation of a process failed meanwhile.

@@ -226,7 +226,7 @@ func TestRepeat(t *testing.T) {
 			t.Error("an expired token must not be repeated")
 		}
 		s.SetRepeat(false)
-		if c.token() == c.token() {
+		if fourth := c.token(); fourth == c.token() {
 			t.Error("two requests got the same token")
 		}
 	})

@@ -128,7 +128,7 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, d *fra
 		if err := req.Storage.Delete(ctx, configKey); err != nil {
 			return effect, fmt.Errorf("delete config: %w", err)
 		}
-		deleted, effect.Drop = stored, tokencache.DropEverything
+		deleted, effect.DropAll = stored, true
 		return effect, eraseToken(ctx, req.Storage)
 	})
 	if err != nil {

@@ -169,7 +169,7 @@ func (b *backend) deleteToken(ctx context.Context, req *logical.Request, d *fram
 		if c, ok := b.cache.Snapshot().Source.(*client); ok {
 			erase = c.Erase
 		}
-		return tokencache.Effect{Drop: tokencache.DropCached}, erase(ctx)
+		return tokencache.Effect{DropToken: true}, erase(ctx)
 	})
 	if err == nil {
 		b.notifyToken(ctx, tokenEvent{kind: "drop", operation: "delete", modified: true})

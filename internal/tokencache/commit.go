@@ -17,7 +17,8 @@ type Effect struct {
 	Outdated bool
 	// Test is the outcome of a token request outside a flight, nil for none.
 	Test *Test
-	Drop Drop
+	// DropToken and DropAll are what the cache forgets: the token, or its source too.
+	DropToken, DropAll bool
 }
 
 // Test is the outcome of a token request with a source's credentials. It means nothing if another
@@ -31,15 +32,6 @@ type Test struct {
 	// shortens a wait nor makes the next one longer.
 	Failure *upstream.Error
 }
-
-// Drop is what the cache forgets.
-type Drop int
-
-const (
-	DropNothing Drop = iota
-	DropCached
-	DropEverything
-)
 
 // Refused is the error of an action that wrote nothing. The cache goes on as if nobody had
 // tried: it keeps its source, its requests in progress, and its hold-off.
@@ -145,13 +137,13 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) {
 	if effect.Outdated {
 		s.outdate()
 	}
-	switch effect.Drop {
-	case DropCached:
+	if effect.DropToken {
 		if s.token != nil {
 			s.removed = removal{s.token.Value, now.Mono}
 		}
 		s.dropToken()
-	case DropEverything:
+	}
+	if effect.DropAll {
 		s.clear()
 	}
 }

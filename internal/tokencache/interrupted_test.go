@@ -166,7 +166,7 @@ func TestStaleTokenIsNotServedAfterAChange(t *testing.T) {
 	for name, change := range map[string]func(context.Context, *Cache) error{
 		"none": func(context.Context, *Cache) error { return nil },
 		"token deleted": func(ctx context.Context, c *Cache) error {
-			return c.Commit(ctx, func(context.Context) (Effect, error) { return Effect{Drop: DropCached}, nil })
+			return c.Commit(ctx, func(context.Context) (Effect, error) { return Effect{DropToken: true}, nil })
 		},
 		"setting changed": func(ctx context.Context, c *Cache) error { return c.Commit(ctx, strict.switched) },
 	} {

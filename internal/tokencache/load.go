@@ -123,7 +123,7 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 		c.report(source, Outcome{Dropped: true})
 	case gone && after.deleted != nil:
 		c.eraseDeleted(after.deleted)
-	case after.unloadable && !before.unloadable:
+	case after.unloadable && !before.unloadable && err != ErrClosed:
 		c.logUnloadable(err)
 	case before.source == nil:
 		c.logPanic(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
@@ -98,3 +99,21 @@ func (m *metrics) text() ([]byte, error) {
 }
 
 var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
+
+// requestCounts reads the counters by outcome back, for people.
+func (m *metrics) requestCounts() map[string]int64 {
+	counts := make(map[string]int64, len(outcomes))
+	for _, outcome := range outcomes {
+		counts[outcome] = count(m.requests.WithLabelValues(outcome))
+	}
+	return counts
+}
+
+// count reads a counter.
+func count(c prometheus.Counter) int64 {
+	var value dto.Metric
+	if err := c.Write(&value); err != nil {
+		return 0
+	}
+	return int64(value.GetCounter().GetValue())
+}

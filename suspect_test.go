@@ -467,3 +467,113 @@ func TestSuspectTokenThatIsRepeated(t *testing.T) {
 		})
 	}
 }
+
+// An app reports a token while its successor, which a refresh brought, is being saved. That save
+// fails. The reported token doesn't come back.
+func TestReportDuringASaveThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		storage := m.useFaultyStorage()
+		token := m.readToken()
+		time.Sleep(51 * time.Minute)
+		storage.set("put", tokenKey, func(func() error) error {
+			time.Sleep(time.Second)
+			return errStorage
+		})
+		m.serves(token, 0, "a read in the window")
+		synctest.Wait() // The refresh saves its token.
+		resp, _, err := m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
+		require.NoError(t, err)
+		require.False(t, resp.Data["access_token"] == token)
+		synctest.Wait()
+		storage.assertGone(t, m, token)
+	})
+}
+
+// Storage is busy with something else while a report brings another token, which can't be saved
+// afterwards either. The reported token doesn't come back.
+func TestReportWhileStorageIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		storage := m.useFaultyStorage()
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		storage.set("put", tokenKey, fails)
+		stuck := storage.hang("get", configKey, 2, false)
+		for range 2 {
+			go func() { _, _, _ = m.timed(logical.ReadOperation, configKey, nil) }()
+			time.Sleep(100 * time.Millisecond)
+		}
+		resp, _, err := m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
+		require.NoError(t, err)
+		require.False(t, resp.Data["access_token"] == token)
+		time.Sleep(twoHangs)
+		require.Equal(t, 2, stuck.count())
+		storage.assertGone(t, m, token)
+	})
+}
+
+// The first read after a start that couldn't look for the stored token finds a suspect one. It is
+// all that readers can have, so nobody waits for Fuuffy.
+func TestSuspectTokenAfterAStartThatCannotReadIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		m.reportTo(faultUnavailable, token)
+		storage := m.useFaultyStorage()
+		storage.set("get", tokenKey, failingOnce(1))
+		m.restart()
+		storage.mend()
+		m.sandbox.SetFault(faultHang)
+		m.serves(token, oneHang, "the first read")
+	})
+}
+
+// Only standbys serve a token that its active node hears to be rejected. It stores that as soon as
+// storage works again, although nobody has read the token there.
+func TestSuspicionOfATokenThatOnlyStandbysServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.write("rotate-root/check")
+		storage := m.useFaultyStorage()
+		standby := m.follower()
+		token := standby.readToken()
+		time.Sleep(time.Minute)
+		storage.set("put", tokenKey, failingOnce(1))
+		m.reportTo(faultUnavailable, token)
+		storage.mend()
+		for range 3 {
+			time.Sleep(time.Minute)
+			m.tick()
+			synctest.Wait()
+		}
+		assert.Contains(t, storage.stored(t, tokenKey), `"suspect":true`)
+		resp, err := standby.handle(t.Context(), logical.ReadOperation, tokenKey, nil)
+		if err == nil && resp.Data["access_token"] == token {
+			assert.NotEmpty(t, resp.Warnings, "a standby serves it as if nothing was")
+		}
+	})
+}
+
+// A rejected token that couldn't be removed from storage, and that would live longer than its
+// successor, doesn't come back without a restart.
+func TestReplacedTokenThatOutlivesItsSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		storage := m.useFaultyStorage()
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		m.sandbox.SetTokenLifetime(2 * time.Minute)
+		storage.set("put", tokenKey, fails)
+		storage.set("delete", tokenKey, fails)
+		m.write("token", "rejected_token", token)
+		for range 20 {
+			time.Sleep(10 * time.Second)
+			if !assert.False(t, m.readToken() == token, "it is back") {
+				return
+			}
+			synctest.Wait()
+		}
+	})
+}

@@ -119,3 +119,34 @@ func TestSuspectTokenInItsBuffer(t *testing.T) {
 		m.refusedToken()
 	})
 }
+
+// A report that names no token means the one that the node would serve, although it is only in
+// storage yet.
+func TestReportOfATokenThatIsOnlyStored(t *testing.T) {
+	for name, prepare := range map[string]func(*mount, *faultyStorage){
+		"restart that could not read it": func(m *mount, s *faultyStorage) {
+			s.set("get", tokenKey, failingOnce(1))
+			m.restart()
+			s.mend()
+		},
+		"restart that could not load the config": func(m *mount, s *faultyStorage) {
+			s.set("get", configKey, failingOnce(1))
+			m.restart()
+			s.mend()
+		},
+		"standby that became active": func(m *mount, _ *faultyStorage) { m.b.InvalidateKey(m.t.Context(), tokenKey) },
+		"control: restart":           func(m *mount, _ *faultyStorage) { m.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				storage := m.useFaultyStorage()
+				time.Sleep(time.Minute)
+				prepare(m, storage)
+				resp := m.write("token")
+				assert.False(t, resp.Data["access_token"] == token, "the reported token is the answer")
+			})
+		})
+	}
+}

@@ -650,3 +650,49 @@ func (m *mount) storedState() string {
 	require.NoError(m.t, err)
 	return stored.Rotation.Name()
 }
+
+// While the config can't be loaded, readers for whom there is no token hear that soon too.
+func TestFailureWhileTheConfigCannotBeLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.read()
+		storage := m.useFaultyStorage()
+		time.Sleep(2 * time.Hour)
+		m.sandbox.SetFault(faultRejected)
+		m.refused(logical.ReadOperation, tokenKey, nil)
+		stuck := storage.hang("get", configKey, allCalls, false)
+		m.b.InvalidateKey(t.Context(), configKey)
+		_, took, _ := m.timed(logical.ReadOperation, tokenKey, nil)
+		assert.LessOrEqual(t, took, twoHangs, "the first read")
+		for i := range 5 {
+			resp, took, err := m.timed(logical.ReadOperation, tokenKey, nil)
+			assert.True(t, err != nil || resp.IsError())
+			assert.LessOrEqual(t, took, time.Second, "read %d after it", i+1)
+		}
+		assert.NotZero(t, stuck.count())
+	})
+}
+
+// The entry of the compromised pairs can hang too.
+func TestLeaksThatHang(t *testing.T) {
+	for name, tt := range map[string]struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+	}{
+		"status":  {logical.ReadOperation, "status", nil},
+		"config":  {logical.CreateOperation, "config", firstPair},
+		"revoked": {logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", testClientID)},
+		"delete":  {logical.DeleteOperation, "config", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				stuck := m.useFaultyStorage().hang("get", leaksKey, allCalls, false)
+				_, took, _ := m.timed(tt.operation, tt.path, tt.data)
+				assert.LessOrEqual(t, took, oneHang)
+				assert.NotZero(t, stuck.count())
+			})
+		})
+	}
+}

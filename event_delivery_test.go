@@ -331,3 +331,52 @@ func TestEventOfADropAfterALoadThatFailed(t *testing.T) {
 		})
 	}
 }
+
+// The change of a config write took effect, but storage said that it failed. The occasion on which
+// the engine learns of it is another write of the operator.
+func TestEventOfAWriteThatTookEffectBeforeAnother(t *testing.T) {
+	for _, name := range []string{"other pair", "other pair, not tested"} {
+		tt := announced[name]
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				m.read()
+				synctest.Wait()
+				m.events.take()
+				storage := m.useFaultyStorage()
+				storage.set("put", configKey, failsAfterwards)
+				resp, _, err := m.timed(tt.operation, tt.path, tt.data)
+				require.True(t, err != nil || resp.IsError())
+				storage.mend()
+				m.write("config", "request_timeout", 9)
+				m.settle()
+				assert.Equal(t, newClientID, m.servedClientID())
+				assert.Len(t, newOperator(t).updates(t, m.events.take()), 1, "apps hold a dead token")
+			})
+		})
+	}
+}
+
+// An app reports a token while a check that will replace it is saving another.
+func TestEventOfAReportDuringACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(56 * time.Minute) // In its buffer.
+		m.events.take()
+		storage := m.useFaultyStorage()
+		storage.set("put", tokenKey, slowly(2*time.Second))
+		ended := make(chan struct{})
+		go func() {
+			m.write("rotate-root/check")
+			close(ended)
+		}()
+		time.Sleep(time.Second)
+		resp := m.write("token", "rejected_token", token)
+		<-ended
+		require.False(t, resp.Data["access_token"] == token)
+		m.settle()
+		assert.Len(t, newOperator(t).updates(t, m.events.take()), 1, "apps hold a dead token")
+	})
+}

@@ -5,6 +5,8 @@ package fuuffy
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -121,5 +123,34 @@ func TestPanicWhileTheConfigurationIsLoaded(t *testing.T) {
 		assert.Zero(t, m.log.count(testSecret))
 		m.storage.failing(nil)
 		m.read()
+	})
+}
+
+// A panic while the beginning of a fallback is announced does not end the process either. It is
+// another process, because the panic would end this one.
+func TestPanicWhileAFallbackIsAnnounced(t *testing.T) {
+	const marker = "FUUFFY_TEST_PANIC"
+	if os.Getenv(marker) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPanicWhileAFallbackIsAnnounced$")
+		cmd.Env = append(os.Environ(), marker+"=1")
+		out, err := cmd.CombinedOutput()
+		assert.NoError(t, err, "the process ended: %.300s", out)
+		return
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		sender := &panickySender{}
+		sender.mended.Store(true)
+		m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = sender })
+		m.useSandbox()
+		m.configure()
+		m.promoteSuccessor()
+		m.sandbox.RevokeClient(successorID)
+		m.loseToken()
+		sender.mended.Store(false)
+		m.readDuringPanics()
+		assert.NotZero(t, sender.panics.Load())
+		sender.mended.Store(true)
+		m.readAfterPanics()
 	})
 }

@@ -308,3 +308,27 @@ func TestStaleTokenThatIsRepeated(t *testing.T) {
 		}
 	})
 }
+
+// A token that Fuuffy repeated is at its end when a secondary hears of other credentials, which get
+// garbage. That is a failure like any other: the engine holds off.
+func TestRepeatedTokenOfFormerCredentialsEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.sandbox.SetTokenLifetime(time.Minute)
+		m.sandbox.SetRepeat(true)
+		secondary, _ := m.secondary()
+		secondary.read()
+		time.Sleep(28 * time.Second)
+		secondary.read()
+		synctest.Wait()
+		secondary.read()
+		m.stage()
+		m.promote()
+		time.Sleep(22500 * time.Millisecond)
+		m.sandbox.SetFault(faultMalformed)
+		before := m.requests()
+		_, _, _ = secondary.timed(logical.ReadOperation, tokenKey, nil)
+		assert.LessOrEqual(t, m.requests()-before, 2)
+	})
+}

@@ -346,3 +346,58 @@ func TestFallbackIsRememberedWithoutItsToken(t *testing.T) {
 		})
 	}
 }
+
+// Until when apps use a fallback's token isn't known after a restart that finds the entry damaged
+// or can't read it. So nobody is told to revoke the previous client now.
+func TestFallbackWhoseEntryCannotBeRead(t *testing.T) {
+	for name, spoil := range map[string]func(*mount, *faultyStorage){
+		"damaged":    func(m *mount, _ *faultyStorage) { m.put(tokenKey, `{"format": 1, "access_token": "sk-`) },
+		"reads fail": func(_ *mount, s *faultyStorage) { s.set("get", tokenKey, fails) },
+		"reads hang": func(_ *mount, s *faultyStorage) { s.hang("get", tokenKey, allCalls, false) },
+		"control: lost": func(m *mount, s *faultyStorage) {
+			require.NoError(m.t, s.Storage.Delete(m.t.Context(), tokenKey))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, rotation.Promoted)
+				storage := m.useFaultyStorage()
+				time.Sleep(2 * time.Hour)
+				m.sandbox.RevokeClient(newClientID)
+				m.do(logical.DeleteOperation, "token", nil)
+				used := servedUntil(t, m.read())
+				require.Equal(t, true, m.rotation()["fallback_active"])
+				m.sandbox.CreateClient(newClientID, newSecret)
+				spoil(m, storage)
+				m.restart()
+				m.read()
+				storage.mend()
+				m.assertRevokeOldAfter(used, time.Now().Add(56*time.Minute))
+				assert.NotContains(t, m.rotation()["next_step"], "Now: revoke")
+			})
+		})
+	}
+}
+
+// A setting that an operator writes while a fallback begins makes the engine repeat its requests.
+// The fallback is told of once, with the token that apps get.
+func TestFallbackIsToldOnceAlthoughARequestIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, rotation.Promoted)
+		m.sandbox.RevokeClient(newClientID)
+		m.loseToken()
+		m.events.take()
+		m.useFaultyStorage().set("put", configKey, slowly(2*time.Second))
+		written := make(chan struct{})
+		go func() {
+			m.write("config", "rotation_reminder", "24h")
+			close(written)
+		}()
+		time.Sleep(500 * time.Millisecond)
+		m.read()
+		<-written
+		synctest.Wait()
+		assert.Equal(t, 1, m.log.count("falling back"))
+		assert.Equal(t, 1, countEvents(m.events.take(), "fuuffy/rotate-root-fallback "))
+	})
+}

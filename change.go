@@ -64,7 +64,10 @@ func stepChange(step rotation.Step) change {
 func (b *backend) apply(ctx context.Context, req *logical.Request, change change) (transition, error) {
 	based, err := loadConfig(ctx, req.Storage)
 	if err == nil && !b.inMemory(based) {
-		based, err = b.stored(ctx, req.Storage)
+		// Memory follows first, and tells of what that means for apps.
+		if based, err = b.stored(ctx, req.Storage); based != nil {
+			_, err = b.inForce(ctx, req.Storage)
+		}
 	}
 	if err != nil {
 		return transition{}, err

@@ -255,11 +255,13 @@ type storedToken struct {
 func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
 	entry, err := c.storage.Get(ctx, tokenKey)
 	if err != nil {
+		c.recallOldTokens(&storedToken{})
 		return tokencache.Token{}, false, fmt.Errorf("read the stored token: %w", err)
 	}
 	var t storedToken
 	if entry != nil && formatOf(entry) <= tokenFormat {
 		if err := entry.DecodeJSON(&t); err != nil {
+			c.recallOldTokens(&storedToken{})
 			return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
 		}
 	}
@@ -279,7 +281,7 @@ func (c *client) recallOldTokens(t *storedToken) {
 	case t.Format != 0:
 		c.pairs.noteOldTokens(c.Current.ID, t.FallbackUntil, servedFor)
 	case c.pairs.of(c.Current.ID).oldTokensUntil.IsZero():
-		// The entry is lost, so nobody knows: apps may have just got one.
+		// The entry is lost or can't be read, so nobody knows: apps may have just got one.
 		c.pairs.noteOldTokens(c.Current.ID, c.now().Add(servedFor), servedFor)
 	}
 }

@@ -72,9 +72,12 @@ var (
 
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
-	entry, err := configEntry(ctx, storage)
-	if err != nil || entry == nil {
-		return nil, err
+	entry, err := getEntry(ctx, storage, configKey)
+	if err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	if entry == nil {
+		return nil, nil
 	}
 	if format := formatOf(entry); format > configFormat {
 		return nil, newerFormat(format)
@@ -92,16 +95,13 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	return &c, nil
 }
 
-// configEntry is nil if the engine is not configured.
-func configEntry(ctx context.Context, storage logical.Storage) (entry *logical.StorageEntry, err error) {
-	err = tokencache.WithStorageTimeout(ctx, func(ctx context.Context) error {
-		entry, err = storage.Get(ctx, configKey)
+// getEntry reads a stored entry, in bounded time. It returns nil if there is none.
+func getEntry(ctx context.Context, storage logical.Storage, key string) (entry *logical.StorageEntry, err error) {
+	err = tokencache.WithStorageTimeout(ctx, func(ctx context.Context) (err error) {
+		entry, err = storage.Get(ctx, key)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
-	}
-	return entry, nil
+	return entry, err
 }
 
 func newerFormat(format int) error {
@@ -164,7 +164,7 @@ type storedLeaks struct {
 
 // loadLeaks returns the zero State if there are none.
 func loadLeaks(ctx context.Context, storage logical.Storage) (rotation.State, error) {
-	entry, err := storage.Get(ctx, leaksKey)
+	entry, err := getEntry(ctx, storage, leaksKey)
 	if err != nil {
 		return rotation.State{}, fmt.Errorf("read the compromised credentials: %w", err)
 	}

@@ -62,10 +62,7 @@ func (b *backend) respondUpstream(ctx context.Context, req *logical.Request, fai
 	if !ok {
 		explained = &explainedError{}
 	}
-	v, viewErr := b.view(ctx, req.Storage)
-	if viewErr != nil {
-		v = nil
-	}
+	v := b.viewInMemory(ctx, req.Storage)
 	_, isHeldOff := errors.AsType[*tokencache.HeldOffError](err)
 	what := strings.TrimSpace(explained.meaning + " " + b.describe(failure, explained, v))
 	text := advice.Say(what).And(adviceOn(req, v, failure, explained)).Render(req.MountPoint)

@@ -36,6 +36,19 @@ func (b *backend) view(ctx context.Context, storage logical.Storage) (*view, err
 	return b.viewOf(c, cached), nil
 }
 
+// viewInMemory is view without a wait for a configuration that can't be loaded. It is nil if there
+// is none.
+func (b *backend) viewInMemory(ctx context.Context, storage logical.Storage) *view {
+	if cached := b.cache.Snapshot(); cached.Source != nil {
+		return b.viewOf(cached.Source.(*client), cached)
+	}
+	v, err := b.view(ctx, storage)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
 func (b *backend) viewOf(c *client, cached tokencache.Snapshot) *view {
 	m := b.due(c.storedConfig)
 	m.FallbackActive = fallbackActive(c.storedConfig, cached.Token)

@@ -38,7 +38,7 @@ func (c *Cache) admit(s *state, t Token, want demand, now Instant) (*Cached, err
 // one than the cached one, and live longer. It returns nil otherwise.
 func (c *Cache) admitStored(s *state, t Token, now Instant) *Cached {
 	t, ok := fromStorage(t, s.source.Policy(), now)
-	if !ok || s.token != nil && s.token.Value == t.Value {
+	if !ok || t.Value == s.removed.token || s.token != nil && s.token.Value == t.Value {
 		return nil
 	}
 	placed := c.place(t, s.source)
@@ -74,37 +74,41 @@ func (c *Cache) place(t Token, source Source) *Cached {
 }
 
 // save stores a token. If that fails, the cache still serves it from memory, and it says why.
-// If it replaces a reported token, that one must not come back with a restart: leftover is why
-// it would.
-func (c *Cache) save(ctx context.Context, source Source, t *Cached, replaced bool) (saved *Cached, leftover error) {
+func (c *Cache) save(ctx context.Context, source Source, t *Cached) *Cached {
 	stored := t.Token
 	stored.Used = t.InUse()
-	err := withStorageTimeout(ctx, "save of the access token", func(ctx context.Context) error { return source.Save(ctx, stored) })
-	if err != nil && replaced {
-		leftover = withStorageTimeout(ctx, "removal of the stored access token", source.Erase)
-	}
-	return t.after(err), leftover
+	return t.after(withStorageTimeout(ctx, "save of the access token", func(ctx context.Context) error {
+		return source.Save(ctx, stored)
+	}))
 }
 
-// persist saves what memory knows of the cached token and storage doesn't. The caller holds
-// storing. The error is for the log.
-func (c *Cache) persist(ctx context.Context) error {
+// persist saves what memory knows of the cached token and storage doesn't. If it can't, it at
+// least removes a reported token. failed is why a save just failed, nil if there was none. The
+// caller holds storing. The errors are for the log.
+func (c *Cache) persist(ctx context.Context, failed error) (unsaved, leftover error) {
 	s := c.state.Load()
 	t := s.token
 	if t == nil || !t.differs() {
-		return nil
+		return failed, nil
 	}
-	saved, _ := c.save(ctx, s.source, t, false)
+	saved := t.after(failed)
+	if failed == nil {
+		saved = c.save(ctx, s.source, t)
+	}
+	if saved.unsaved != nil && t.evicts {
+		leftover = withStorageTimeout(ctx, "removal of the stored access token", s.source.Erase)
+		saved.evicts = leftover != nil
+	}
 	if saved.unsaved != nil && t.saved {
-		return nil // Only its use isn't stored yet.
+		return nil, nil // Only its use isn't stored yet.
 	}
 	c.change(func(s *state) {
 		if s.token == t {
 			s.token = saved
 		}
 	})
-	if t.unsaved != nil {
-		return nil // The log has it.
+	if t.unsaved != nil && failed == nil {
+		return nil, leftover // The log has the first one.
 	}
-	return saved.unsaved
+	return saved.unsaved, leftover
 }

@@ -71,14 +71,20 @@ func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, er
 	}
 	now := c.options.Clock()
 	before := c.state.Load()
-	proof, replaced, leftover := c.proof(ctx, effect, now)
-	c.change(func(s *state) { c.affect(s, effect, proof, now) })
+	proof := c.proof(ctx, effect, now)
+	replaced := false
+	c.change(func(s *state) { replaced = c.affect(s, effect, proof, now) })
+	var unsaved, leftover error
+	if proof != nil {
+		unsaved = proof.unsaved
+	}
+	if replaced {
+		unsaved, leftover = c.persist(ctx, unsaved)
+	}
 	after := c.state.Load()
 	return func() {
-		if proof != nil {
-			c.logUnsaved(proof.unsaved)
-			c.logLeftover(leftover)
-		}
+		c.logUnsaved(unsaved)
+		c.logLeftover(leftover)
 		c.logOutcome(before.holdOff, after.holdOff, now)
 		if replaced {
 			c.report(effect.Test.Source, Outcome{Replaced: true})
@@ -86,11 +92,10 @@ func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, er
 	}, nil
 }
 
-// proof is the token of a test, saved, if it should take the place of the cached one. replaced is
-// set if that one is suspect. leftover is as in save.
-func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) (proof *Cached, replaced bool, leftover error) {
+// proof is the token of a test, saved, if it should take the place of the cached one.
+func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) *Cached {
 	if effect.Test == nil || effect.Test.Failure != nil {
-		return nil, false, nil
+		return nil
 	}
 	c.mu.Lock()
 	s := *c.state.Load()
@@ -100,16 +105,14 @@ func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) (proof *C
 	}
 	if !effect.Test.proves(&s) {
 		c.mu.Unlock()
-		return nil, false, nil
+		return nil
 	}
 	proof, err := c.admit(&s, effect.Test.Token, s.ofHeld(demand{}), now)
 	c.mu.Unlock()
 	if err != nil {
-		return nil, false, nil // The cached one is as good.
+		return nil // The cached one is as good.
 	}
-	replaced = s.token != nil && s.token.Suspect
-	proof, leftover = c.save(ctx, s.source, proof, replaced)
-	return proof, replaced, leftover
+	return c.save(ctx, s.source, proof)
 }
 
 // proves tells whether the test was one of the credentials in force.
@@ -117,8 +120,13 @@ func (t *Test) proves(s *state) bool {
 	return s.source == t.Source && t.Failure == nil && s.source.Judge(t.Token) == KeepToken
 }
 
-// affect changes the state as an effect says.
-func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) {
+// affect changes the state as an effect says. It tells whether the proof takes the place of a
+// token that an app reported.
+func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) (replaced bool) {
+	reported := ""
+	if s.flight != nil {
+		reported = s.flight.demand.reported
+	}
 	if effect.Source != nil {
 		s.supersede()
 		c.enforce(s, effect.Source)
@@ -128,6 +136,9 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) {
 	case t.proves(s):
 		s.supersede()
 		if proof != nil {
+			if replaced = s.ofHeld(demand{reported: reported}).reported != ""; replaced {
+				s.replace(proof, now)
+			}
 			s.token = proof
 		}
 		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.Token.IssuedAt
@@ -146,6 +157,7 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) {
 	if effect.DropAll {
 		s.clear()
 	}
+	return replaced
 }
 
 // InvalidateSource makes the next reader load the source again. That source then judges the

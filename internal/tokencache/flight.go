@@ -130,7 +130,7 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 			c.ask(ctx, f)
 		}
 		for _, log := range f.logs {
-			log()
+			c.logPanic(guard("report of a token request", log))
 		}
 	})
 	return f
@@ -158,7 +158,7 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 	if found && err == nil {
 		placed = c.admitStored(before, t, now)
 	}
-	usable := placed != nil && placed.state(now) <= InWindow && !placed.Suspect
+	usable := placed != nil && placed.state(now) <= InWindow
 	ends := usable || !f.wanted
 	c.changeLocked(func(s *state) {
 		s.unreadable = err != nil
@@ -172,8 +172,12 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 			s.flight = nil
 		}
 	})
-	f.demand = c.state.Load().ofHeld(f.demand)
 	after := c.state.Load()
+	f.demand = after.ofHeld(f.demand)
+	if ends && f.wanted && placed.Suspect { // Readers get it for want of another.
+		next := c.startLocked(f.source, now)
+		next.wanted, next.demand = true, f.demand
+	}
 	c.mu.Unlock()
 	f.log(func() {
 		if !before.unreadable {
@@ -204,23 +208,24 @@ func (c *Cache) ended() error {
 // ask requests a token, stores it, and publishes it, in this order, so that a token that a
 // reader has survives a crash.
 func (c *Cache) ask(ctx context.Context, f *flight) {
-	token, err := c.request(ctx, f)
+	token, announce, err := c.request(ctx, f)
 	// Storage that is busy for long keeps no reader from the token.
 	unlock, busy := c.lockStoringSoon(ctx)
 	now := c.options.Clock()
-	placed, replaced, err := c.decide(f, token, err, now)
-	var unsaved, leftover error
+	placed, err := c.decide(f, token, err, now)
+	var unsaved error
 	switch {
 	case err != nil:
 	case busy != nil:
 		placed, unsaved = placed.after(busy), busy
 	default:
-		placed, leftover = c.save(ctx, f.source, placed, replaced)
+		placed = c.save(ctx, f.source, placed)
 		unsaved = placed.unsaved
 	}
 	before, after, err := c.publish(f, placed, err, now)
-	if err != nil && busy == nil && f.demand.reported != "" {
-		unsaved = c.persist(ctx)
+	var leftover error
+	if busy == nil && f.demand.reported != "" {
+		unsaved, leftover = c.persist(ctx, unsaved)
 	}
 	unlock()
 	f.published, f.err = after, err
@@ -229,6 +234,7 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 		c.logUnsaved(unsaved)
 		c.logLeftover(leftover)
 		if after != nil {
+			announce()
 			c.logOutcome(before.holdOff, after.holdOff, now)
 		}
 		if !errors.Is(err, ErrForward) {
@@ -241,10 +247,9 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 }
 
 // request gets a token from Fuuffy.
-func (c *Cache) request(ctx context.Context, f *flight) (t Token, err error) {
-	announce := func() {}
+func (c *Cache) request(ctx context.Context, f *flight) (t Token, announce func(), err error) {
+	announce = func() {}
 	panicked := guard("token request", func() { t, announce, err = f.source.Request(ctx, c.state.Load().token) })
-	f.log(announce)
 	switch {
 	case c.life.Err() != nil:
 		err = ErrClosed // Clearer than a context error.
@@ -252,18 +257,17 @@ func (c *Cache) request(ctx context.Context, f *flight) (t Token, err error) {
 		f.log(func() { c.logPanic(panicked) })
 		err = &upstream.Error{Failure: upstream.Malformed, Message: "the engine could not process Fuuffy's response", Cause: panicked}
 	}
-	return t, err
+	return t, announce, err
 }
 
-// decide tells whether to store the token that a flight brought, and whether that replaces a
-// reported one.
-func (c *Cache) decide(f *flight, t Token, err error, now Instant) (placed *Cached, replaced bool, _ error) {
+// decide tells whether to store the token that a flight brought.
+func (c *Cache) decide(f *flight, t Token, err error, now Instant) (placed *Cached, _ error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state.Load()
 	switch {
 	case s.flight != f:
-		return nil, false, c.ended()
+		return nil, c.ended()
 	case err == nil:
 		placed, err = c.admit(s, t, f.demand, now)
 	case f.demand.reported == "" && s.ending(now) && isMalformed(err):
@@ -272,12 +276,21 @@ func (c *Cache) decide(f *flight, t Token, err error, now Instant) (placed *Cach
 	if placed != nil && c.waiting.Load() > 0 {
 		placed.markUsed()
 	}
-	return placed, f.demand.reported != "", err
+	return placed, err
 }
 
 func isMalformed(err error) bool {
 	failure, ok := errors.AsType[*upstream.Error](err)
 	return ok && failure.Failure == upstream.Malformed
+}
+
+// replace notes that a token takes the place of a reported one. That one must not come back from
+// storage.
+func (s *state) replace(t *Cached, now Instant) {
+	if s.token != nil && s.token.Value != t.Value {
+		s.removed = removal{s.token.Value, now.Mono}
+		t.evicts = t.unsaved != nil
+	}
 }
 
 // publish ends a flight unless something superseded it. It returns the states before and after,
@@ -305,6 +318,9 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, a
 		case err == nil:
 			if s.token != nil && s.token.Value == t.Value && !t.betterThan(s.token, now) {
 				s.repetition, t.firstLife = s.repeated(t, now), s.token.wholeLife()
+			}
+			if f.demand.reported != "" {
+				s.replace(t, now)
 			}
 			s.token, s.holdOff, s.lastSuccess = t, s.holdOff.over(now), t.IssuedAt
 		}

@@ -181,6 +181,10 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	if !s.uses(source) {
 		return Reading{}, errSuperseded
 	}
+	if s.token == nil && reported == "" {
+		c.Restore(ctx, source) // It means what this node would serve.
+		s = c.state.Load()
+	}
 	if s.token != nil {
 		reported = cmp.Or(reported, s.token.Value)
 	}
@@ -215,10 +219,10 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 func (c *Cache) RefreshInUse(source Source) {
 	now := c.options.Clock()
 	s := c.state.Load()
-	if s.token == nil || !s.token.InUse() || s.source != source {
+	if s.token == nil || !s.uses(source) {
 		return
 	}
-	if state := s.tokenState(now); state == InWindow || state == InBuffer {
+	if state := s.tokenState(now); s.token.InUse() && (state == InWindow || state == InBuffer) {
 		// A hold-off or another source isn't an error: the next run tries again.
 		_, _, _ = c.joinFlight(source, now, demand{})
 	}
@@ -229,12 +233,14 @@ func (c *Cache) RefreshInUse(source Source) {
 
 // persistSoon is persist for who doesn't hold storing.
 func (c *Cache) persistSoon() {
-	unlock, err := c.lockStoringSoon(c.life)
-	if err == nil {
-		err = c.persist(c.life)
+	unlock, busy := c.lockStoringSoon(c.life)
+	var unsaved, leftover error
+	if busy == nil {
+		unsaved, leftover = c.persist(c.life, nil)
 	}
 	unlock()
-	c.logUnsaved(err)
+	c.logUnsaved(unsaved)
+	c.logLeftover(leftover)
 }
 
 // serve makes the reading of the cached token.

@@ -105,7 +105,7 @@ func (s *state) repeats(now Instant) error {
 // ending tells whether Fuuffy repeats the cached token, and too little of its life is left for a
 // token.
 func (s *state) ending(now Instant) bool {
-	if s.token == nil || s.repetition.token != s.token.Value || !s.repetition.same {
+	if s.token == nil || s.token.Superseded || s.repetition.token != s.token.Value || !s.repetition.same {
 		return false
 	}
 	left := s.token.lifeLeft(now)

@@ -137,6 +137,8 @@ type Cached struct {
 	// not, nil if nobody tried.
 	saved   bool
 	unsaved error
+	// evicts is set if storage may have the token that this one replaced, which an app reported.
+	evicts bool
 	// used is set by the first read.
 	used *atomic.Bool
 }
@@ -190,7 +192,7 @@ func (t *Cached) after(err error) *Cached {
 	saved := *t
 	saved.saved, saved.unsaved = err == nil, err
 	if err == nil {
-		saved.Used = t.InUse()
+		saved.Used, saved.evicts = t.InUse(), false
 	}
 	return &saved
 }

@@ -146,3 +146,28 @@ func TestPanicDuringRestore(t *testing.T) {
 		})
 	}
 }
+
+// A start, and the first read, couldn't look for the stored token, and Fuuffy issues none. Once
+// storage works again, readers get the stored token, whatever wait Fuuffy asked for.
+func TestStoredTokenWhileTheEngineHoldsOff(t *testing.T) {
+	for fault, f := range map[string]fuuffytest.Fault{"rate limited": faultRateLimited, "rejected": faultRejected, "unavailable": faultUnavailable} {
+		for blip, spoil := range map[string]func(*faultyStorage){
+			"reads fail": func(s *faultyStorage) { s.set("get", tokenKey, fails) },
+			"reads hang": func(s *faultyStorage) { s.hang("get", tokenKey, allCalls, false) },
+		} {
+			t.Run(fault+", "+blip, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t)
+					token := m.readToken()
+					storage := m.useFaultyStorage()
+					spoil(storage)
+					m.restart()
+					m.sandbox.SetFault(f)
+					m.refused(logical.ReadOperation, tokenKey, nil)
+					storage.mend()
+					m.serves(token, oneHang, "a read")
+				})
+			})
+		}
+	}
+}

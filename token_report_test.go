@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +147,38 @@ func TestReportOfATokenThatIsOnlyStored(t *testing.T) {
 				prepare(m, storage)
 				resp := m.write("token")
 				assert.False(t, resp.Data["access_token"] == token, "the reported token is the answer")
+			})
+		})
+	}
+}
+
+// A report names a token that the node lost from memory and can't look for. It counts: the token
+// doesn't come back from storage as if nothing was.
+func TestReportOfATokenThatCannotBeRead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(*mount, *faultyStorage)
+		after time.Duration
+	}{
+		"its successor is not saved": {func(_ *mount, s *faultyStorage) { s.set("put", tokenKey, fails) }, 0},
+		"Fuuffy issues none":         {func(m *mount, _ *faultyStorage) { m.sandbox.SetFault(faultUnavailable) }, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(time.Minute)
+				storage := m.useFaultyStorage()
+				storage.set("get", tokenKey, fails)
+				m.restart()
+				tt.spoil(m, storage)
+				_, _, _ = m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
+				storage.mend()
+				time.Sleep(tt.after)
+				m.restart()
+				resp := m.read()
+				if resp.Data["access_token"] == token {
+					assert.Contains(t, strings.Join(resp.Warnings, "\n"), suspectWarning, "it is back")
+				}
 			})
 		})
 	}

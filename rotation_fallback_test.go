@@ -401,3 +401,55 @@ func TestFallbackIsToldOnceAlthoughARequestIsRepeated(t *testing.T) {
 		assert.Equal(t, 1, countEvents(m.events.take(), "fuuffy/rotate-root-fallback "))
 	})
 }
+
+// With stale_if_error, readers get a fallback's token in its buffer too, so apps use it for longer.
+func TestRevokeOldAfterCountsStaleTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newRotatingMount(t, rotation.Promoted)
+		m.write("config", "stale_if_error", true)
+		time.Sleep(2 * time.Hour)
+		m.sandbox.RevokeClient(newClientID)
+		m.loseToken()
+		fallback := m.readToken()
+		time.Sleep(57 * time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		stale := m.read()
+		require.True(t, stale.Data["access_token"] == fallback)
+		used := time.Now().Add(time.Duration(stale.Data["ttl"].(int64)) * time.Second)
+
+		m.sandbox.ClearFault()
+		m.sandbox.CreateClient(newClientID, newSecret)
+		time.Sleep(5 * time.Second)
+		require.False(t, m.readToken() == fallback)
+		m.assertRevokeOldAfter(used, time.Now().Add(55*time.Minute))
+	})
+}
+
+// A fallback's token couldn't be saved, and the entry of the token before it says nothing of it after
+// a restart.
+func TestFallbackWhoseTokenIsNotSaved(t *testing.T) {
+	for name, lose := range map[string]func(*mount){
+		"after a delete": (*mount).loseToken,
+		"after a report": func(m *mount) { time.Sleep(time.Minute) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newRotatingMount(t, rotation.Promoted)
+				storage := m.useFaultyStorage()
+				time.Sleep(2 * time.Hour)
+				m.read()
+				m.sandbox.RevokeClient(newClientID)
+				lose(m)
+				storage.set("put", tokenKey, fails)
+				resp := m.write("token")
+				used := servedUntil(t, resp)
+				require.Equal(t, true, m.rotation()["fallback_active"])
+				m.sandbox.CreateClient(newClientID, newSecret)
+				storage.mend()
+				m.restart()
+				m.read()
+				m.assertRevokeOldAfter(used, time.Now().Add(56*time.Minute))
+			})
+		})
+	}
+}

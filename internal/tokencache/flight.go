@@ -158,10 +158,14 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 	if found && err == nil {
 		placed = c.admitStored(before, t, now)
 	}
+	replaced := placed != nil && before.ofHeld(f.demand).reported != ""
 	usable := placed != nil && placed.state(now) <= InWindow
 	ends := usable || !f.wanted
 	c.changeLocked(func(s *state) {
 		s.unreadable = err != nil
+		if replaced {
+			s.replace(placed, now)
+		}
 		if placed != nil {
 			s.token, s.lastSuccess = placed, placed.IssuedAt
 		}
@@ -185,6 +189,9 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 		}
 		if usable {
 			c.logOutcome(before.holdOff, after.holdOff, now)
+		}
+		if replaced {
+			c.report(f.source, Outcome{Replaced: true})
 		}
 	})
 	if ends {

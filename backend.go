@@ -98,7 +98,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if req.MountPoint != "" && b.mountPoint.Load() != req.MountPoint {
 		b.mountPoint.Store(req.MountPoint)
 	}
-	req, err := b.checkInput(req)
+	bounded := *req
+	bounded.Storage = boundedStorage{req.Storage}
+	req, err := b.checkInput(&bounded)
 	if err != nil {
 		return b.respond(ctx, req, err)
 	}
@@ -116,14 +118,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // wrong, Vault would hide the reason from the user. The operation itself says it.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	bare := *req
-	bare.Data = nil
+	bare.Data, bare.Storage = nil, boundedStorage{req.Storage}
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
 // initialize loads what is stored, so that the first read after an unseal, a failover, or a
 // crash is a warm one. If that fails, the first read retries.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
-	c, err := b.inForce(ctx, req.Storage)
+	c, err := b.inForce(ctx, boundedStorage{req.Storage})
 	if err == nil {
 		b.cache.Restore(ctx, c)
 	} else if !errors.Is(err, errNotConfigured) {

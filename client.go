@@ -74,6 +74,14 @@ func (c *storedConfig) policy() tokencache.Policy {
 	return tokencache.Policy{Buffer: c.TokenExpiryBuffer, Window: c.TokenRefreshWindow, StaleIfError: c.StaleIfError, MaxReadTTL: c.MaxReadTTL}
 }
 
+// heldFor is how long after its issue readers may still get a token with this life.
+func (c *storedConfig) heldFor(life time.Duration) time.Duration {
+	if c.StaleIfError {
+		return life
+	}
+	return c.policy().ServedFor(life)
+}
+
 // Judge is part of tokencache.Source.
 func (c *client) Judge(t tokencache.Token) tokencache.Verdict {
 	fallback := c.Fallback()
@@ -159,7 +167,7 @@ func (c *client) fallBack(previous attempt, rejection *upstream.Error) (tokencac
 		return t, previous.err
 	}
 	t.FallbackFor = c.Current.ID
-	servedFor := c.policy().ServedFor(t.Life())
+	servedFor := c.heldFor(t.Life())
 	c.pairs.noteOldTokens(c.Current.ID, c.now().Add(servedFor), servedFor)
 	return t, nil
 }
@@ -276,7 +284,7 @@ func (c *client) recallOldTokens(t *storedToken) {
 	if c.Rotation.Name() != rotation.Promoted {
 		return
 	}
-	servedFor := c.policy().ServedFor(cmp.Or(t.Life(), upstream.DefaultTokenLife))
+	servedFor := c.heldFor(cmp.Or(t.Life(), upstream.DefaultTokenLife))
 	switch {
 	case t.Format != 0:
 		c.pairs.noteOldTokens(c.Current.ID, t.FallbackUntil, servedFor)

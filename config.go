@@ -72,7 +72,7 @@ var (
 
 // loadConfig returns nil if the engine is not configured.
 func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, error) {
-	entry, err := getEntry(ctx, storage, configKey)
+	entry, err := storage.Get(ctx, configKey)
 	if err != nil {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
@@ -93,15 +93,6 @@ func loadConfig(ctx context.Context, storage logical.Storage) (*storedConfig, er
 	}
 	c.Upgrade()
 	return &c, nil
-}
-
-// getEntry reads a stored entry, in bounded time. It returns nil if there is none.
-func getEntry(ctx context.Context, storage logical.Storage, key string) (entry *logical.StorageEntry, err error) {
-	err = tokencache.WithStorageTimeout(ctx, func(ctx context.Context) (err error) {
-		entry, err = storage.Get(ctx, key)
-		return err
-	})
-	return entry, err
 }
 
 func newerFormat(format int) error {
@@ -164,7 +155,7 @@ type storedLeaks struct {
 
 // loadLeaks returns the zero State if there are none.
 func loadLeaks(ctx context.Context, storage logical.Storage) (rotation.State, error) {
-	entry, err := getEntry(ctx, storage, leaksKey)
+	entry, err := storage.Get(ctx, leaksKey)
 	if err != nil {
 		return rotation.State{}, fmt.Errorf("read the compromised credentials: %w", err)
 	}

@@ -125,12 +125,12 @@ func (b *backend) recordCheck(ctx context.Context, v *view, current, previous *a
 	return nil
 }
 
-// overBudget tells whether the engine held the request of an attempt back.
 // tested stores nothing.
 func tested(t tokencache.Test) func(context.Context) (tokencache.Effect, error) {
 	return func(context.Context) (tokencache.Effect, error) { return tokencache.Effect{Test: &t}, nil }
 }
 
+// overBudget tells whether the engine held the request of an attempt back.
 func overBudget(a *attempt) bool {
 	if a == nil {
 		return false

@@ -66,7 +66,7 @@ func (b *backend) pathConfig() *framework.Path {
 // configExists doesn't decode the entry: Vault would hide the error from the user. The
 // operation itself reports it.
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
-	entry, err := getEntry(ctx, req.Storage, configKey)
+	entry, err := req.Storage.Get(ctx, configKey)
 	return entry != nil, err
 }
 

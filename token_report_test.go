@@ -157,10 +157,10 @@ func TestReportOfATokenThatIsOnlyStored(t *testing.T) {
 func TestReportOfATokenThatCannotBeRead(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil func(*mount, *faultyStorage)
-		after time.Duration
+		after func(*mount)
 	}{
-		"its successor is not saved": {func(_ *mount, s *faultyStorage) { s.set("put", tokenKey, fails) }, 0},
-		"Fuuffy issues none":         {func(m *mount, _ *faultyStorage) { m.sandbox.SetFault(faultUnavailable) }, time.Minute},
+		"its successor is not saved": {func(_ *mount, s *faultyStorage) { s.set("put", tokenKey, fails) }, (*mount).restart},
+		"Fuuffy issues none":         {func(m *mount, _ *faultyStorage) { m.sandbox.SetFault(faultUnavailable) }, func(*mount) { time.Sleep(time.Minute) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -173,8 +173,7 @@ func TestReportOfATokenThatCannotBeRead(t *testing.T) {
 				tt.spoil(m, storage)
 				_, _, _ = m.timed(logical.UpdateOperation, tokenKey, pairs("rejected_token", token))
 				storage.mend()
-				time.Sleep(tt.after)
-				m.restart()
+				tt.after(m)
 				resp := m.read()
 				if resp.Data["access_token"] == token {
 					assert.Contains(t, strings.Join(resp.Warnings, "\n"), suspectWarning, "it is back")

@@ -89,7 +89,7 @@ func (b *backend) facts(ctx context.Context, storage logical.Storage, stored *st
 		return f, err
 	}
 	f.OldTokensUntil = b.oldTokensUntil(stored)
-	f.TokensUntil = f.Now.Add(stored.policy().ServedFor(b.tokenLife(stored.Current.ID)))
+	f.TokensUntil = f.Now.Add(stored.heldFor(b.tokenLife(stored.Current.ID)))
 	return f, nil
 }
 
@@ -111,7 +111,7 @@ func (b *backend) oldTokensUntil(stored *storedConfig) time.Time {
 	if until := b.pairs.of(stored.Current.ID).oldTokensUntil; !until.IsZero() {
 		return until
 	}
-	servedFor := stored.policy().ServedFor(b.tokenLife(r.Previous.ID))
+	servedFor := stored.heldFor(b.tokenLife(r.Previous.ID))
 	until := r.TokensUntil
 	if until.IsZero() { // An older version promoted it.
 		until = r.PromotedAt.Add(servedFor)

@@ -46,6 +46,9 @@ func (c *Cache) admitStored(s *state, t Token, now Instant) *Cached {
 		return nil
 	}
 	placed.saved = true
+	if t.Value == s.reported && !t.Suspect {
+		return placed.suspected()
+	}
 	return placed
 }
 

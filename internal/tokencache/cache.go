@@ -96,13 +96,16 @@ type state struct {
 	// loading is the load in progress, nil if there is none.
 	loading *load
 	token   *Cached
-	// removed is the token that an operator deleted last.
+	// removed is the token that an operator deleted last, or a report replaced.
 	removed removal
+	// reported is a token that an app reported while none was cached.
+	reported string
 	// deleted is the source of a configuration that another node deleted, while its token is
 	// still in storage.
 	deleted Source
-	// unreadable is set if the last look for a stored token failed.
-	unreadable bool
+	// unreadable is set if the last look for a stored token failed, and unseen if someone stored
+	// one that memory doesn't have.
+	unreadable, unseen bool
 	// flight is the token request in progress, nil if there is none.
 	flight     *flight
 	holdOff    holdOff

@@ -43,8 +43,8 @@ func (e *Refused) Unwrap() error { return e.Err }
 
 // Commit carries out an operator's action on stored entries. Nothing else is stored at the same
 // time, and readers see its effect as one step. If it fails, nobody knows what storage contains,
-// so the next reader looks, unless the error is a *Refused. The error is do's, or ctx's if
-// another action took too long.
+// so the next reader looks, unless the error is a *Refused. do must bound each wait for storage
+// (WithStorageTimeout). The error is do's, or ctx's if another action took too long.
 func (c *Cache) Commit(ctx context.Context, do func(context.Context) (Effect, error)) error {
 	unlock, err := c.lockStoring(ctx)
 	if err != nil {
@@ -59,10 +59,9 @@ func (c *Cache) Commit(ctx context.Context, do func(context.Context) (Effect, er
 // commit also returns what to log and to report once the lock is free.
 func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, error)) (afterwards func(), err error) {
 	var effect Effect
-	err = withStorageTimeout(ctx, "change of what is stored", func(ctx context.Context) error {
-		effect, err = do(ctx)
-		return err
-	})
+	if panicked := guard("change of what is stored", func() { effect, err = do(ctx) }); panicked != nil {
+		err = panicked
+	}
 	if err != nil {
 		if _, refused := errors.AsType[*Refused](err); !refused {
 			c.InvalidateSource()
@@ -78,7 +77,7 @@ func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, er
 	if proof != nil {
 		unsaved = proof.unsaved
 	}
-	if replaced {
+	if replaced || proof != nil && proof.evicts {
 		unsaved, leftover = c.persist(ctx, unsaved)
 	}
 	after := c.state.Load()
@@ -136,12 +135,12 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) (rep
 	case t.proves(s):
 		s.supersede()
 		if proof != nil {
-			if replaced = s.ofHeld(demand{reported: reported}).reported != ""; replaced {
-				s.replace(proof, now)
-			}
+			replaced = s.replace(proof, demand{reported: reported}, now)
 			s.token = proof
 		}
 		s.holdOff, s.lastSuccess = s.holdOff.over(now), t.Token.IssuedAt
+	case proof != nil:
+		s.unseen = true // Another node changed the source meanwhile.
 	case t.Failure != nil && s.source == t.Source:
 		s.holdOff = s.holdOff.heard(t.Failure, now, c.options.Random())
 	}

@@ -3,6 +3,7 @@
 package tokencache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -56,8 +57,8 @@ func (c *Cache) Restore(ctx context.Context, source Source) {
 }
 
 // joinFlight returns the flight in progress, or starts one if the token needs it and nothing
-// speaks against a request: the error is what does. It also returns the state that it decided
-// on.
+// speaks against a request: the error is what does, and then a flight only looks in storage. It
+// also returns the state that it decided on.
 func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,11 +74,14 @@ func (c *Cache) joinFlight(source Source, now Instant, want demand) (*state, *fl
 		return s, nil, nil
 	}
 	f := s.flight
-	if f == nil {
-		if err := s.wait(want, now); err != nil {
-			c.changeLocked(func(s *state) { s.suspect(want) })
-			return c.state.Load(), nil, err
+	if err := s.wait(want, now); err != nil && (f == nil || !f.wanted) {
+		c.changeLocked(func(s *state) { s.suspect(want) })
+		if f == nil && s.token == nil && (s.unreadable || s.unseen) {
+			f = c.startLocked(source, now) // It only looks in storage, which may work again.
 		}
+		return c.state.Load(), f, err
+	}
+	if f == nil {
 		f = c.startLocked(source, now)
 		f.early = want.reported == "" && s.tokenState(now) == Fresh
 	}
@@ -158,15 +162,13 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 	if found && err == nil {
 		placed = c.admitStored(before, t, now)
 	}
-	replaced := placed != nil && before.ofHeld(f.demand).reported != ""
+	replaced := false
 	usable := placed != nil && placed.state(now) <= InWindow
 	ends := usable || !f.wanted
 	c.changeLocked(func(s *state) {
-		s.unreadable = err != nil
-		if replaced {
-			s.replace(placed, now)
-		}
+		s.unreadable, s.unseen = err != nil, false
 		if placed != nil {
+			replaced = s.replace(placed, f.demand, now)
 			s.token, s.lastSuccess = placed, placed.IssuedAt
 		}
 		if usable {
@@ -231,8 +233,8 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 	}
 	before, after, err := c.publish(f, placed, err, now)
 	var leftover error
-	if busy == nil && f.demand.reported != "" {
-		unsaved, leftover = c.persist(ctx, unsaved)
+	if busy == nil && (f.demand.reported != "" || placed != nil && placed.evicts) {
+		unsaved, leftover = c.persist(c.life, unsaved)
 	}
 	unlock()
 	f.published, f.err = after, err
@@ -291,13 +293,16 @@ func isMalformed(err error) bool {
 	return ok && failure.Failure == upstream.Malformed
 }
 
-// replace notes that a token takes the place of a reported one. That one must not come back from
-// storage.
-func (s *state) replace(t *Cached, now Instant) {
-	if s.token != nil && s.token.Value != t.Value {
-		s.removed = removal{s.token.Value, now.Mono}
-		t.evicts = t.unsaved != nil
+// replace notes that a token takes the place of one that an app reported, if it does: that one
+// must not come back from storage. Nor must an entry that doesn't know of this fallback.
+func (s *state) replace(t *Cached, want demand, now Instant) (replaced bool) {
+	reported := cmp.Or(s.ofHeld(want).reported, s.reported)
+	replaced = reported != "" && reported != t.Value
+	if replaced {
+		s.removed, s.reported = removal{reported, now.Mono}, ""
 	}
+	t.evicts = t.unsaved != nil && (replaced || t.FallbackFor != "")
+	return replaced
 }
 
 // publish ends a flight unless something superseded it. It returns the states before and after,
@@ -326,9 +331,7 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, a
 			if s.token != nil && s.token.Value == t.Value && !t.betterThan(s.token, now) {
 				s.repetition, t.firstLife = s.repeated(t, now), s.token.wholeLife()
 			}
-			if f.demand.reported != "" {
-				s.replace(t, now)
-			}
+			s.replace(t, f.demand, now)
 			s.token, s.holdOff, s.lastSuccess = t, s.holdOff.over(now), t.IssuedAt
 		}
 	})

@@ -109,7 +109,14 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	if reason == errSuperseded {
 		return Reading{}, reason
 	}
-	if reason == nil && s.holdOff.cause != nil {
+	switch {
+	case f != nil && reason != nil:
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		}
+		f, s = nil, c.state.Load()
+	case reason == nil && s.holdOff.cause != nil:
 		reason = s.holdOff.cause // One more attempt is in progress.
 	}
 	if s.serves(want, now) {
@@ -187,6 +194,8 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	}
 	if s.token != nil {
 		reported = cmp.Or(reported, s.token.Value)
+	} else {
+		c.change(func(s *state) { s.reported = reported }) // Storage may have it.
 	}
 	state := s.tokenState(now)
 	if state == Expired || s.token.Value != reported {
@@ -203,15 +212,37 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	}
 	s, f, reason := c.joinFlight(source, now, demand{reported: reported})
 	switch {
-	case f != nil:
-		return c.wait(ctx, f, 0)
-	case reason == nil:
+	case reason != nil:
+		c.awaitPersisted(ctx, s)
+		return Reading{}, reason
+	case f == nil:
 		return Reading{}, errSuperseded // Another report replaced it in the meantime.
 	}
-	if s.token != nil && s.token.Suspect {
-		c.persistSoon()
+	return c.wait(ctx, f, 0)
+}
+
+// awaitPersisted stores that a token is suspect. A caller that gives up doesn't affect that.
+func (c *Cache) awaitPersisted(ctx context.Context, s *state) {
+	if s.token == nil || !s.token.differs() {
+		return
 	}
-	return Reading{}, reason
+	done := make(chan struct{})
+	c.mu.Lock()
+	closed := c.state.Load().closed
+	if !closed {
+		c.background.Go(func() {
+			defer close(done)
+			c.persistSoon()
+		})
+	}
+	c.mu.Unlock()
+	if closed {
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // RefreshInUse starts the refresh of a token that is in use and due, and stores what storage

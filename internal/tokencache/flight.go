@@ -171,7 +171,7 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 			replaced = s.replace(placed, f.demand, now)
 			s.token, s.lastSuccess = placed, placed.IssuedAt
 		}
-		if usable {
+		if usable && s.holdOff.left(now) == 0 {
 			s.holdOff = s.holdOff.over(now)
 		}
 		if ends {

@@ -100,3 +100,22 @@ func TestAnEarlyCompleteNamesTheWait(t *testing.T) {
 	text = Explain(refusal, nil)
 	assert.Contains(t, text.Render(""), "Apps may hold tokens of it until 2026-02-01T12:00:00Z. After that, revoke it in the Fuuffy dashboard, then: "+Complete.Render(""))
 }
+
+// Only proof says that Fuuffy no longer accepts a pair: a rejection of both pairs isn't one.
+func TestRejectedPairsAreNotSaidToBeRevoked(t *testing.T) {
+	current, previous := pairOf("shop-2", "secret1", time.Hour), pairOf("shop-1", "secret1", 0)
+	rejected, revoked := rotation.Standing{Rejected: true, Failed: midday}, rotation.Standing{Rejected: true, Revoked: true, Failed: midday}
+	for name, tt := range map[string]struct {
+		current rotation.Standing
+		says    string
+	}{
+		"both rejected":       {rejected, "Fuuffy rejects client shop-2 and client shop-1, but that doesn't prove that they are revoked."},
+		"the current revoked": {revoked, "Fuuffy no longer accepts client shop-2, and rejects client shop-1 without proof that it is revoked."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mountOf(current, known{current.ID: tt.current, previous.ID: rejected})
+			m.Rotation.Previous, m.Rotation.PromotedAt = previous, midday.Add(-2*time.Hour)
+			assert.Contains(t, m.NextStep().Render(""), tt.says)
+		})
+	}
+}

@@ -165,7 +165,7 @@ func (c *Cache) InvalidateSource() { c.change((*state).outdate) }
 
 func (s *state) outdate() {
 	s.supersede()
-	s.outdated, s.unloadable = true, false
+	s.outdated, s.unloadable = true, s.outdated && s.unloadable
 }
 
 // InvalidateToken drops the cached token: storage has another, or none.

@@ -142,8 +142,10 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	if err == nil {
 		return r, nil
 	}
-	if ok && patience.Err() != nil && ctx.Err() == nil {
-		err = reason
+	if ok && err != errSuperseded && patience.Err() != nil && ctx.Err() == nil {
+		if err = reason; !c.state.Load().uses(source) {
+			return Reading{}, errSuperseded
+		}
 	}
 	// While this reader waited, the token may have left its buffer, or become another.
 	now, s = c.options.Clock(), c.state.Load()

@@ -98,6 +98,9 @@ func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Rea
 // fail and a token inside its buffer is at hand.
 const stalePatience = 2 * time.Second
 
+// errImpatient says that a reader's patience is at its end.
+var errImpatient = errors.New("a token is at hand")
+
 // read returns a token that meets a demand. It never returns the reported one: replace calls
 // it only if another one is cached, so only a stale token could still be it.
 func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, error) {
@@ -132,24 +135,22 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	case f == nil:
 		return Reading{}, reason
 	}
-	patience := ctx
+	var patience <-chan time.Time
 	if ok {
-		var cancel context.CancelFunc
-		patience, cancel = context.WithTimeout(ctx, stalePatience-(now.Mono-f.started))
-		defer cancel()
+		patience = time.After(stalePatience - (now.Mono - f.started))
 	}
-	r, err := c.wait(patience, f, want.minTTL)
+	r, err := c.wait(ctx, f, want.minTTL, patience)
 	if err == nil {
 		return r, nil
 	}
-	if ok && err != errSuperseded && patience.Err() != nil && ctx.Err() == nil {
-		if err = reason; !c.state.Load().uses(source) {
-			return Reading{}, errSuperseded
-		}
-	}
 	// While this reader waited, the token may have left its buffer, or become another.
 	now, s = c.options.Clock(), c.state.Load()
-	if !s.uses(source) {
+	switch current := s.uses(source); {
+	case err == errImpatient && !current:
+		return Reading{}, errSuperseded
+	case err == errImpatient:
+		err = reason
+	case !current:
 		return Reading{}, err
 	}
 	if _, failed := errors.AsType[*upstream.Error](err); failed && s.serves(want, now) && s.token.Value != want.reported {
@@ -220,7 +221,7 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	case f == nil:
 		return Reading{}, errSuperseded // Another report replaced it in the meantime.
 	}
-	return c.wait(ctx, f, 0)
+	return c.wait(ctx, f, 0, nil)
 }
 
 // awaitPersisted stores that a token is suspect. A caller that gives up doesn't affect that.
@@ -284,12 +285,15 @@ func (c *Cache) serve(s *state, now Instant, minTTL time.Duration, failure error
 	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure}
 }
 
-// wait returns the outcome of a flight. A reader that gives up doesn't affect the flight.
-func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration) (Reading, error) {
+// wait returns the outcome of a flight, or errImpatient. A reader that gives up doesn't affect the
+// flight.
+func (c *Cache) wait(ctx context.Context, f *flight, minTTL time.Duration, patience <-chan time.Time) (Reading, error) {
 	c.waiting.Add(1)
 	defer c.waiting.Add(-1)
 	select {
 	case <-f.done:
+	case <-patience:
+		return Reading{}, errImpatient
 	case <-ctx.Done():
 		return Reading{}, fmt.Errorf("wait for an access token: %w", ctx.Err())
 	}

@@ -152,7 +152,7 @@ func (f *fleet) total() int {
 	return total
 }
 
-// TestFleet prints the table of docs/apps.md: fleets of Vault Agents for 24 virtual
+// TestFleet prints the table of docs/evidence.md: fleets of Vault Agents for 24 virtual
 // hours, with the ttl as the engine spreads it and with a plain one, the same for
 // all: the time until the token is certainly replaced; and one of which some run jobs
 // that need a token for 25 minutes.
@@ -192,9 +192,9 @@ func TestFleet(t *testing.T) {
 					row.agents, row.name, f.total(), f.peak(), f.waited, f.m.requests(), f.leastLife.Truncate(time.Second))
 				assert.LessOrEqual(t, f.peak(), row.mostReads, "reads in a second")
 				said := documented[fmt.Sprint(row.agents, row.name)]
-				assert.Equal(t, said.reads, f.total(), "reads in docs/apps.md")
-				assert.Equal(t, said.peak, f.peak(), "peak in docs/apps.md")
-				assert.Equal(t, said.requests, f.m.requests(), "token requests in docs/apps.md")
+				assert.Equal(t, said.reads, f.total(), "reads in docs/evidence.md")
+				assert.Equal(t, said.peak, f.peak(), "peak in docs/evidence.md")
+				assert.Equal(t, said.requests, f.m.requests(), "token requests in docs/evidence.md")
 				assert.LessOrEqual(t, f.m.requests(), row.mostRequests, "token requests")
 				if row.jobs == 0 {
 					assert.Zero(t, f.waited, "reads that waited")
@@ -207,7 +207,7 @@ func TestFleet(t *testing.T) {
 	t.Log(table)
 }
 
-// TestFleetWithADeadToken prints the second table of docs/apps.md: 10,000 Agents whose apps
+// TestFleetWithADeadToken prints the second table of docs/evidence.md: 10,000 Agents whose apps
 // can't report a 401, without max_read_ttl and with it. Fuuffy stops accepting their token at noon, and another app reports it a
 // minute later.
 func TestFleetWithADeadToken(t *testing.T) {
@@ -216,7 +216,7 @@ func TestFleetWithADeadToken(t *testing.T) {
 		noon   = 12 * time.Hour
 		told   = noon + time.Minute
 	)
-	page, err := os.ReadFile("docs/apps.md")
+	page, err := os.ReadFile("docs/evidence.md")
 	require.NoError(t, err)
 	table := "\n| max_read_ttl | half of the Agents have a new token after | all have it after |\n|---|---|---|\n"
 	for _, row := range []struct {
@@ -260,7 +260,7 @@ func TestFleetWithADeadToken(t *testing.T) {
 
 				line := fmt.Sprintf("| %s | %s | %s |\n", row.limit, half.Truncate(time.Second), all.Truncate(time.Second))
 				table += line
-				assert.True(t, strings.Contains(string(page), line), "docs/apps.md has no line %s", line)
+				assert.True(t, strings.Contains(string(page), line), "docs/evidence.md has no line %s", line)
 				assert.LessOrEqual(t, all, row.allAfter)
 			})
 		})
@@ -268,12 +268,12 @@ func TestFleetWithADeadToken(t *testing.T) {
 	t.Log(table)
 }
 
-// documentedFleet is a row of the table in docs/apps.md.
+// documentedFleet is a row of the table in docs/evidence.md.
 type documentedFleet struct{ reads, peak, requests int }
 
 func documentedFleets(t *testing.T) map[string]documentedFleet {
 	t.Helper()
-	page, err := os.ReadFile("docs/apps.md")
+	page, err := os.ReadFile("docs/evidence.md")
 	require.NoError(t, err)
 	_, table, found := strings.Cut(string(page), "<!-- fleet -->")
 	require.True(t, found)

@@ -17,7 +17,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
-// What docs/releasing.md tells users to type, as far as it needs nothing that is published.
+// What docs/verify.md tells users to type, as far as it needs nothing that is published.
 func TestDocumentedCommands(t *testing.T) {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	a := artifactFor(plugin, platform)
@@ -138,10 +138,10 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// documented returns the commands of a section of docs/releasing.md.
+// documented returns the commands of a section of docs/verify.md.
 func documented(t *testing.T, section string) string {
 	t.Helper()
-	commands, err := run("../..", nil, "sh", "scripts/commands.sh", "docs/releasing.md", section)
+	commands, err := run("../..", nil, "sh", "scripts/commands.sh", "docs/verify.md", section)
 	require.NoError(t, err)
 	return commands
 }

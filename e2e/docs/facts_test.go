@@ -52,12 +52,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// The page names tests that exist.
-func TestArchitectureNamesTests(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
-	require.NoError(t, err)
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(page), -1)
-	require.NotEmpty(t, named)
+// The pages name tests that exist.
+func TestPagesNameTests(t *testing.T) {
 	var source strings.Builder
 	require.NoError(t, filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(file, "_test.go") {
@@ -67,7 +63,13 @@ func TestArchitectureNamesTests(t *testing.T) {
 		source.Write(content)
 		return err
 	}))
-	for _, test := range named {
-		assert.Contains(t, source.String(), "\nfunc "+test[1]+"(", "docs/architecture.md names a test that does not exist")
+	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md"} {
+		page, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		named := regexp.MustCompile("\\b((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(string(page), -1)
+		require.NotEmpty(t, named, name)
+		for _, test := range named {
+			assert.Contains(t, source.String(), "\nfunc "+test[1]+"(", "%s names a test that does not exist", name)
+		}
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// TestReadme types what the README has under "Use it in your Vault", in a Vault whose
-// Fuuffy is the sandbox.
+// TestReadme types what the README has under "Use it in your Vault", and its transcript at
+// the top as soon as the engine is enabled, in a Vault whose Fuuffy is the sandbox.
 func TestReadme(t *testing.T) {
 	programs, err := programsToTest()
 	require.NoError(t, err)
@@ -45,20 +45,14 @@ func TestReadme(t *testing.T) {
 	}
 
 	var typed int
-	for _, line := range readmeCommands(t) {
+	run := func(line string) {
 		var input string
 		switch {
-		case strings.HasPrefix(line, "make build"), strings.HasPrefix(line, "vault agent"):
-			continue // Make has built it; the Agent has tests of its own.
-		case strings.HasPrefix(line, "read -rs"):
-			continue // A shell of its own has no use for it.
 		case strings.Contains(line, "client_id=shop-1"):
 			line = strings.Replace(line, `printf %s "$secret"`, "printf %s first-secret", 1)
 			line += " base_url=" + fuuffy.BaseURL() + " ca_cert=@" + caFile
 		case strings.Contains(line, "client_id=shop-2"):
 			input = "second-secret"
-		case strings.Contains(line, "rejected_token=-"):
-			input = shell("vault read -field=access_token fuuffy/token", "")
 		case strings.Contains(line, "rotate-root/complete"):
 			fuuffy.RevokeClient("shop-1")
 		}
@@ -66,26 +60,40 @@ func TestReadme(t *testing.T) {
 		shell(strings.ReplaceAll(line, "/etc/vault.d/plugins", plugins), input)
 		typed++
 	}
-	require.Equal(t, 9, typed)
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	transcript, rest, found := strings.Cut(string(readme), "\nTo see this ")
+	require.True(t, found)
+	_, section, found := strings.Cut(rest, "\n## Use it in your Vault\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, line := range commandsOf(section) {
+		switch {
+		case strings.HasPrefix(line, "make build"), strings.HasPrefix(line, "vault agent"):
+			continue // Make has built it; the Agent has tests of its own.
+		case strings.HasPrefix(line, "read -rs"):
+			continue // A shell of its own has no use for it.
+		}
+		run(line)
+		if strings.HasPrefix(line, "vault secrets enable") {
+			for _, shown := range commandsOf(transcript) {
+				run(shown)
+			}
+		}
+	}
+	require.Equal(t, 14, typed)
 	assert.Contains(t, shell("vault read fuuffy/rotate-root", ""), "shop-2")
 	assert.Contains(t, shell("vault read fuuffy/status", ""), "fresh")
 }
 
-// readmeCommands are the commands of the section, without their output.
-func readmeCommands(t *testing.T) []string {
-	t.Helper()
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
-	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## Use it in your Vault\n")
-	require.True(t, found)
-	section, _, _ = strings.Cut(section, "\n## ")
-	section = strings.ReplaceAll(section, "\\\n", "")
+// commandsOf are the commands of a text, without their output.
+func commandsOf(text string) []string {
 	var commands []string
-	for line := range strings.Lines(section) {
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", "")) {
 		code, ok := strings.CutPrefix(line, "    ")
 		code = strings.TrimSpace(strings.TrimPrefix(code, "$ "))
 		program, _, _ := strings.Cut(code, " ")
-		if ok && (slices.Contains([]string{"vault", "install", "make", "printf", "read"}, program)) {
+		if ok && slices.Contains([]string{"vault", "install", "make", "printf", "read"}, program) {
 			commands = append(commands, code)
 		}
 	}

@@ -28,7 +28,7 @@ help: ## List the targets
 GO_BUILD = go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)"
 
 # Vault's catalog has semantic versions that begin with a v. It refuses a plugin that reports its
-# version in another way, but only when somebody registers it.
+# version in another way, but only when someone registers it.
 SEMVER := ^v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$$
 
 build: ## Build the plugin and the sandbox into bin/
@@ -106,6 +106,9 @@ docs: build ## Write what is generated: docs/api.md, tables in docs/, what vault
 	go test -count=1 -run '^(TestFaultMatrix|TestMetricNames)$$' . -update
 	@$(FIND_VAULT); cd e2e && go test -count=1 -run '^(TestPathHelp|TestAPIDocs)$$' . -update
 
+# Words that readers stumble over. CONTRIBUTING.md has the plain ones.
+UNPLAIN := [Ss]omebody|[Nn]obody|[Ee]verybody|[Aa]nybody|tick off|found out|(in|into) force|operator gave up|one a line|Fuuffy grant(s|ed)|proved to be dead|dead (client|pair|secret|credentials)|of theirs|for want of
+
 lint: ## Check all that can be checked without running the code
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
 		{ echo "Not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; }
@@ -117,6 +120,8 @@ lint: ## Check all that can be checked without running the code
 	@! grep -nE '^ *(- )?uses: ' .github/workflows/*.yml | grep -vE '@[0-9a-f]{40} # v[0-9]' || \
 		{ echo "Pin these actions to a commit, with the version in a comment."; exit 1; }
 	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
+	@! grep -rnwE --include=*.go --include=*.md --include=*.tmpl --include=*.txt --include=*.yml --include=*.sh --include=*.hcl --exclude=*_test.go --exclude=CONTRIBUTING.md "$(UNPLAIN)" *.go *.md .github cmd docs e2e examples internal scripts tools || \
+		{ echo "Say it in plain words: CONTRIBUTING.md has them."; exit 1; }
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
 	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r package; do \

@@ -657,7 +657,7 @@ func TestRepeatedSteps(t *testing.T) {
 	assert.Contains(t, m.do(logical.DeleteOperation, "rotate-root", nil).Warnings, "Nothing was staged. Nothing was changed.")
 }
 
-// A step that has nothing to do does nothing: it writes no storage, and nobody hears of it.
+// A step that has nothing to do does nothing: it writes no storage, and no one hears of it.
 func TestStepsThatChangeNothing(t *testing.T) {
 	complete := func(m *mount) {
 		m.sandbox.RevokeClient(testClientID)
@@ -840,7 +840,7 @@ func TestCheckOvertakenByAConfigWrite(t *testing.T) {
 	})
 }
 
-// A wall clock that was set back locks nobody out.
+// A wall clock that was set back locks no one out.
 func TestCheckAfterTheClockWasSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Idle)

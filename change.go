@@ -208,7 +208,7 @@ func (c *client) proveRevoked(ctx context.Context, t transition) error {
 	}
 }
 
-// stored returns what is stored while nobody changes it, nil for nothing. Memory follows it: a
+// stored returns what is stored while no one changes it, nil for nothing. Memory follows it: a
 // write that failed may have taken effect afterwards.
 func (b *backend) stored(ctx context.Context, storage logical.Storage) (stored *storedConfig, err error) {
 	err = b.cache.Commit(ctx, func(ctx context.Context) (effect tokencache.Effect, err error) {

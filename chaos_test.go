@@ -37,7 +37,7 @@ type chaos struct {
 }
 
 // TestChaos runs virtual hours of short-lived tokens, random faults, lost
-// storage, rotations and restarts under fifty readers. Nobody may ever be served a
+// storage, rotations and restarts under fifty readers. No one may ever be served a
 // token that Fuuffy would refuse, but for what was killed behind the engine's back,
 // and when the chaos ends all must work again.
 func TestChaos(t *testing.T) {

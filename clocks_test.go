@@ -24,7 +24,7 @@ var slowBody = fuuffytest.Fault{Kind: fuuffytest.FaultDrip, Delay: 150 * time.Mi
 
 const year = 365 * 24 * time.Hour
 
-// A token is as old as its request, although somebody sets the wall clock back during that: it is
+// A token is as old as its request, although someone sets the wall clock back during that: it is
 // served no longer than it lives, whatever it was requested for.
 func TestWallClockIsSetBackDuringARequest(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -208,7 +208,7 @@ func TestStoredTokenOfAShortLife(t *testing.T) {
 }
 
 // The wall clock jumped while apps got a token of the previous client. When it is right again, that
-// client can be revoked once nobody uses that token, and not after the jump.
+// client can be revoked once no one uses that token, and not after the jump.
 func TestClockJumpDuringAFallback(t *testing.T) {
 	for name, fallBack := range map[string]func(*mount){
 		"by a read":  func(m *mount) { m.read() },
@@ -273,7 +273,7 @@ func (m *mount) restartIf(now bool) {
 }
 
 // A promotion while the wall clock is wrong: when it is right again, the previous client can be
-// revoked once nobody uses its token, neither earlier nor after the jump.
+// revoked once no one uses its token, neither earlier nor after the jump.
 func TestClockJumpDuringAPromotion(t *testing.T) {
 	for _, jump := range []time.Duration{-year, -time.Hour, -10 * time.Minute, time.Hour, year} {
 		for start, restarts := range map[string]bool{"": false, ", and a restart": true} {
@@ -362,7 +362,7 @@ func TestSuccessOfAFastClockIsNotFreshForever(t *testing.T) {
 					succeed(m)
 					skew = 0
 					time.Sleep(2*time.Hour + 30*time.Minute)
-					m.sandbox.RevokeClient(newClientID) // Nobody reads, so nobody knows.
+					m.sandbox.RevokeClient(newClientID) // No one reads, so no one knows.
 					m.assertCheckFirst("the new client may be dead")
 				})
 			})

@@ -93,7 +93,7 @@ func (c *stuckCalls) count() int {
 const allCalls = -1
 
 // hang makes that many calls of an operation on a key hang. If applied is set, they take effect
-// before they hang. No calls mends it.
+// before they hang. No calls fixes it.
 func (s *faultyStorage) hang(operation, key string, calls int, applied bool) *stuckCalls {
 	return s.stick(operation, key, &stuckCalls{left: calls, applied: applied})
 }
@@ -119,7 +119,7 @@ func (m *mount) useFaultyStorage() *faultyStorage {
 	return s
 }
 
-// set makes an operation ("get", "put", "delete") on a key go wrong; nil mends it.
+// set makes an operation ("get", "put", "delete") on a key go wrong; nil fixes it.
 func (s *faultyStorage) set(operation, key string, fault storageFault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -54,7 +54,7 @@ func (m *mount) past(field string) {
 	time.Sleep(time.Until(after) + time.Second)
 }
 
-// Defect 40: the new client is dead at Fuuffy, and nobody reads. Revoking the old one, the only one
+// Defect 40: the new client is dead at Fuuffy, and no one reads. Revoking the old one, the only one
 // that works, would be an outage.
 func TestNothingIrreversibleWithoutAFreshSuccess(t *testing.T) {
 	for _, after := range []time.Duration{2 * time.Hour, 8 * 24 * time.Hour} {

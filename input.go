@@ -38,7 +38,7 @@ const maxTextLength = 4096
 // textField reads a text field, empty if the write doesn't name it. It removes surrounding
 // white space, which comes from a paste or a file, and warns.
 func textField(d *framework.FieldData, field string) (value, warning string, err error) {
-	// Enter and @file add one newline. That is nobody's mistake.
+	// Enter and @file add one newline. That is no one's mistake.
 	raw := strings.TrimSuffix(strings.TrimSuffix(d.Get(field).(string), "\n"), "\r")
 	value = strings.TrimSpace(raw)
 	if value != raw {

@@ -80,7 +80,7 @@ func TestNullLeavesAFieldOut(t *testing.T) {
 	assert.Contains(t, text, "unknown field client_secert", "a mistyped name is still one")
 }
 
-// A number in JSON loses digits before the engine sees it, and nobody's secret is true.
+// A number in JSON loses digits before the engine sees it, and no one's secret is true.
 func TestTextTakesNothingElse(t *testing.T) {
 	m := newConfiguredMount(t)
 	before := m.readConfig()

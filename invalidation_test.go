@@ -57,7 +57,7 @@ func TestOutcomeBelongsToTheCredentials(t *testing.T) {
 	for name, tt := range map[string]struct {
 		act   func(*mount)
 		state string
-		known bool // when that began, and when Fuuffy last granted a token
+		known bool // when that began, and when Fuuffy last issued a token
 	}{
 		"others are staged": {func(m *mount) { m.stage() }, "rejected", true},
 		"others are current, not tested": {func(m *mount) {
@@ -237,7 +237,7 @@ func TestConfigDeletedElsewhere(t *testing.T) {
 					met := spoil(storage)
 					m.do(logical.DeleteOperation, configKey, nil)
 					synctest.Wait()
-					for range 2 { // A load that fails leaves the old one in force.
+					for range 2 { // A load that fails leaves the old one current.
 						_, took, _ := secondary.timed(logical.ReadOperation, tokenKey, nil)
 						assert.LessOrEqual(t, took, oneHang)
 						synctest.Wait()

@@ -30,7 +30,7 @@ func (m *mount) readFor(minTTL string) *logical.Response {
 	return resp
 }
 
-// One reader's longer job replaces the token for everybody, once.
+// One reader's longer job replaces the token for everyone, once.
 func TestMinTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
@@ -266,7 +266,7 @@ func TestMinTTLRequestsPerLife(t *testing.T) {
 
 // A token that an app reported, one of the previous credentials and one inside its buffer
 // are good for a job if they live for long enough and there is no other. Who needs more
-// gets the error, and nobody else.
+// gets the error, and no one else.
 func TestMinTTLOfATokenWithAFault(t *testing.T) {
 	down := func(m *mount) { m.sandbox.SetFault(faultUnavailable) }
 	for name, tt := range map[string]struct {

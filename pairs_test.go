@@ -138,7 +138,7 @@ func TestCheckSaysWhatFuuffyProved(t *testing.T) {
 	}
 }
 
-// Defect 1a: after a leak, somebody else's 403 doesn't end the advice to revoke the leaked client,
+// Defect 1a: after a leak, someone else's 403 doesn't end the advice to revoke the leaked client,
 // and an outage doesn't either.
 func TestLeakedClientIsToBeRevokedUntilProof(t *testing.T) {
 	for name, answer := range rejectedNotRevoked {
@@ -406,7 +406,7 @@ func secretOfShop1(secret string) string { return testClientID + " with " + secr
 
 func (m *mount) createSecret(secret string) { m.sandbox.CreateClient(secretOfShop1(secret), secret) }
 
-// Defect 3: nobody is told to revoke the secret that is in use. The one that was given up is the
+// Defect 3: no one is told to revoke the secret that is in use. The one that was given up is the
 // new secret, or the old.
 func TestGivenUpSecretOfTheClientInUse(t *testing.T) {
 	for name, giveUp := range map[string]func(*mount){
@@ -719,7 +719,7 @@ func (a arrivals) most() int {
 // maxPerMinute is how many token requests a mount sends in any minute.
 const maxPerMinute = 20
 
-// Defect 10: nobody can make a mount hammer Fuuffy.
+// Defect 10: no one can make a mount hammer Fuuffy.
 func TestTokenRequestsPerMinute(t *testing.T) {
 	wrong := func(i int) map[string]any {
 		return pairs("client_id", fmt.Sprintf("typo-%d", i), "client_secret", "wrong")

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// panickySender panics at events until it is mended.
+// panickySender panics at events until it is fixed.
 type panickySender struct {
 	mended atomic.Bool
 	panics atomic.Int64

@@ -139,7 +139,7 @@ func overBudget(a *attempt) bool {
 	return ok && failure.OverBudget()
 }
 
-// outcomeOf says what a check found out about a pair of credentials, empty if there is no
+// outcomeOf says what a check says about a pair of credentials, empty if there is no
 // pair.
 func outcomeOf(a *attempt) string {
 	if a == nil {

@@ -469,7 +469,7 @@ func TestEmergencyWhileStaged(t *testing.T) {
 	}
 }
 
-// The 90 days begin when credentials come into force, not when they are staged.
+// The 90 days begin when credentials take effect, not when they are staged.
 func TestAgeBeginsWithPromotion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Staged)

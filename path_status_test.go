@@ -182,7 +182,7 @@ func TestMetrics(t *testing.T) {
 			assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/"+outcome))
 			assert.Equal(t, 0.0, m.metric("fuuffy_upstream_state/ok"))
 
-			// What somebody tried to write says nothing about what readers get.
+			// What someone tried to write says nothing about what readers get.
 			m.refused(logical.UpdateOperation, "config", pairs("client_id", "shop-9", "client_secret", "x"))
 			assert.Equal(t, 2.0, m.metric("fuuffy_token_requests_total/"+outcome))
 			assert.Equal(t, 1.0, m.metric("fuuffy_upstream_state/"+outcome))

@@ -321,7 +321,7 @@ func TestReplaceToken(t *testing.T) {
 	})
 }
 
-// A report that can't be acted on takes the token from nobody.
+// A report that can't be acted on takes the token from no one.
 func TestReplaceDuringAnOutageKeepsTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)

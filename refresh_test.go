@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Vault's minute replaces a token in use that is due. One that nobody reads anymore costs
+// Vault's minute replaces a token in use that is due. One that no one reads anymore costs
 // nothing.
 func TestPeriodicRefreshByTokenState(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -49,7 +49,7 @@ func (b *backend) respond(ctx context.Context, req *logical.Request, err error) 
 	case errors.Is(err, errDamaged):
 		return nil, errors.New(advice.Say(errDamaged.Error()+".").Then("Delete it:", advice.Delete(configKey)).Then("Then write it again:", advice.Configure).Render(req.MountPoint))
 	// Vault forwards the request to the active node if the error is just this.
-	// Storage errors lose their type on the way to a plugin.
+	// Storage errors lose their type in transit to a plugin.
 	case errors.Is(err, tokencache.ErrForward), strings.Contains(err.Error(), logical.ErrReadOnly.Error()):
 		return nil, logical.ErrReadOnly
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// unobserved is for storage operations that nobody records.
+// unobserved is for storage operations that no one records.
 type unobserved struct{}
 
 func (unobserved) effect(act func() error) error { return act() }

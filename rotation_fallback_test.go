@@ -170,7 +170,7 @@ func TestFallbackThatIsUnavailable(t *testing.T) {
 	})
 }
 
-// While Fuuffy only tells the previous client to wait, nobody is told to give it up.
+// While Fuuffy only tells the previous client to wait, no one is told to give it up.
 func TestFallbackThatPausesIsNotGivenUp(t *testing.T) {
 	for name, answer := range map[string]gatewayAnswer{
 		"rate limited": {status: http.StatusTooManyRequests, retryAfter: "60"},
@@ -303,7 +303,7 @@ func TestCheckRemembersTheFallback(t *testing.T) {
 }
 
 // Until when apps use a fallback's token is known after a restart, although that token was deleted
-// or could not be saved, and nobody has read another.
+// or could not be saved, and no one has read another.
 func TestFallbackIsRememberedWithoutItsToken(t *testing.T) {
 	for name, lose := range map[string]func(*mount, *faultyStorage){
 		"deleted, and a restart": func(m *mount, _ *faultyStorage) {

@@ -126,7 +126,7 @@ func TestRejectedPairsAreForgotten(t *testing.T) {
 	})
 }
 
-// However many wrong pairs somebody types, the engine remembers what readers met: how often
+// However many wrong pairs someone types, the engine remembers what readers met: how often
 // Fuuffy rejected the current credentials, and until when apps use a token of the old ones.
 func TestMistypedPairsDisplaceNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

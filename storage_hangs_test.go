@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// oneHang is the longest that a storage call that hangs delays somebody, and twoHangs that two in
+// oneHang is the longest that a storage call that hangs delays someone, and twoHangs that two in
 // a row do.
 const oneHang, twoHangs = 6 * time.Second, 11 * time.Second
 
@@ -172,7 +172,7 @@ func TestTokensDuringAnOutageOfTheStorage(t *testing.T) {
 	}
 }
 
-// The first load that succeeds puts the new config in force.
+// The first load that succeeds makes the new config current.
 func TestConfigIsLoadedOnceStorageWorksAgain(t *testing.T) {
 	for fault, spoil := range configFaults {
 		for outage, lasts := range map[string]time.Duration{"seconds": 8 * time.Second, "ten minutes": 10 * time.Minute} {
@@ -270,7 +270,7 @@ func TestStartThatCannotLoadTheConfig(t *testing.T) {
 }
 
 // A look for the stored token that hangs or fails costs the start five seconds at most, and a
-// token request, and nobody more.
+// token request, and no one more.
 func TestStartThatCannotReadTheToken(t *testing.T) {
 	for name, spoil := range map[string]func(*faultyStorage){
 		"one call hangs":   func(s *faultyStorage) { s.hang("get", tokenKey, 1, false) },
@@ -547,7 +547,7 @@ func failsSlowly(func() error) error {
 }
 
 // A write whose outcome is unknown makes the engine look into storage. While it can't, readers
-// go on with what was in force.
+// go on with what was current.
 func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 	for name, tt := range hungOperations {
 		for _, call := range tt.hangs {
@@ -599,7 +599,7 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 }
 
 // A write hangs, the engine gives up and finds the former config, and then the write takes effect
-// after all. Whoever finds the newer entry afterwards puts it in force: no operator is shown one
+// after all. Whoever finds the newer entry afterwards makes it current: no operator is shown one
 // config, or told that a step was taken, while apps get tokens of another.
 func TestWriteThatTakesEffectLate(t *testing.T) {
 	for name, tt := range hungOperations {

@@ -280,7 +280,7 @@ func TestSuspectTokenOfASecondary(t *testing.T) {
 	})
 }
 
-// Nobody waits long for a suspicion that can't be stored.
+// No one waits long for a suspicion that can't be stored.
 func TestSuspicionThatCannotBeStored(t *testing.T) {
 	for name, spoil := range map[string]func(*faultyStorage){
 		"fails": func(s *faultyStorage) { s.set("put", tokenKey, fails) },
@@ -423,7 +423,7 @@ func TestGoodTokenStaysIfItsSuccessorIsNotSaved(t *testing.T) {
 	})
 }
 
-// A token that was reported in its buffer is suspect too where nobody gets it there. Once an
+// A token that was reported in its buffer is suspect too where no one gets it there. Once an
 // operator has set stale_if_error, readers do.
 func TestStaleIfErrorAfterAReport(t *testing.T) {
 	for start, restarts := range map[string]bool{"no restart": false, "restart": true} {
@@ -441,7 +441,7 @@ func TestStaleIfErrorAfterAReport(t *testing.T) {
 	}
 }
 
-// Fuuffy repeats the very token that was reported. It stays suspect after a restart, and nobody
+// Fuuffy repeats the very token that was reported. It stays suspect after a restart, and no one
 // hammers Fuuffy for another.
 func TestSuspectTokenThatIsRepeated(t *testing.T) {
 	for start, restarts := range map[string]bool{"no restart": false, "restart": true} {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A deleted token does not come back, although somebody reads while storage is about
+// A deleted token does not come back, although someone reads while storage is about
 // to delete it.
 func TestDeletedTokenDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

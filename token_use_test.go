@@ -50,8 +50,8 @@ var sources = map[string]func(*mount) (forReader bool){
 // storedToken is the token as it lies in storage, empty for none.
 func (s *faultyStorage) storedToken(m *mount) string { return s.stored(m.t, tokenKey) }
 
-// Use survives a restart: a token that somebody read is refreshed by PeriodicFunc although nobody
-// has read it since, and one that nobody ever read is not.
+// Use survives a restart: a token that someone read is refreshed by PeriodicFunc although no one
+// has read it since, and one that no one ever read is not.
 func TestUseSurvivesARestart(t *testing.T) {
 	for name, get := range sources {
 		for read, readLater := range map[string]bool{"": false, ", then read": true} {
@@ -87,7 +87,7 @@ func TestUseSurvivesARestart(t *testing.T) {
 	}
 }
 
-// A mount that nobody reads anymore stays silent after a restart: its last token was refreshed once
+// A mount that no one reads anymore stays silent after a restart: its last token was refreshed once
 // more, and not read.
 func TestIdleMountStaysSilentAfterRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestUseIsStoredOnce(t *testing.T) {
 	}
 }
 
-// That use is stored disturbs nobody: not readers while storage hangs, and no token that was
+// That use is stored disturbs no one: not readers while storage hangs, and no token that was
 // deleted or replaced meanwhile.
 func TestStoringTheUse(t *testing.T) {
 	start := func(t *testing.T) (*mount, *faultyStorage, string) {

@@ -18,7 +18,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
-// The log has a line for each change between grants and failures, and for each change of the
+// The log has a line for each change between issues and failures, and for each change of the
 // failure, but not for each attempt.
 func TestLogOfTheUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,8 +184,8 @@ func (l sluggishLogger) Error(text string, args ...any) {
 
 const lineTime = 10 * time.Second
 
-// Readers hear of a token before anything of it is logged. A slow log keeps nobody waiting, and
-// nobody gets a token that was deleted meanwhile.
+// Readers hear of a token before anything of it is logged. A slow log keeps no one waiting, and
+// no one gets a token that was deleted meanwhile.
 func TestSlowLogDelaysNoReader(t *testing.T) {
 	for name, tt := range map[string]struct {
 		prepare func(*mount, *faultyStorage)

@@ -55,7 +55,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// closedPort returns an address at which nobody listens.
+// closedPort returns an address at which no one listens.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -159,7 +159,7 @@ func (m *mount) reload() {
 	require.NoError(m.t, err)
 }
 
-// orders returns the status that Fuuffy answers to somebody with the token.
+// orders returns the status that Fuuffy answers to someone with the token.
 func (m *mount) orders(token string) int {
 	m.t.Helper()
 	status, _, err := stack.Orders(m.t.Context(), m.BaseURL(), m.CACert(), token)

@@ -136,7 +136,7 @@ func TestDeletedToken(t *testing.T) {
 	assert.Equal(t, 2, m.requests())
 }
 
-// While there is a token, an outage of Fuuffy is nobody's problem. Without one, the
+// While there is a token, an outage of Fuuffy is no one's problem. Without one, the
 // error says what is wrong.
 func TestOutage(t *testing.T) {
 	m := newMount(t, shared, fuuffytest.Config{})

@@ -12,7 +12,7 @@ openbao=https://github.com/openbao/openbao/releases/download
 
 download() { curl --fail --silent --show-error --location --retry 3 --output "$2" "$1"; }
 
-# newest reads versions, one a line, and prints the newest patch of each minor from $2 on. Candidates don't count.
+# newest reads versions, one per line, and prints the newest patch of each minor from $2 on. Candidates don't count.
 newest() {
 	jq --raw-input --null-input --compact-output --arg server "$1" --argjson oldest "$2" '
 		[inputs | select(test("^[0-9]+\\.[0-9]+\\.[0-9]+$")) | split(".") | map(tonumber) | select(.[:2] >= $oldest)]

@@ -164,7 +164,7 @@ func refuse(w http.ResponseWriter, status int, text string) {
 	send(w, status, map[string][]string{"errors": {text}})
 }
 
-// send writes JSON. It ignores a write error: the app is gone, so there is nobody to tell.
+// send writes JSON. It ignores a write error: the app is gone, so there is no one to tell.
 func send(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

@@ -79,7 +79,7 @@ func (d directory) writeAddresses(server *fuuffytest.Server, adminURL string, wi
 	return d.writeFile(addressesFile, addresses, 0o644)
 }
 
-// writeFile replaces the file in one step. So nobody reads half of it, and a secret never gets an old file's mode.
+// writeFile replaces the file in one step. So no one reads half of it, and a secret never gets an old file's mode.
 func (d directory) writeFile(name, content string, mode os.FileMode) error {
 	temp, err := os.CreateTemp(d.dir, "."+name+"-")
 	if err != nil {

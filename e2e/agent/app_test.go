@@ -234,7 +234,7 @@ func TestManyRejected(t *testing.T) {
 	t.Logf("%d apps got a 401 at once: %d token request, %d answered retries", apps, stats.TokenRequests-1, stats.OrderRequests-stats.OrderRejections)
 }
 
-// TestProxyAsksForHeader sends what somebody's tricked app would send.
+// TestProxyAsksForHeader sends what someone's tricked app would send.
 func TestProxyAsksForHeader(t *testing.T) {
 	t.Parallel()
 	a := newAppHost(t, "header", appLife)

@@ -132,7 +132,7 @@ func TestAppFollowsTheFile(t *testing.T) {
 	}
 }
 
-// An app sends its token to nobody but Fuuffy, and shows it to nobody: not if the
+// An app sends its token to no one but Fuuffy, and shows it to no one: not if the
 // server is another, if its file is damaged, nor if it has no Agent to report to.
 func TestAppKeepsItsToken(t *testing.T) {
 	t.Parallel()

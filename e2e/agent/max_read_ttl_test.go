@@ -16,7 +16,7 @@ import (
 )
 
 // An Agent that only renders a file, for an app that can't report a 401. With max_read_ttl, the
-// file soon has the token that replaced a dead one, though nobody told this Agent.
+// file soon has the token that replaced a dead one, though no one told this Agent.
 func TestMaxReadTTL(t *testing.T) {
 	t.Parallel()
 	const (

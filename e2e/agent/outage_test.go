@@ -17,7 +17,7 @@ import (
 // a minute, and so do the engine's.
 const recovery = 2*time.Minute + 10*time.Second
 
-// TestOutage has Fuuffy give no tokens until the last one is long dead. Nobody does anything
+// TestOutage has Fuuffy give no tokens until the last one is long dead. No one does anything
 // about it, at either end.
 func TestOutage(t *testing.T) {
 	t.Parallel()

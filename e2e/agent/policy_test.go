@@ -43,7 +43,7 @@ var paths = []string{
 	"token", "token/more", "rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete", "rotate-root/check", "rotate-root/revoked", "status", "metrics", "config",
 }
 
-// allowed is what each example of a policy lets somebody do. All else is forbidden.
+// allowed is what each example of a policy lets someone do. All else is forbidden.
 var allowed = map[string]map[string][]string{
 	"app": {
 		"token": {"read", "update"},

@@ -56,7 +56,7 @@ func compare(ctx context.Context, targets []*target, connections, rounds int) er
 	}
 	for round := range rounds {
 		for i := range targets {
-			t := targets[(i+round)%len(targets)] // Nobody is always the first.
+			t := targets[(i+round)%len(targets)] // No one is always the first.
 			if err := t.sample(ctx, client, connections); err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
 			}

@@ -98,7 +98,7 @@ func TestFailingStep(t *testing.T) {
 	assertGone(t, &out)
 }
 
-// With -stay the engine is ready to be tried until somebody ends it.
+// With -stay the engine is ready to be tried until someone ends it.
 func TestStay(t *testing.T) {
 	t.Parallel()
 	o := demoOptions()

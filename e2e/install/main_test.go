@@ -103,7 +103,7 @@ func (s *site) startVault() *stack.Vault {
 	return v
 }
 
-// command is a program as somebody runs it who manages the Vault. It gets the client
+// command is a program as someone runs it who manages the Vault. It gets the client
 // secret on standard input.
 func (s *site) command(program string, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(s.t.Context(), program, arguments...)

@@ -188,7 +188,7 @@ func TestSetupConfigures(t *testing.T) {
 	}
 }
 
-// TestSetupRegisters is about checksums that somebody forgot to set, or to correct.
+// TestSetupRegisters is about checksums that someone forgot to set, or to correct.
 func TestSetupRegisters(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
@@ -341,7 +341,7 @@ func (s *setup) reload() {
 	require.NoError(s.t, err)
 }
 
-// rotate puts another pair into force, without the script.
+// rotate makes another pair current, without the script.
 func (s *setup) rotate(id, secret string) {
 	s.t.Helper()
 	s.write("rotate-root", map[string]any{"client_id": id, "client_secret": secret})

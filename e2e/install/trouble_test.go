@@ -116,7 +116,7 @@ func testAnotherFile(t *testing.T, s *site) {
 }
 
 // testNodeWithoutPlugin lets Vault become active where the plugin's file is missing, as
-// it is on a node to which nobody has copied it.
+// it is on a node to which no one has copied it.
 func testNodeWithoutPlugin(t *testing.T, s *site) {
 	commands := guide(t)["A node without the plugin"]
 	require.Len(t, commands, 2)

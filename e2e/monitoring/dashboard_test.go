@@ -67,7 +67,7 @@ func TestDashboard(t *testing.T) {
 }
 
 // TestDashboardLayout finds panels that Grafana would have to move, and variables
-// that nobody set.
+// that no one set.
 func TestDashboardLayout(t *testing.T) {
 	d := readDashboard(t)
 	taken, ids := map[[2]int]string{}, map[int]string{}

@@ -52,7 +52,7 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
-// TestEveryAlert holds each alert to what it needs: somebody to call, words, a test
+// TestEveryAlert holds each alert to what it needs: someone to call, words, a test
 // that it fires and one that it does not, and places in docs.
 func TestEveryAlert(t *testing.T) {
 	var all rules

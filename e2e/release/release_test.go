@@ -127,7 +127,7 @@ func TestReleasedProgramsInVault(t *testing.T) {
 	assert.Equal(t, http.StatusOK, status)
 }
 
-// A release that nobody can make again is refused.
+// A release that no one can make again is refused.
 func TestReleaseRefused(t *testing.T) {
 	r, err := made.clone(t.TempDir())
 	require.NoError(t, err)

@@ -19,13 +19,13 @@ const (
 	election = 90 * time.Second
 	// holdOff is how long the engine leaves a Fuuffy alone that was unavailable.
 	holdOff = time.Minute
-	// servedWithin is how long after the faults everybody must be served.
+	// servedWithin is how long after the faults everyone must be served.
 	servedWithin = election + holdOff + 2*attempts*requestTimeout
 )
 
 const ruleRequests = "Fuuffy gets no more requests than the contract allows"
 
-// judgeRequests: Fuuffy grants a token for each life of one (two with readers who want
+// judgeRequests: Fuuffy issues a token for each life of one (two with readers who want
 // more of it), for each act that makes a token or a request useless, and for what is
 // proved. While it fails, the engine leaves it alone for longer and longer.
 func judgeRequests(h *history) (violations []violation) {
@@ -108,8 +108,8 @@ func (h *history) actsIn(from, to moment) (a acts) {
 	return a
 }
 
-// mostGrants is how many tokens may be granted in all. A request that is called off may
-// have been granted, and is repeated.
+// mostGrants is how many tokens may be issued in all. A request that is called off may
+// have been issued, and is repeated.
 func (h *history) mostGrants() int {
 	a, calledOff := h.actsIn(0, h.End), 0
 	for _, r := range h.Requests {
@@ -120,7 +120,7 @@ func (h *history) mostGrants() int {
 	return 2*h.lives(h.End) + calledOff + a.useless + a.proofs
 }
 
-// outage is a time in which Fuuffy granted nothing.
+// outage is a time in which Fuuffy issued nothing.
 type outage struct {
 	begin, end moment
 	requests   int
@@ -149,7 +149,7 @@ func (h *history) outages() (outages []outage) {
 }
 
 // mostIn is how many requests an outage may see. After a failed flight the engine waits
-// for a second, then two, then four, a quarter less at random, until somebody lifts that.
+// for a second, then two, then four, a quarter less at random, until someone lifts that.
 func (h *history) mostIn(o outage) int {
 	a := h.actsIn(o.begin, o.end)
 	slices.SortFunc(a.lifts, func(a, b [2]moment) int { return cmp.Compare(a[0], b[0]) })
@@ -167,9 +167,9 @@ func (h *history) mostIn(o outage) int {
 }
 
 // judgeServed: after the faults, each node serves a token within a bound, and then
-// everybody, always. After the last outage of Fuuffy, each does so again.
+// everyone, always. After the last outage of Fuuffy, each does so again.
 func judgeServed(h *history) (violations []violation) {
-	const rule = "after the faults everybody is served"
+	const rule = "after the faults everyone is served"
 	within := func(from moment, most time.Duration) {
 		for node := range h.Nodes {
 			if served := h.servedSince(from, node); served == never || served-from > most {

@@ -115,7 +115,7 @@ type request struct {
 	Begin  moment `json:"begin"`
 	End    moment `json:"end"`
 	Client string `json:"client"`
-	// Token was granted, and Expires is when it dies at the latest.
+	// Token was issued, and Expires is when it dies at the latest.
 	Token   string `json:"token,omitempty"`
 	Expires moment `json:"expires,omitempty"`
 	Status  int    `json:"status,omitempty"`
@@ -156,10 +156,10 @@ type history struct {
 	// Unsaved are the moments at which a node logged that it could not save a token.
 	Unsaved []moment `json:"unsaved,omitempty"`
 	// Healed is when all faults had ended and the current credentials worked, and
-	// Quiet when everybody was served again and nobody changed anything any more.
+	// Quiet when everyone was served again and no one changed anything any more.
 	Healed moment `json:"healed"`
 	Quiet  moment `json:"quiet"`
-	// Outage is when Fuuffy began to fail for the last time, with nobody but readers, and
+	// Outage is when Fuuffy began to fail for the last time, with no one but readers, and
 	// Over when that was over.
 	Outage moment `json:"outage"`
 	Over   moment `json:"over"`

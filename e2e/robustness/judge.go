@@ -95,7 +95,7 @@ func (h *history) tokenReads() (reads []*operation) {
 	return reads
 }
 
-// judgeGranted: every token that was served was granted by Fuuffy before, to credentials
+// judgeGranted: every token that was served was issued by Fuuffy before, to credentials
 // that were current at some moment of the read and not given up as compromised, and
 // had not expired when the read began, nor was too old for the job.
 func judgeGranted(h *history) (violations []violation) {
@@ -135,7 +135,7 @@ func (h *history) proof(r *request) bool {
 	})
 }
 
-// judgeDeleted: once a delete of the token was answered, nobody is served the token that
+// judgeDeleted: once a delete of the token was answered, no one is served the token that
 // was cached, nor one that was on its way for readers.
 func judgeDeleted(h *history) (violations []violation) {
 	first := map[string]*operation{}
@@ -165,7 +165,7 @@ func judgeDeleted(h *history) (violations []violation) {
 	return violations
 }
 
-// judgeReported: once a report of a token was answered with another, nobody is served
+// judgeReported: once a report of a token was answered with another, no one is served
 // the reported one, unless the other could not be saved.
 func judgeReported(h *history) (violations []violation) {
 	replaced := map[string]*operation{}

@@ -88,7 +88,7 @@ func (c config) apply(o *operation) (next config, possible bool) {
 	return next, !o.Unchanged
 }
 
-// shows tells whether somebody may see this of the configuration.
+// shows tells whether someone may see this of the configuration.
 func (c config) shows(s *seen) bool {
 	if c.Current != s.Current || s.Reminder != 0 && s.Reminder != c.Reminder {
 		return false
@@ -97,7 +97,7 @@ func (c config) shows(s *seen) bool {
 }
 
 // look is what an operation saw, once it had done what it does. The engine looks where
-// things stand after a step, when somebody else may have changed them again.
+// things stand after a step, when someone else may have changed them again.
 type look struct{ *operation }
 
 var model = porcupine.Model{
@@ -166,8 +166,8 @@ func (h *history) firstUnordered(info porcupine.LinearizationInfo) (from, to mom
 }
 
 // linear is the part of the history that porcupine judges. An operation of unknown
-// outcome is left out if it left no trace: nobody saw what only it could have written,
-// and no step is due to it. Otherwise it had happened when somebody first saw its trace.
+// outcome is left out if it left no trace: no one saw what only it could have written,
+// and no step is due to it. Otherwise it had happened when someone first saw its trace.
 func (h *history) linear() (operations []porcupine.Operation) {
 	workers := map[string]int{}
 	add := func(o *operation, input any, begin, end moment) {
@@ -178,7 +178,7 @@ func (h *history) linear() (operations []porcupine.Operation) {
 		}
 		operations = append(operations, porcupine.Operation{ClientId: id, Input: input, Call: int64(begin), Return: int64(end)})
 	}
-	// traced is when somebody had seen what only this operation can have done.
+	// traced is when someone had seen what only this operation can have done.
 	traced := map[*operation]moment{}
 	trace := func(o *operation, by moment) {
 		if before, ok := traced[o]; !ok || by < before {
@@ -232,7 +232,7 @@ func judgeLate(h *history) (violations []violation) {
 	return violations
 }
 
-// wasTrue tells whether somebody could see this at some moment of a time.
+// wasTrue tells whether someone could see this at some moment of a time.
 func (h *history) wasTrue(s *seen, from, to moment) bool {
 	steps := h.during(from, to, func(c config) bool {
 		c.Reminder = s.Reminder // What follows is about that.

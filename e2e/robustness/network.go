@@ -130,7 +130,7 @@ func (n *network) copy(to, from net.Conn, route *route) {
 }
 
 // passes waits as long as a message takes. It returns false if the message is lost, but
-// only once the cut is over: nobody is told of it.
+// only once the cut is over: no one is told of it.
 func (n *network) passes(r *route) bool {
 	n.mu.Lock()
 	lost, healed := false, n.healed

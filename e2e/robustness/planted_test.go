@@ -90,7 +90,7 @@ func (h *history) again(token string, begin int) *operation {
 	return o
 }
 
-// rewrite edits the steps that everybody saw.
+// rewrite edits the steps that everyone saw.
 func (h *history) rewrite(edit func([]string) []string) {
 	for _, o := range h.showSteps() {
 		o.Seen.Steps = edit(o.Seen.Steps)
@@ -190,7 +190,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// plantGap has the last observer see ten steps that nobody else saw.
+// plantGap has the last observer see ten steps that no one else saw.
 func plantGap(h *history) {
 	var lines []string
 	for i := range maxLines {

@@ -15,7 +15,7 @@ type recorder struct {
 	h  history
 	// names are those of the tokens in the history.
 	names map[string]string
-	// served is the token that somebody got last.
+	// served is the token that someone got last.
 	served string
 	killed map[int][]moment
 }
@@ -110,7 +110,7 @@ func (r *recorder) fault(kind string, node int) (over func(error)) {
 	}
 }
 
-// latest is what somebody last saw of the rotation, nil for nothing yet.
+// latest is what someone last saw of the rotation, nil for nothing yet.
 func (r *recorder) latest() *seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,7 +122,7 @@ func (r *recorder) latest() *seen {
 	return nil
 }
 
-// lastServed is the token that somebody got last, empty for none yet.
+// lastServed is the token that someone got last, empty for none yet.
 func (r *recorder) lastServed() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

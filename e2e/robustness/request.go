@@ -89,7 +89,7 @@ func (c *client) send(ctx context.Context, method, path string, data map[string]
 	return readAnswer(response.StatusCode, text)
 }
 
-// outcomeOfError tells a request that was never sent from one that nobody answered.
+// outcomeOfError tells a request that was never sent from one that no one answered.
 func outcomeOfError(err error) string {
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" || errors.Is(err, syscall.ECONNREFUSED) {
 		return unsent

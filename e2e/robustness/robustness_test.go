@@ -27,7 +27,7 @@ var (
 )
 
 // TestRobustness disturbs a cluster, the plugin and Fuuffy at random while clients and
-// operators work, and judges what everybody saw.
+// operators work, and judges what everyone saw.
 func TestRobustness(t *testing.T) {
 	t.Parallel()
 	if *check != "" {

@@ -53,7 +53,7 @@ func (h *history) parseStep(line string) *step {
 	return s
 }
 
-// collectSteps puts together what everybody saw of rotate-root's history, which shows
+// collectSteps puts together what everyone saw of rotate-root's history, which shows
 // the last ten steps.
 func (h *history) collectSteps() (steps []*step, violations []violation) {
 	index := map[string]int{}
@@ -131,7 +131,7 @@ func (h *history) explain(steps []*step) (violations []violation) {
 			}
 		}
 		if s.cause == nil {
-			violations = append(violations, broken(ruleStep, s.took, s.latest, "nobody took the step %q, or it was taken twice", s.line))
+			violations = append(violations, broken(ruleStep, s.took, s.latest, "no one took the step %q, or it was taken twice", s.line))
 			continue
 		}
 		done[deed{s.cause, s.verb}], used[s.cause] = true, true
@@ -189,7 +189,7 @@ func (h *history) date(steps []*step) {
 }
 
 // judgeSteps holds that each step that was answered is in the history once, that none
-// is there which nobody took, and that who looks later sees it.
+// is there which no one took, and that who looks later sees it.
 func judgeSteps(h *history) []violation {
 	violations := slices.Clone(h.stepViolations)
 	position := map[*operation]int{}

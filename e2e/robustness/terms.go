@@ -94,7 +94,7 @@ func (h *history) splits() (splits [][2]moment) {
 	return splits
 }
 
-// standbyLag is how long a standby that nobody disturbs may take to learn of a change, and
+// standbyLag is how long a standby that no one disturbs may take to learn of a change, and
 // to catch up after a fault. It takes a tenth of a second, but this machine may be busy.
 const standbyLag = 5 * time.Second
 

@@ -101,8 +101,8 @@ func (w *world) configure() error {
 	return nil
 }
 
-// run lets everybody work and everything fail, then ends the faults, and returns the
-// history once everybody was served again.
+// run lets everyone work and everything fail, then ends the faults, and returns the
+// history once everyone was served again.
 func (w *world) run(ctx context.Context, length time.Duration) (*history, error) {
 	nodeSchedule := schedule(stream(w.seed, "nodes"), nodeFaults, length, time.Second, 6*time.Second)
 	fuuffySchedule := schedule(stream(w.seed, "fuuffy"), fuuffyFaults, length, time.Second, 7*time.Second)
@@ -140,7 +140,7 @@ const (
 )
 
 // settle sees to it that the current credentials work, and then only reads. In the end
-// Fuuffy fails once more, with nobody there to end the engine's wait.
+// Fuuffy fails once more, with no one there to end the engine's wait.
 func (w *world) settle(ctx context.Context) error {
 	if _, err := w.cluster.Active(ctx); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (w *world) awaitService(ctx context.Context, k *worker) {
 	}
 }
 
-// watch has readers read for a while, and nobody else do anything.
+// watch has readers read for a while, and no one else do anything.
 func (w *world) watch(ctx context.Context, length time.Duration) {
 	ctx, over := context.WithTimeout(ctx, length)
 	defer over()

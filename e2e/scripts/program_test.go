@@ -219,7 +219,7 @@ func TestGiven(t *testing.T) {
 	}
 }
 
-// Where Vault is needed, OpenBao does too if somebody names it.
+// Where Vault is needed, OpenBao does too if someone names it.
 func TestGivenOpenBao(t *testing.T) {
 	m := newMachine(t)
 	given := m.write("bao", fmt.Sprintf(fakeOpenBao, "2.5.5"))
@@ -356,7 +356,7 @@ func TestBrokenBuild(t *testing.T) {
 }
 
 // What fails in one Vault keeps none of the others from being tried. The server that
-// somebody names comes last.
+// someone names comes last.
 func TestCompat(t *testing.T) {
 	m := newMachine(t)
 	given := m.write("bao", fmt.Sprintf(fakeOpenBao, "2.5.5"))

@@ -88,7 +88,7 @@ configure() {
     set -- $config ca_cert="${ca_cert_file:+@$ca_cert_file}"
     if [ -z "$client" ]; then
         write_with_secret "$@" client_id="$client_id"
-    # The engine compares. It demands the secret for another address, so that nobody who doesn't
+    # The engine compares. It demands the secret for another address, so that no one who doesn't
     # know the secret can have it sent there. Without the client ID, this write can't undo a
     # rotation that happens right now.
     elif ! vault write "$mount/config" "$@" >/dev/null 2>"$problem"; then

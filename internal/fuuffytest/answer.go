@@ -122,7 +122,7 @@ func (a answer) start(w http.ResponseWriter) {
 	w.WriteHeader(a.status)
 }
 
-// send sends the whole answer. It ignores a write error: the client is gone, so there is nobody to tell.
+// send sends the whole answer. It ignores a write error: the client is gone, so there is no one to tell.
 func (a answer) send(w http.ResponseWriter) {
 	a.start(w)
 	if hasBody(a.status) {

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// certificates holds a server's certificates. A CA that exists only for this server signed them; nobody keeps its key.
+// certificates holds a server's certificates. A CA that exists only for this server signed them; no one keeps its key.
 type certificates struct {
 	caPEM     string
 	valid     tls.Certificate

@@ -57,7 +57,7 @@ func (s *state) needs(want demand, now Instant) bool {
 	return want.reported != "" || s.tokenState(now) > InWindow || s.token.Superseded
 }
 
-// endsFallback tells whether a token, nil for none, shows that the credentials in force work
+// endsFallback tells whether a token, nil for none, shows that the current credentials work
 // again, while a token of their fallback is cached.
 func (s *state) endsFallback(t *Cached) bool {
 	return t != nil && s.token != nil && s.token.FallbackFor != "" && s.token.FallbackFor == t.CredentialsID && t.FallbackFor == ""

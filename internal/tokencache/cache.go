@@ -29,7 +29,7 @@ var (
 )
 
 // Source gets tokens with one configuration. It is immutable, and its identity is the
-// generation: the cache publishes nothing from a source that is not in force.
+// generation: the cache publishes nothing from a source that is not current.
 // Policy, Judge, SameUpstream, and Describe are pure and quick, because the cache calls them
 // under its lock.
 type Source interface {
@@ -75,7 +75,7 @@ type Outcome struct {
 type Verdict int
 
 const (
-	// KeepToken: it belongs to the credentials in force.
+	// KeepToken: it belongs to the current credentials.
 	KeepToken Verdict = iota
 	// ReplaceToken: it belongs to credentials that were rotated. The cache serves it until
 	// it has a token of the new ones.
@@ -87,7 +87,7 @@ const (
 // state is everything that a reader must see together. It is immutable: a change replaces
 // the whole value.
 type state struct {
-	// source is in force; nil until it is loaded.
+	// source is current; nil until it is loaded.
 	source Source
 	// outdated is set if storage may have another source.
 	outdated bool
@@ -110,7 +110,7 @@ type state struct {
 	flight     *flight
 	holdOff    holdOff
 	repetition repetition
-	// lastSuccess is when Fuuffy last granted a token, as far as this node knows.
+	// lastSuccess is when Fuuffy last issued a token, as far as this node knows.
 	lastSuccess time.Time
 	closed      bool
 }
@@ -123,7 +123,7 @@ type removal struct {
 	at time.Duration
 }
 
-// uses tells whether a source serves readers: it is in force, as far as anybody knows.
+// uses tells whether a source serves readers: it is current, as far as anyone knows.
 func (s *state) uses(source Source) bool {
 	return s.source == source && (!s.outdated || s.unloadable)
 }
@@ -155,7 +155,7 @@ func (s *state) supersede() {
 //
 // It has two locks. Take storing first: a writer of a stored entry holds it until memory
 // agrees with storage. It is a channel, so that a waiter can give up. mu makes a change of
-// the state one step. Nobody holds it across I/O, a log line, or a callback.
+// the state one step. No one holds it across I/O, a log line, or a callback.
 type Cache struct {
 	options Options
 	// life ends with Close. Loads and flights run on it.
@@ -229,7 +229,7 @@ func (c *Cache) lockStoringSoon(ctx context.Context) (unlock func(), err error) 
 	return unlock, nil
 }
 
-// storageTimeout bounds each wait for storage, so that a call that hangs keeps nobody else
+// storageTimeout bounds each wait for storage, so that a call that hangs keeps no one else
 // away for longer.
 const storageTimeout = 5 * time.Second
 
@@ -275,7 +275,7 @@ type Snapshot struct {
 	Failures int
 	// Since is when the current outcome of requests began, zero if unknown.
 	Since time.Time
-	// LastSuccess is when Fuuffy last granted a token, zero if unknown.
+	// LastSuccess is when Fuuffy last issued a token, zero if unknown.
 	LastSuccess time.Time
 	// HeldOffFor is how long the cache still sends no request.
 	HeldOffFor time.Duration

@@ -11,9 +11,9 @@ import (
 
 // Effect is what an operator's action means for readers. The zero value means nothing.
 type Effect struct {
-	// Source is in force from now on, nil for no change.
+	// Source is current from now on, nil for no change.
 	Source Source
-	// Outdated is set if storage has another source than the one in force.
+	// Outdated is set if storage has another source than the current one.
 	Outdated bool
 	// Test is the outcome of a token request outside a flight, nil for none.
 	Test *Test
@@ -22,11 +22,11 @@ type Effect struct {
 }
 
 // Test is the outcome of a token request with a source's credentials. It means nothing if another
-// source is in force.
+// source is current.
 type Test struct {
 	Source Source
 	// Token is served if there is no better one, so that no reader waits. It is for readers only if
-	// it belongs to the credentials in force.
+	// it belongs to the current credentials.
 	Token Token
 	// Failure is nil if there is a token. Readers learn of it, but what is only a test neither
 	// shortens a wait nor makes the next one longer.
@@ -114,7 +114,7 @@ func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) *Cached {
 	return c.save(ctx, s.source, proof)
 }
 
-// proves tells whether the test was one of the credentials in force.
+// proves tells whether the test was one of the current credentials.
 func (t *Test) proves(s *state) bool {
 	return s.source == t.Source && t.Failure == nil && s.source.Judge(t.Token) == KeepToken
 }

@@ -18,7 +18,7 @@ type flight struct {
 	// started is on the monotonic clock.
 	started time.Duration
 	cancel  context.CancelFunc
-	// wanted is set if somebody needs a token. Otherwise the flight only looks in storage.
+	// wanted is set if someone needs a token. Otherwise the flight only looks in storage.
 	// Cache.mu guards it and the next two.
 	wanted bool
 	// demand combines what its readers want.

@@ -92,7 +92,7 @@ func TestConfigurationThatWasJustLoaded(t *testing.T) {
 	}, func(s *state) { s.source = source })
 }
 
-// Another node's change is announced while the configuration before it is put in force. It is
+// Another node's change is announced while the configuration before it becomes current. It is
 // not lost: the next reader loads what is stored.
 func TestForgetWhileASourceIsPutInForce(t *testing.T) {
 	c, _ := newInterruptedCache(t)
@@ -190,7 +190,7 @@ func TestStaleTokenIsNotServedAfterAChange(t *testing.T) {
 	}
 }
 
-// Fuuffy grants the token that is cached once more, for longer. An app reports it before it is
+// Fuuffy issues the token that is cached once more, for longer. An app reports it before it is
 // published. It hears that the engine just got that token.
 func TestReportOfATokenThatIsGrantedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestReportOfATokenThatIsGrantedAgain(t *testing.T) {
 	})
 }
 
-// A start looks for the stored token of the source in force only, and waits for no request.
+// A start looks for the stored token of the current source only, and waits for no request.
 func TestRestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newInterruptedCache(t)

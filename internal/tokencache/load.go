@@ -24,7 +24,7 @@ type load struct {
 	err    error
 }
 
-// Source returns the source in force, and loads it if there is none, or if storage may have
+// Source returns the current source, and loads it if there is none, or if storage may have
 // another. The error is the loader's, ctx's, or ErrClosed.
 func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	for {
@@ -82,7 +82,7 @@ func (c *Cache) joinLoad(loader Loader) (*load, error) {
 	return l, nil
 }
 
-// runLoad loads a source and puts it in force unless the load is out of date.
+// runLoad loads a source and makes it current unless the load is out of date.
 func (c *Cache) runLoad(l *load, loader Loader) {
 	var source Source
 	err := withStorageTimeout(c.life, "load of the configuration", func(ctx context.Context) (err error) {
@@ -144,7 +144,7 @@ func (c *Cache) eraseDeleted(deleted Source) {
 	c.logPanic(err)
 }
 
-// enforce puts a source in force, and keeps the cached token if the source allows that.
+// enforce makes a source current, and keeps the cached token if the source allows that.
 func (c *Cache) enforce(s *state, source Source) {
 	former := s.source
 	s.source, s.outdated, s.unloadable, s.deleted = source, false, false, nil

@@ -81,7 +81,7 @@ func (c *Cache) Replace(ctx context.Context, loader Loader, reported string) (Re
 	return c.retry(ctx, loader, func(source Source) (Reading, error) { return c.replace(ctx, source, reported) })
 }
 
-// retry runs a read with the source in force, and again if the source changed during it.
+// retry runs a read with the current source, and again if the source changed during it.
 func (c *Cache) retry(ctx context.Context, loader Loader, read func(Source) (Reading, error)) (Reading, error) {
 	for {
 		source, err := c.sourceForReaders(ctx, loader)

@@ -41,7 +41,7 @@ func (f *fakeSource) Erase(context.Context) error {
 	return nil
 }
 
-// switched puts the source in force.
+// switched makes the source current.
 func (f *fakeSource) switched(context.Context) (Effect, error) { return Effect{Source: f}, nil }
 
 // fails is a check that fails.
@@ -104,7 +104,7 @@ func hourToken(value string, age time.Duration) Token {
 	return Token{Value: value, IssuedAt: issued, IssuedMono: monotonic(issued), ExpiresAt: issued.Add(time.Hour)}
 }
 
-// A warm read waits for nobody, whatever it demands.
+// A warm read waits for no one, whatever it demands.
 func TestWarmTakesNoLock(t *testing.T) {
 	source := &fakeSource{request: grants("new")}
 	c := New(Options{Clock: SystemClock, Logger: hclog.NewNullLogger})

@@ -51,7 +51,7 @@ const (
 	soonTTL = time.Minute
 )
 
-// Instant is one moment on both clocks. Somebody can set the wall clock, and the monotonic
+// Instant is one moment on both clocks. Someone can set the wall clock, and the monotonic
 // clock may stop while the machine sleeps. So a token's age is the larger of the two.
 type Instant struct {
 	Wall time.Time
@@ -77,13 +77,13 @@ type Token struct {
 	ExpiresAt time.Time `json:"expires_at"`
 	// CredentialsID names the credentials that got the token.
 	CredentialsID string `json:"credentials_id"`
-	// FallbackFor names the credentials in force that Fuuffy rejected before the previous
-	// ones got this token. It is empty for a token of the credentials in force.
+	// FallbackFor names the current credentials that Fuuffy rejected before the previous
+	// ones got this token. It is empty for a token of the current credentials.
 	FallbackFor string `json:"fallback_for,omitempty"`
 	// Suspect is set when an app reported the token and Fuuffy issued no other. The token then
 	// counts as in its refresh window.
 	Suspect bool `json:"suspect,omitempty"`
-	// Used is set when somebody has read the token. The cache lets a token lapse if nobody does.
+	// Used is set when someone has read the token. The cache lets a token lapse if no one does.
 	Used bool `json:"used,omitempty"`
 	// IssuedMono is IssuedAt on this process's monotonic clock. It means nothing in a token from
 	// storage.
@@ -99,7 +99,7 @@ type Policy struct {
 	Buffer time.Duration
 	// Window is how long before the buffer the cache requests the next token.
 	Window time.Duration
-	// StaleIfError serves a token inside its buffer if Fuuffy grants no other.
+	// StaleIfError serves a token inside its buffer if Fuuffy issues no other.
 	StaleIfError bool
 	// MaxReadTTL is the longest that a reader stays away, zero for no limit.
 	MaxReadTTL time.Duration
@@ -134,7 +134,7 @@ type Cached struct {
 	// again for the rest of that, and zero otherwise.
 	firstLife time.Duration
 	// saved is set if storage has the token as it is, but for its use. Otherwise unsaved is why
-	// not, nil if nobody tried.
+	// not, nil if no one tried.
 	saved   bool
 	unsaved error
 	// evicts is set if storage may have the token that this one replaced, which an app reported.
@@ -203,7 +203,7 @@ func (t *Cached) differs() bool { return !t.saved || t.InUse() && !t.Used }
 // ServedUntil is when the cache stops serving the token, on the wall clock.
 func (t *Cached) ServedUntil() time.Time { return t.IssuedAt.Add(t.ServedFor) }
 
-// InUse tells whether anybody has read the token.
+// InUse tells whether anyone has read the token.
 func (t *Cached) InUse() bool { return t.used.Load() }
 
 // age is the larger age of the two clocks.
@@ -278,7 +278,7 @@ type visit struct {
 	delay time.Duration
 	// minTTL is not more than the token has left.
 	minTTL time.Duration
-	// soon is set if the token needs replacement now, failing if Fuuffy grants no other.
+	// soon is set if the token needs replacement now, failing if Fuuffy issues no other.
 	soon, failing bool
 }
 

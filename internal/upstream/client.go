@@ -87,7 +87,7 @@ func (r *RateLimit) note(header http.Header) {
 	}
 }
 
-// Grant is an access token as Fuuffy granted it.
+// Grant is an access token as Fuuffy issued it.
 type Grant struct {
 	AccessToken string
 	// ExpiresIn is the life of the token, counted from before the request.
@@ -97,7 +97,7 @@ type Grant struct {
 }
 
 // RequestToken requests an access token with the client credentials grant (RFC 6749
-// §4.4). Where the Budget is spent, it waits for its turn. If Fuuffy grants none, the error is
+// §4.4). Where the Budget is spent, it waits for its turn. If Fuuffy issues none, the error is
 // an *Error. If ctx ends, it is ctx's own.
 func (c *Client) RequestToken(ctx context.Context, clientID, clientSecret string) (Grant, error) {
 	return c.request(ctx, clientID, clientSecret, maxAttempts, c.config.Budget.wait)
@@ -171,7 +171,7 @@ func (c *Client) attempt(ctx context.Context, form string, redact *redactor) (Gr
 	defer resp.Body.Close()
 	c.config.RateLimit.note(resp.Header)
 	if resp.StatusCode < 200 {
-		// After 101 the body is the bare connection, which no context ends. Nobody reads it.
+		// After 101 the body is the bare connection, which no context ends. No one reads it.
 		return readResponse(resp, nil, c.config.Now(), redact)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))

@@ -186,7 +186,7 @@ func object(namesAndValues ...string) string {
 	return "{" + strings.Join(fields, ", ") + "}"
 }
 
-// A token response with every field of every type: it grants a token exactly if each field is
+// A token response with every field of every type: it issues a token exactly if each field is
 // right, and names the first that isn't.
 func TestAllDialectsOfSuccess(t *testing.T) {
 	const good = `"sk-1"`

@@ -149,7 +149,7 @@ func networkError(doing string, err error, redact *redactor) *Error {
 }
 
 // cause stands for the transport's error. Its text is redacted, and errors.Is and
-// errors.As see through it. It has no Unwrap, so that nobody prints the original.
+// errors.As see through it. It has no Unwrap, so that no one prints the original.
 type cause struct {
 	text string
 	err  error

@@ -104,7 +104,7 @@ func run(number int, seed uint64, only string, list bool) error {
 	}
 	fmt.Printf("noticed: %d of %d; %d others don't compile\n", tried-len(survivors), tried, min(number, len(all))-tried)
 	for _, m := range survivors {
-		fmt.Println("noticed by nobody:", m)
+		fmt.Println("noticed by no test:", m)
 	}
 	if len(survivors) > 0 {
 		return errors.New("test what the others change, or say in tools/mutants/equivalents.txt why they change nothing")

@@ -67,7 +67,7 @@ func (v *Vault) mountDisk() error {
 // unmountDisks takes the disks away, or their directories can't be removed.
 func (s *Stack) unmountDisks() {
 	disks, _ := filepath.Glob(filepath.Join(s.Dir, "*", "data"))
-	// An error means that somebody did it before.
+	// An error means that someone did it before.
 	_ = exec.Command("umount", append([]string{"-l"}, disks...)...).Run()
 }
 

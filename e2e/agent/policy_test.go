@@ -69,6 +69,11 @@ var allowed = map[string]map[string][]string{
 		"rotate-root/revoked":  {"update"},
 		"status":               {"read"},
 	},
+	"on-call": {
+		"status":            {"read"},
+		"rotate-root":       {"read"},
+		"rotate-root/check": {"update"},
+	},
 	"monitor": {
 		"status":      {"read"},
 		"metrics":     {"read"},

@@ -63,7 +63,7 @@ func TestPagesNameTests(t *testing.T) {
 		source.Write(content)
 		return err
 	}))
-	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md"} {
+	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md", "SECURITY.md"} {
 		page, err := os.ReadFile(filepath.Join(root, name))
 		require.NoError(t, err)
 		named := regexp.MustCompile("\\b((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(string(page), -1)

@@ -9,13 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
 // pages is the text of the installation guide.
@@ -55,10 +51,9 @@ func TestEveryCommandIsRun(t *testing.T) {
 	t.Parallel()
 	assert.ElementsMatch(t, slices.Collect(maps.Keys(guide(t))), []string{
 		"Install", "Check", "Upgrade", "Roll back", "Remove an old version", "Uninstall", // TestGuide
-		"A mount under the long name", // TestLongName
-		"A node without the plugin",   // TestTrouble
-		"Configuration as code",       // TestSetup
-		"Back up and restore",         // TestRestore
+		"A node without the plugin", // TestTrouble
+		"Configuration as code",     // TestSetup
+		"Back up and restore",       // TestRestore
 	})
 }
 
@@ -92,54 +87,6 @@ func (s *site) checkOut() {
 	for _, name := range []string{"cmd", "internal", "examples"} {
 		require.NoError(s.t, os.CopyFS(filepath.Join(s.dir, name), os.DirFS(filepath.Join(root, name))))
 	}
-}
-
-// A mount that was enabled as the program is called goes on, can be upgraded, and can be
-// moved.
-func TestLongName(t *testing.T) {
-	t.Parallel()
-	s, commands := newSite(t), guide(t)
-	s.install(programs.Plugin, pluginName)
-	file, version := filepath.Join(s.plugins, pluginName), programs.PluginVersion
-	require.NoError(t, s.vault.Register(t.Context(), pluginName, file, version))
-	require.NoError(t, s.vault.Client.Sys().MountWithContext(t.Context(), "fuuffy", &api.MountInput{Type: pluginName}))
-	s.write("config", s.credentials())
-	token, requests := s.accessToken(), s.requests()
-	require.True(t, s.TokenAlive(token))
-
-	// The guide says where the long name goes. What it has make build is here already.
-	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "bin"), 0o755))
-	require.NoError(t, os.Symlink(newPlugin, filepath.Join(s.dir, "bin", pluginName)))
-	s.typed(strings.NewReplacer(
-		"version=v0.2.0", "version="+newVersion,
-		"make build ", ": make build ",
-		"secret fuuffy\n", "secret "+pluginName+"\n",
-		"plugin=fuuffy ", "plugin="+pluginName+" ",
-		"-path=fuuffy-rehearsal -plugin-version=$version fuuffy", "-path=fuuffy-rehearsal -plugin-version=$version "+pluginName,
-	).Replace(strings.Join(commands["Upgrade"], "")))
-	assert.Equal(t, newVersion, s.running())
-	assert.Equal(t, token, s.accessToken())
-	assert.Equal(t, requests, s.requests())
-	info, err := s.vault.Client.Sys().GetMountWithContext(t.Context(), "fuuffy")
-	require.NoError(t, err)
-	assert.Equal(t, pluginName, info.Type)
-
-	require.NoError(t, s.vault.RegisterPlugin(t.Context(), file, version))
-	created := time.Now().UTC().AddDate(0, 0, -10).Format(time.DateOnly)
-	for _, command := range commands["A mount under the long name"] {
-		command = strings.ReplaceAll(command, "2026-11-22", created)
-		command = strings.ReplaceAll(command, "v0.1.0", version)
-		command = strings.ReplaceAll(command, "vault write fuuffy-new/config ", "vault write fuuffy-new/config base_url="+s.BaseURL()+" ca_cert=@ca.pem ")
-		s.typed("version="+version+"\n", command)
-	}
-	require.True(t, s.TokenAlive(s.accessToken()))
-	mounts, err := s.vault.Client.Sys().ListMountsWithContext(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, stack.Engine, mounts["fuuffy/"].Type)
-	assert.NotContains(t, mounts, "fuuffy-old/")
-	rotation, err := s.vault.Client.Logical().ReadWithContext(t.Context(), "fuuffy/rotate-root")
-	require.NoError(t, err)
-	assert.Contains(t, rotation.Data["last_rotated"], created)
 }
 
 func TestGuide(t *testing.T) {

@@ -28,6 +28,11 @@ path "sys/mounts/fuuffy-rehearsal" {
   capabilities = ["create", "update", "delete"]
 }
 
+# To see why a mount doesn't run the version that you chose for it.
+path "sys/plugins/pins" {
+  capabilities = ["read"]
+}
+
 path "sys/plugins/reload/backend" {
   capabilities = ["update"]
 }

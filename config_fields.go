@@ -43,7 +43,7 @@ var settings = []setting{
 		"Serve a token inside its buffer, with a warning, if Fuuffy issues no new one."),
 	optionalDuration("max_read_ttl", 10*time.Second, 24*time.Hour,
 		func(c *storedConfig) *time.Duration { return &c.MaxReadTTL },
-		"The longest ttl that a read of token returns. For readers that can't report a 401: they come back that often, and get the token that replaced a dead one."),
+		"The longest ttl that a read of token returns. For readers that can't report a 401: they read again that often, and get the token that replaced a dead one."),
 }
 
 // duration is a time span: whole seconds for users, a Duration in the code.
@@ -126,7 +126,7 @@ var configFields = func() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "textarea"},
 		},
 		"credentials_created": {
-			Type: framework.TypeString, Description: "When you created the credentials, if that was before this write: a date like 2026-09-23. The rotation_period starts then.",
+			Type: framework.TypeString, Description: "The date you created the credentials, if earlier than today, like 2026-09-23. The rotation_period starts then.",
 		},
 		"force": {
 			Type: framework.TypeBool, Default: false,

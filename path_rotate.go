@@ -323,8 +323,8 @@ Rotate the credentials: stage, promote, complete, or roll back.
 `
 
 const rotateDescription = `
-Fuuffy recommends new credentials every 90 days, and requires them immediately if the old
-ones are compromised or someone who knew them leaves. No step interrupts an app.
+Fuuffy recommends new credentials every 90 days, and immediately if the old ones are
+compromised or someone who knew them leaves. No step interrupts an app.
 ` + workflow
 
 const promoteSynopsis = `

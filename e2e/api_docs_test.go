@@ -25,7 +25,7 @@ import (
 func TestAPIDocs(t *testing.T) {
 	m := newMount(t, shared, fuuffytest.Config{PerMinute: -1})
 	m.CreateClient(newClientID, newSecret)
-	docs := &apiDocs{mount: m, spec: m.openAPI(), began: time.Now()}
+	docs := &apiDocs{mount: m, spec: m.openAPI(), began: time.Now(), fields: map[string][]docField{}}
 
 	docs.runExamples()
 
@@ -53,6 +53,8 @@ type apiDocs struct {
 	*mount
 	spec  *openAPI
 	began time.Time
+	// fields are those of a path's writes.
+	fields map[string][]docField
 	// tokens are the access tokens shown so far.
 	tokens []string
 }
@@ -65,6 +67,8 @@ type docPath struct {
 type docOperation struct {
 	Method, ID, Title, Anchor string
 	Parameters, Fields        []docField
+	// ParametersOf is the operation that takes the same parameters, if it comes first.
+	ParametersOf *docOperation
 	// FieldsOf is the operation whose answer has the same fields, if it comes first.
 	FieldsOf *docOperation
 	Payload  string
@@ -127,6 +131,7 @@ func (d *apiDocs) example(method, path string, payload map[string]any) map[strin
 	delete(d.spec.operations, method+" "+path)
 	request := d.spec.request(operation)
 	requireConforms(d.t, request, payload)
+	parameters := d.parameters(method, path, operation, payload)
 
 	r := d.send(method, path, payload)
 	answer := operation.Responses[r.code]
@@ -139,7 +144,8 @@ func (d *apiDocs) example(method, path string, payload map[string]any) map[strin
 	require.NotEmpty(d.t, title)
 	documented := &docOperation{
 		Method: method, ID: operation.OperationID, Title: title, Anchor: anchor(title),
-		Parameters: docFields(request), Fields: fields, FieldsOf: d.withFields(fields),
+		Parameters: parameters, ParametersOf: d.with(parameters, func(o *docOperation) []docField { return o.Parameters }),
+		Fields: fields, FieldsOf: d.with(fields, func(o *docOperation) []docField { return o.Fields }),
 		Reply: r, Meaning: answer.Description,
 	}
 	if payload != nil {
@@ -172,11 +178,51 @@ func (d *apiDocs) help(path string) string {
 	return description
 }
 
-// withFields is the first operation whose answer has these fields.
-func (d *apiDocs) withFields(fields []docField) *docOperation {
+// only tells by how a field's description begins which method alone takes it. In Vault's
+// document, all operations with a body take all fields of their path, and those without
+// take none but those in the query.
+var only = map[string]string{"Only for reads: ": http.MethodGet, "Only for deletes: ": http.MethodDelete}
+
+// parameters are the fields that an operation takes. The engine must refuse the others of
+// its path.
+func (d *apiDocs) parameters(method, path string, operation *framework.OASOperation, payload map[string]any) []docField {
+	d.t.Helper()
+	if request := d.spec.request(operation); request != nil {
+		d.fields[path] = docFields(request)
+	} else if write := d.spec.operations[http.MethodPost+" "+path]; d.fields[path] == nil && write != nil {
+		d.fields[path] = docFields(d.spec.request(write))
+	}
+	var taken []docField
+	for _, field := range d.fields[path] {
+		takenBy := ""
+		for begins, method := range only {
+			if description, ok := strings.CutPrefix(field.Description, begins); ok {
+				takenBy, field.Description = method, strings.ToUpper(description[:1])+description[1:]
+			}
+		}
+		switch {
+		case takenBy == method:
+			field.Type += ", in the query"
+			taken = append(taken, field)
+		case d.spec.request(operation) == nil: // The others are for writes.
+		case takenBy == "":
+			taken = append(taken, field)
+		default:
+			with := map[string]any{field.Name: map[string]any{"duration": "1m", "boolean": true}[field.Type]}
+			maps.Copy(with, payload)
+			refused := d.send(method, path, with)
+			require.Equal(d.t, http.StatusBadRequest, refused.code, "%s %s takes %s", method, path, field.Name)
+			require.Contains(d.t, refused.Body, field.Name+" is for ")
+		}
+	}
+	return taken
+}
+
+// with is the first operation that has the same fields.
+func (d *apiDocs) with(fields []docField, of func(*docOperation) []docField) *docOperation {
 	for _, path := range d.Paths {
 		for _, operation := range path.Operations {
-			if len(fields) > 0 && slices.Equal(operation.Fields, fields) {
+			if len(fields) > 0 && slices.Equal(of(operation), fields) {
 				return operation
 			}
 		}

@@ -51,6 +51,7 @@ func TestEveryCommandIsRun(t *testing.T) {
 	t.Parallel()
 	assert.ElementsMatch(t, slices.Collect(maps.Keys(guide(t))), []string{
 		"Install", "Check", "Upgrade", "Roll back", "Remove an old version", "Uninstall", // TestGuide
+		"Without the registry", "Namespaces", // They need OpenBao: by hand, and TestPastedInNamespace.
 		"A node without the plugin", // TestTrouble
 		"Configuration as code",     // TestSetup
 		"Back up and restore",       // TestRestore

@@ -196,7 +196,7 @@ func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors 
 			defer mu.Unlock()
 			if by == "" {
 				survivors = append(survivors, m)
-				by = "NOBODY"
+				by = "NO TEST"
 			}
 			fmt.Printf("noticed by %-19s %s\n", by, m)
 			return nil

@@ -210,7 +210,7 @@ func (c *configChange) applyEndpoint(stored *storedConfig, d *framework.FieldDat
 	if *e == before {
 		return nil
 	}
-	// Somebody who may write the config but doesn't know the secret must not be able to send
+	// Someone who may write the config but doesn't know the secret must not be able to send
 	// it to their own host.
 	if _, ok := d.GetOk("client_secret"); !ok {
 		return userError("Add client_secret=-. environment, base_url, and ca_cert decide where the engine sends it. Nothing was saved.")

@@ -66,7 +66,7 @@ func TestPagesNameTests(t *testing.T) {
 	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md", "SECURITY.md"} {
 		page, err := os.ReadFile(filepath.Join(root, name))
 		require.NoError(t, err)
-		named := regexp.MustCompile("\\b((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(string(page), -1)
+		named := regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`).FindAllStringSubmatch(string(page), -1)
 		require.NotEmpty(t, named, name)
 		for _, test := range named {
 			assert.Contains(t, source.String(), "\nfunc "+test[1]+"(", "%s names a test that does not exist", name)

@@ -33,7 +33,7 @@ type Test struct {
 	Failure *upstream.Error
 }
 
-// Refused is the error of an action that wrote nothing. The cache goes on as if nobody had
+// Refused is the error of an action that wrote nothing. The cache goes on as if no one had
 // tried: it keeps its source, its requests in progress, and its hold-off.
 type Refused struct{ Err error }
 
@@ -42,7 +42,7 @@ func (e *Refused) Error() string { return e.Err.Error() }
 func (e *Refused) Unwrap() error { return e.Err }
 
 // Commit carries out an operator's action on stored entries. Nothing else is stored at the same
-// time, and readers see its effect as one step. If it fails, nobody knows what storage contains,
+// time, and readers see its effect as one step. If it fails, no one knows what storage contains,
 // so the next reader looks, unless the error is a *Refused. do must bound each wait for storage
 // (WithStorageTimeout). The error is do's, or ctx's if another action took too long.
 func (c *Cache) Commit(ctx context.Context, do func(context.Context) (Effect, error)) error {

@@ -42,6 +42,7 @@ func (h *host) newClient(stored *storedConfig, storage logical.Storage) (*client
 		Transport: transport,
 		UserAgent: pluginName + "/" + version,
 		Now:       h.now,
+		Random:    h.random,
 		RateLimit: h.rateLimit,
 		Budget:    h.budget,
 	})}, nil

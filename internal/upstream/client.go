@@ -43,6 +43,8 @@ type Config struct {
 	UserAgent string
 	// Now is the wall clock, for a Retry-After that is a date in a response without one.
 	Now func() time.Time
+	// Random returns a number in [0, 1), for the pauses between attempts.
+	Random func() float64
 	// Budget bounds how many attempts the clients of a mount make. Without one there is no bound.
 	Budget *Budget
 	// RateLimit keeps the last X-RateLimit-Remaining. The clients of a mount share it.
@@ -55,10 +57,13 @@ type Client struct {
 	tokenURL string
 }
 
-// New returns a client. Without a clock or a RateLimit it uses its own.
+// New returns a client. Without a clock, a Random, or a RateLimit it uses its own.
 func New(config Config) *Client {
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Random == nil {
+		config.Random = rand.Float64
 	}
 	config.RateLimit = cmp.Or(config.RateLimit, NewRateLimit())
 	return &Client{config: config, tokenURL: strings.TrimSuffix(config.BaseURL, "/") + "/auth/token"}
@@ -134,7 +139,7 @@ func (c *Client) request(ctx context.Context, clientID, clientSecret string, att
 		last := attempt == attempts || !failed.worthRetrying()
 		if !last {
 			// A pause below Retry-After would ignore what Fuuffy asked for.
-			wait(limited, max(jitter(attempt), failed.RetryAfter))
+			wait(limited, max(jitter(attempt, c.config.Random()), failed.RetryAfter))
 		}
 		if ctx.Err() != nil {
 			return Grant{}, ctx.Err()
@@ -199,9 +204,9 @@ func (c *Client) stopConnecting() {
 
 // jitter is the pause after an attempt: random up to an exponentially growing limit,
 // so that engines that failed together don't return together.
-func jitter(attempt int) time.Duration {
+func jitter(attempt int, random float64) time.Duration {
 	limit := min(2*minPause<<attempt, maxPause)
-	return minPause + rand.N(limit-minPause)
+	return minPause + time.Duration(random*float64(limit-minPause))
 }
 
 func wait(ctx context.Context, pause time.Duration) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -139,7 +140,7 @@ func TestJitter(t *testing.T) {
 	for attempt := 1; attempt <= 3; attempt++ {
 		least, most := time.Hour, time.Duration(0)
 		for range 2000 {
-			pause := jitter(attempt)
+			pause := jitter(attempt, rand.Float64())
 			least, most = min(least, pause), max(most, pause)
 		}
 		limit := min(2*minPause<<attempt, maxPause)

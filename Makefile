@@ -75,8 +75,9 @@ FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
 	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 6 -timeout 10m ./agent . ./robustness ./cluster ./demo ./...)
 
-soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, the plugin killed for a minute
+soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, 50,000 histories, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
+	go test -count=1 -timeout 60m -run '^TestHistories$$' . -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
 FOR  ?= 10m

@@ -175,3 +175,34 @@ func (h *history) grants(token string) (grants []*requestRecord) {
 	}
 	return grants
 }
+
+// deadFor is how wrong a node may be about the end of a token that it serves, because its wall clock is
+// behind that of the process that got the token. The engine allows for two minutes, but not for more
+// than a twentieth of the token's life. buffered tells whether the node kept to the buffer too.
+func (h *history) deadFor(c *call, buffered bool) time.Duration {
+	elsewhere := func(a *requestRecord) bool { return a.place != c.at() }
+	grants := h.grants(c.token)
+	if h.skew() == 0 || !slices.ContainsFunc(grants, elsewhere) {
+		return 0
+	}
+	if len(grants) > 1 {
+		return h.skew() // The rest of a life may be too short for a buffer.
+	}
+	life, buffer := grants[0].life, h.leastBuffer()
+	served := min(buffer, life/2)
+	if !buffered {
+		served = 0
+	}
+	return max(0, h.skew()-served-min(max(0, 2*maxAhead-buffer), life/20))
+}
+
+// leastBuffer is the shortest token_expiry_buffer of a history.
+func (h *history) leastBuffer() time.Duration {
+	least := time.Hour
+	for _, s := range h.configChanges() {
+		if s.config != nil {
+			least = min(least, s.config.TokenExpiryBuffer)
+		}
+	}
+	return least
+}

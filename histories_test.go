@@ -22,8 +22,8 @@ import (
 
 var (
 	historySeed  = flag.Uint64("history-seed", 0, "run the one history of this seed (0: those from -history-first on)")
-	historySeeds = flag.Int("history-seeds", 500, "how many histories to run")
-	historyFails = flag.Int("history-failures", 3, "after how many histories that break a rule to stop")
+	historySeeds = flag.Int("history-seeds", 1000, "how many histories to run")
+	historyFails = flag.Int("history-failures", 3, "how many histories that break a rule to print before it stops")
 	historyFirst = flag.Uint64("history-first", 1, "the seed of the first history")
 )
 

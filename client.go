@@ -290,7 +290,7 @@ func (c *client) recallOldTokens(t *storedToken) {
 	case t.Format != 0:
 		c.pairs.noteOldTokens(c.Current.ID, t.FallbackUntil, servedFor)
 	case c.pairs.of(c.Current.ID).oldTokensUntil.IsZero():
-		// The entry is lost or can't be read, so nobody knows: apps may have just got one.
+		// The entry is lost or can't be read, so no one knows: apps may have just got one.
 		c.pairs.noteOldTokens(c.Current.ID, c.now().Add(servedFor), servedFor)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
-// boundedStorage gives each call a deadline, so that one that hangs keeps nobody else away.
+// boundedStorage gives each call a deadline, so that one that hangs keeps no one else away.
 type boundedStorage struct{ logical.Storage }
 
 func (s boundedStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {

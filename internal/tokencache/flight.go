@@ -180,7 +180,7 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 	})
 	after := c.state.Load()
 	f.demand = after.ofHeld(f.demand)
-	if ends && f.wanted && placed.Suspect { // Readers get it for want of another.
+	if ends && f.wanted && placed.Suspect { // There is no other for readers.
 		next := c.startLocked(f.source, now)
 		next.wanted, next.demand = true, f.demand
 	}

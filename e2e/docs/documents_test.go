@@ -16,10 +16,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/yuin/goldmark"
-	"github.com/yuin/goldmark/ast"
-	"github.com/yuin/goldmark/extension"
-	"github.com/yuin/goldmark/text"
 )
 
 // root is the repository.
@@ -32,9 +28,6 @@ type document struct {
 	anchors []string
 	// links are the targets of links and pictures, as they are written.
 	links []string
-	// prose is the text without code; code is the rest, in backquotes or in blocks.
-	prose string
-	code  []string
 }
 
 // readDocuments reads all Markdown files of the repository, by their path.
@@ -57,60 +50,33 @@ func readDocuments(t *testing.T) map[string]*document {
 	return documents
 }
 
-var markdown = goldmark.New(goldmark.WithExtensions(extension.GFM))
+var (
+	codeBlock    = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	codeSpan     = regexp.MustCompile("`+[^`\n]*\n?[^`\n]*`+")
+	heading      = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	link         = regexp.MustCompile(`\]\(([^)\s]+)|(?m:^\[[^\]]+\]: +(\S+))`)
+	mayBeCode    = regexp.MustCompile(`(?m)^ {4}.*$`)
+	address      = regexp.MustCompile(`\bhttps?://[^\s<>()]*`)
+	notInAnchors = regexp.MustCompile(`[^\p{L}\p{N}_\- ]`)
+)
 
 func readDocument(t *testing.T, name string) *document {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join(root, name))
 	require.NoError(t, err)
 	d := &document{path: name}
-	var prose strings.Builder
-	require.NoError(t, ast.Walk(markdown.Parser().Parse(text.NewReader(source)), func(n ast.Node, entering bool) (ast.WalkStatus, error) {
-		if !entering {
-			if n.Type() == ast.TypeBlock {
-				prose.WriteByte('\n')
-			}
-			return ast.WalkContinue, nil
-		}
-		switch n := n.(type) {
-		case *ast.Heading:
-			d.anchors = append(d.anchors, d.anchor(plainText(n, source)))
-		case *ast.Link:
-			d.links = append(d.links, string(n.Destination))
-		case *ast.Image:
-			d.links = append(d.links, string(n.Destination))
-		case *ast.AutoLink:
-			d.links = append(d.links, string(n.URL(source)))
-		case *ast.CodeSpan:
-			d.code = append(d.code, plainText(n, source))
-			return ast.WalkSkipChildren, nil
-		case *ast.CodeBlock, *ast.FencedCodeBlock:
-			d.code = append(d.code, string(n.Lines().Value(source)))
-		case *ast.Text:
-			prose.Write(n.Value(source))
-			if n.SoftLineBreak() || n.HardLineBreak() {
-				prose.WriteByte('\n')
-			}
-		}
-		return ast.WalkContinue, nil
-	}))
-	d.prose = prose.String()
+	text := codeBlock.ReplaceAllString(string(source), "")
+	for _, title := range heading.FindAllStringSubmatch(text, -1) {
+		d.anchors = append(d.anchors, d.anchor(link.ReplaceAllString(title[1], "")))
+	}
+	text = codeSpan.ReplaceAllString(text, "")
+	for _, target := range link.FindAllStringSubmatch(text, -1) {
+		d.links = append(d.links, target[1]+target[2])
+	}
+	text = mayBeCode.ReplaceAllString(link.ReplaceAllString(text, ""), "")
+	d.links = append(d.links, address.FindAllString(text, -1)...)
 	return d
 }
-
-// plainText is the text in a node, without its markup.
-func plainText(node ast.Node, source []byte) string {
-	var plain strings.Builder
-	_ = ast.Walk(node, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
-		if t, ok := n.(*ast.Text); ok && entering {
-			plain.Write(t.Value(source))
-		}
-		return ast.WalkContinue, nil
-	})
-	return plain.String()
-}
-
-var notInAnchors = regexp.MustCompile(`[^\p{L}\p{N}_\- ]`)
 
 // anchor is the one that GitHub gives to the document's next heading.
 func (d *document) anchor(heading string) string {

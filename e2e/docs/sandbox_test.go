@@ -8,33 +8,31 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
-
-// programsToTest takes the programs from the environment, which it clears.
-var programsToTest = sync.OnceValues(stack.ProgramsToTest)
 
 // sandboxPage reads docs/sandbox.md, and makes a folder with what its commands need.
 func sandboxPage(t *testing.T) (page, dir string, env []string) {
 	t.Helper()
-	programs, err := programsToTest()
-	require.NoError(t, err)
 	content, err := os.ReadFile(filepath.Join(root, "docs/sandbox.md"))
 	require.NoError(t, err)
 	dir = t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "your-app"), "github.com/fuuffy/vault-plugin-secrets-fuuffy/examples/app")
-	output, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", output)
-	path := filepath.Dir(programs.Sandbox) + string(os.PathListSeparator) + dir + string(os.PathListSeparator) + os.Getenv("PATH")
-	return string(content), dir, append(os.Environ(), "PATH="+path)
+	for name, folder := range map[string]string{"fuuffy-sandbox": "cmd/fuuffy-sandbox", "your-app": "examples/app"} {
+		build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, name), "github.com/fuuffy/vault-plugin-secrets-fuuffy/"+folder)
+		output, err := build.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+	}
+	env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "VAULT_") || strings.HasPrefix(variable, "FUUFFY_")
+	})
+	return string(content), dir, append(env, "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
 // has tells whether a program is on this machine, and names it if it is not.
@@ -140,15 +138,14 @@ func TestSandboxCompose(t *testing.T) {
 		}
 		return replaced
 	}
-	programs, err := programsToTest()
-	require.NoError(t, err)
-	server := exec.CommandContext(t.Context(), programs.Sandbox, arguments(sandbox.Command)...)
+	server := exec.CommandContext(t.Context(), filepath.Join(dir, "fuuffy-sandbox"), arguments(sandbox.Command)...)
+	server.Env = env
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { _ = server.Wait() }) // Its context has ended by then.
-	require.NoError(t, stack.Eventually(t.Context(), "the sandbox to be ready", func() error {
+	require.Eventually(t, func() bool {
 		_, err := os.Stat(filepath.Join(dir, "sandbox", "addresses.env"))
-		return err
-	}))
+		return err == nil
+	}, time.Minute, 50*time.Millisecond, "the sandbox is not ready")
 	if !has(t, "python3") {
 		return
 	}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+// Package docs types the commands of documents in a real Vault.
 package docs
 
 import (
@@ -19,6 +20,9 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
+
+// root is the repository.
+const root = "../.."
 
 // programsToTest takes the programs from the environment, which it clears.
 var programsToTest = sync.OnceValues(stack.ProgramsToTest)

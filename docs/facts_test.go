@@ -23,7 +23,7 @@ var (
 func TestConfigurationTable(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs", "configuration.md"))
 	require.NoError(t, err)
-	help, err := os.ReadFile(filepath.Join("..", "testdata", "help", "fuuffy-config.txt"))
+	help, err := os.ReadFile(filepath.Join(root, "e2e", "testdata", "help", "fuuffy-config.txt"))
 	require.NoError(t, err)
 	parameters := parameter.FindAllStringSubmatch(string(help), -1)
 	require.NotEmpty(t, parameters)

@@ -19,7 +19,7 @@ import (
 )
 
 // root is the repository.
-const root = "../.."
+const root = ".."
 
 // document is what the tests want to know of a Markdown file.
 type document struct {

@@ -20,7 +20,7 @@ func TestBuildVersion(t *testing.T) {
 	dir := t.TempDir()
 	calls := filepath.Join(dir, "calls")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go"), []byte("#!/bin/sh\necho \"$*\" >>'"+calls+"'\n"), 0o700))
-	makefile, err := os.ReadFile("../../Makefile")
+	makefile, err := os.ReadFile("../Makefile")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Makefile"), makefile, 0o600))
 	build := func(arguments ...string) (built, messages string, err error) {

@@ -14,11 +14,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
 const (
@@ -96,7 +95,7 @@ func (m *machine) start(variables ...string) *run {
 
 func (m *machine) startFor(program string, variables ...string) *run {
 	m.t.Helper()
-	return m.startScript([]string{"../../scripts/program.sh", program}, variables...)
+	return m.startScript([]string{"program.sh", program}, variables...)
 }
 
 func (m *machine) startScript(script []string, variables ...string) *run {
@@ -142,12 +141,7 @@ func (m *machine) builds() int {
 
 func (m *machine) awaitBuilds(n int) {
 	m.t.Helper()
-	require.NoError(m.t, stack.Eventually(m.t.Context(), "the build to begin", func() error {
-		if m.builds() < n {
-			return fmt.Errorf("%d of %d began", m.builds(), n)
-		}
-		return nil
-	}))
+	require.Eventually(m.t, func() bool { return m.builds() >= n }, time.Minute, 50*time.Millisecond, "the build does not begin")
 }
 
 // hold makes builds wait until release.
@@ -367,7 +361,7 @@ func TestCompat(t *testing.T) {
 		{nil, 2},
 		{[]string{"VAULT_BIN=" + given}, 3},
 	} {
-		status, out, messages := m.startScript([]string{"../../scripts/compat.sh"}, test.variables...).end()
+		status, out, messages := m.startScript([]string{"compat.sh"}, test.variables...).end()
 
 		assert.Equal(t, 1, status, messages)
 		before, table, found := strings.Cut(out, "\n\n")
@@ -383,7 +377,7 @@ func TestCompat(t *testing.T) {
 		}
 	}
 
-	status, _, messages := m.startScript([]string{"../../scripts/compat.sh"}, "VAULT_BIN="+m.write("other", "#!/bin/sh\n")).end()
+	status, _, messages := m.startScript([]string{"compat.sh"}, "VAULT_BIN="+m.write("other", "#!/bin/sh\n")).end()
 	assert.Equal(t, 1, status)
 	assert.Contains(t, messages, "is not vault", "before anything is built or run")
 }

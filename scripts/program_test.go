@@ -40,19 +40,20 @@ var programs = map[string]struct {
 		[]string{"2.42.0+ds", "3.0.0-rc.1"}, []string{"2.41.1", "1.99.0"}},
 }
 
-// fakeGo tells of each call, waits as long as there is a file hold, and then
-// either fails, if there is a file fail, or writes a fake of the program. As go test,
-// it fails in Vault 1.19.
+// fakeGo tells of each call, writes half a program, waits as long as there is a file hold,
+// and then either fails, if there is a file fail, or writes a fake of the program. As go
+// test, it fails in Vault 1.19.
 const fakeGo = `#!/bin/sh
 cd "$(dirname "$0")"
 echo "$GOFLAGS $*" >>calls
 if [ "$1" = test ]; then echo "ok tests in $VAULT_BIN"; echo "    some_test.go:1: lacks: wings"; case $VAULT_BIN in */vault-1.19.*) exit 1 ;; *) exit 0; esac; fi
+while [ "$1" != -o ]; do shift; done
+echo '#!/bin/sh' >"$2"
+chmod +x "$2"
 while [ -e hold ]; do sleep 0.1; done
 if [ -e fail ]; then echo 'no space left on device'; exit 1; fi
-while [ "$1" != -o ]; do shift; done
 name=$(basename "$2")
 cat "built-${name%.new.*}" >"$2"
-chmod +x "$2"
 `
 
 // machine has a folder that comes first in PATH, and one for the cache.
@@ -240,9 +241,11 @@ func TestBuild(t *testing.T) {
 	for name, program := range programs {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
+			m.write("date", "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho >>dates\necho $(($(wc -l <dates) * 40))\n")
 			status, out, messages := m.startFor(name, "GOFLAGS=-trimpath").end()
 
 			require.Zero(t, status, messages)
+			assert.Contains(t, messages, "still building, 1m20s so far")
 			assert.Contains(t, messages, "building "+name+" "+program.built+" from source")
 			assert.Contains(t, messages, "minutes the first time")
 			assert.Equal(t, fmt.Sprintf(program.fake, program.built), read(t, strings.TrimSuffix(out, "\n")))
@@ -298,18 +301,31 @@ func TestTwoAtOnce(t *testing.T) {
 	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
 }
 
-// A run that was killed is no obstacle to the next.
+// What a killed run leaves is never used. It goes when it is too old to be of a run at the same time.
 func TestKilledBuild(t *testing.T) {
 	m := newMachine(t)
 	release := m.hold()
 	first := m.start()
 	m.awaitBuilds(1)
+	require.Eventually(t, func() bool { return len(m.left()) == 2 }, time.Minute, 50*time.Millisecond, "half a program")
 	require.NoError(t, syscall.Kill(-first.command.Process.Pid, syscall.SIGKILL))
 	_, _, _ = first.end()
 	release()
+
 	status, out, messages := m.start().end()
 	require.Zero(t, status, messages)
-	assert.NotEmpty(t, out)
+	vault := strings.TrimSuffix(out, "\n")
+	assert.Equal(t, fmt.Sprintf(fakeVault, programs["vault"].built), read(t, vault))
+	halves, err := filepath.Glob(vault + ".new.*")
+	require.NoError(t, err)
+	require.Len(t, halves, 1)
+
+	old := time.Now().AddDate(0, 0, -3)
+	require.NoError(t, os.Chtimes(halves[0], old, old))
+	require.NoError(t, os.Remove(vault))
+	status, _, messages = m.start().end()
+	require.Zero(t, status, messages)
+	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
 }
 
 func TestInterrupted(t *testing.T) {
@@ -323,6 +339,9 @@ func TestInterrupted(t *testing.T) {
 	assert.Equal(t, 143, status)
 	assert.Empty(t, out)
 	assert.Equal(t, []string{"build.log"}, m.left())
+	assert.Eventually(t, func() bool {
+		return errors.Is(syscall.Kill(-r.command.Process.Pid, 0), syscall.ESRCH)
+	}, time.Minute, 50*time.Millisecond, "the compiler still runs")
 }
 
 func TestFailedBuild(t *testing.T) {
@@ -332,7 +351,7 @@ func TestFailedBuild(t *testing.T) {
 
 	assert.Equal(t, 1, status)
 	assert.Empty(t, out)
-	for _, expected := range []string{"no space left on device", "build.log", "run this again", "VAULT_BIN"} {
+	for _, expected := range []string{"ended with status 1", "no space left on device", "build.log", "run this again", "VAULT_BIN"} {
 		assert.Contains(t, messages, expected)
 	}
 	assert.Equal(t, []string{"build.log"}, m.left())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package release
+package main_test
 
 import (
 	"flag"
@@ -10,10 +10,36 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"testing"
+)
+
+const (
+	plugin  = "vault-plugin-secrets-fuuffy"
+	sandbox = "fuuffy-sandbox"
+	version = "v9.8.7-rc1"
 )
 
 // The other platforms take minutes to compile the first time.
 var platforms = flag.String("platforms", runtime.GOOS+"/"+runtime.GOARCH, "what the releases are made for")
+
+// made is a release of the code under test.
+var made *release
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "release-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		made, err = makeRelease(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
 
 // release is a checkout of a tagged commit, and the folder with what the program makes
 // of it.
@@ -28,7 +54,7 @@ func makeRelease(dir string) (*release, error) {
 		checkout: filepath.Join(dir, "checkout"),
 		dir:      filepath.Join(dir, "release"),
 	}
-	if _, err := run("../..", nil, "sh", "scripts/rehearse.sh", dir, *version); err != nil {
+	if _, err := run("../..", nil, "sh", "scripts/rehearse.sh", dir, version); err != nil {
 		return nil, err
 	}
 	return r, r.make()

@@ -45,7 +45,7 @@ SIMULATIONS := TestDay|TestFleet|TestFleetWithADeadToken|TestEachAdviceIsAccepte
 
 # The race detector needs cgo and a C compiler. Compiling cgo's own runtime
 # with it tells whether they are there. Most tests that run in parallel wait for a timeout.
-test-unit: ## Run the tests that need no Vault, those of the engine with the race detector
+test-unit: ## Run the tests that need no Vault, with the race detector
 	@race=-race; go build -race runtime/cgo >/dev/null 2>&1 || { race=; \
 		echo "There is no working C compiler, so the tests run WITHOUT the race detector."; }; \
 	set -x; go test $$race -shuffle=on -parallel 16 -skip '^($(SIMULATIONS))$$' ./... && go test -C tools/release ./...

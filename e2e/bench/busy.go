@@ -134,26 +134,14 @@ func (b *bench) newPromoting(ctx context.Context, beside *mount) (*target, error
 // measureHoldOff compares the errors of a mount that leaves Fuuffy alone with the
 // floor, and counts the requests that reach Fuuffy.
 func measureHoldOff(ctx context.Context, b *bench) error {
-	v, err := b.startVault(ctx, 1)
-	if err != nil {
-		return err
-	}
-	constant, err := b.enableConstant(ctx, v, "constant")
-	if err != nil {
-		return err
-	}
-	sandbox, err := b.newSandbox(fuuffytest.Config{})
-	if err != nil {
-		return err
-	}
-	engine, err := b.enableEngine(ctx, v, "fuuffy", sandbox)
+	constant, engine, sandbox, err := b.sideBySide(ctx)
 	if err != nil {
 		return err
 	}
 	sandbox.SetFault(fuuffytest.Fault{
 		Kind: fuuffytest.FaultStatus, Status: http.StatusTooManyRequests, Header: map[string]string{"Retry-After": "3600"},
 	})
-	if _, err := v.Client.Logical().DeleteWithContext(ctx, "fuuffy/token"); err != nil {
+	if _, err := engine.vault.Client.Logical().DeleteWithContext(ctx, "fuuffy/token"); err != nil {
 		return err
 	}
 	if _, err := engine.read(ctx); err == nil {

@@ -8,32 +8,23 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // measureMany tells what many mounts in one plugin process cost: its memory after each has
 // served a token, and how long it takes from the start of a killed Vault to the first token
 // of the last mount. Nothing of that may cost Fuuffy a token request.
 func measureMany(ctx context.Context, b *bench) error {
-	sandbox, err := b.newSandbox(fuuffytest.Config{})
+	both, sandbox, err := b.apart(ctx)
 	if err != nil {
 		return err
 	}
-	all := []*many{
-		{name: "constant plugin", enable: b.enableConstant},
-		{name: "fuuffy/token", enable: func(ctx context.Context, v *stack.Vault, path string) (*mount, error) {
-			return b.enableEngine(ctx, v, path, sandbox)
-		}},
-	}
-	for _, m := range all {
-		if m.vault, err = b.startVault(ctx, 1); err != nil {
-			return err
-		}
+	var all []*many
+	for _, p := range both {
+		m := &many{process: p}
 		if err := m.enableAll(ctx, b.mounts); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
+		all = append(all, m)
 	}
 	for range b.rounds {
 		for _, m := range all {
@@ -51,11 +42,9 @@ func measureMany(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// many are the mounts of one engine, in a Vault of their own.
+// many are the mounts of one engine.
 type many struct {
-	name   string
-	vault  *stack.Vault
-	enable enabler
+	process
 	mounts []*mount
 	// enabled and restarted are what the process has resident when each mount has served a
 	// token.

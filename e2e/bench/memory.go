@@ -6,36 +6,29 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // measureMemory tells what a plugin process has resident: with one mount, with many,
 // and after 128 readers of one of them. Each mount of the engine holds a token.
 func measureMemory(ctx context.Context, b *bench) error {
-	sandbox, err := b.newSandbox(fuuffytest.Config{})
+	both, _, err := b.apart(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("\nMemory of the plugin process\n%-20s %14s %20s %20s %20s\n", "", "1 mount", "100 mounts", "1000 mounts", "then 128 readers")
-	if err := b.memory(ctx, "constant plugin", b.enableConstant); err != nil {
-		return err
+	for _, p := range both {
+		if err := p.memory(ctx); err != nil {
+			return err
+		}
 	}
-	return b.memory(ctx, "fuuffy/token", func(ctx context.Context, v *stack.Vault, path string) (*mount, error) {
-		return b.enableEngine(ctx, v, path, sandbox)
-	})
+	return nil
 }
 
-func (b *bench) memory(ctx context.Context, name string, enable enabler) error {
-	v, err := b.startVault(ctx, 1)
-	if err != nil {
-		return err
-	}
+func (p process) memory(ctx context.Context) error {
 	mounts := 0
 	next := func() (*mount, error) {
 		mounts++
-		m, err := enable(ctx, v, fmt.Sprintf("mount-%d", mounts))
+		m, err := p.enable(ctx, p.vault, fmt.Sprintf("mount-%d", mounts))
 		if err == nil {
 			_, err = m.read(ctx)
 		}
@@ -45,18 +38,18 @@ func (b *bench) memory(ctx context.Context, name string, enable enabler) error {
 	if err != nil {
 		return err
 	}
-	one, err := v.PluginMemory()
+	one, err := p.vault.PluginMemory()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-20s %14s", name, mib(one))
+	fmt.Printf("%-20s %14s", p.name, mib(one))
 	for _, goal := range []int{100, 1000} {
 		for mounts < goal {
 			if _, err := next(); err != nil {
 				return err
 			}
 		}
-		now, err := v.PluginMemory()
+		now, err := p.vault.PluginMemory()
 		if err != nil {
 			return err
 		}
@@ -64,10 +57,10 @@ func (b *bench) memory(ctx context.Context, name string, enable enabler) error {
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}
 	defer client.CloseIdleConnections()
-	if _, err := first.target(name).load(ctx, client, 128); err != nil {
+	if _, err := first.target(p.name).load(ctx, client, 128); err != nil {
 		return err
 	}
-	loaded, err := v.PluginMemory()
+	loaded, err := p.vault.PluginMemory()
 	if err != nil {
 		return err
 	}

@@ -10,25 +10,12 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // measureReads compares a warm token with the floor, with a plugin that uses the
 // framework, and with KV.
 func measureReads(ctx context.Context, b *bench) error {
-	v, err := b.startVault(ctx, 1)
-	if err != nil {
-		return err
-	}
-	sandbox, err := b.newSandbox(fuuffytest.Config{})
-	if err != nil {
-		return err
-	}
-	constant, err := b.enableConstant(ctx, v, "constant")
-	if err != nil {
-		return err
-	}
-	engine, err := b.enableEngine(ctx, v, "fuuffy", sandbox)
+	constant, engine, _, err := b.sideBySide(ctx)
 	if err != nil {
 		return err
 	}
@@ -39,7 +26,7 @@ func measureReads(ctx context.Context, b *bench) error {
 		return err
 	}
 	for _, version := range []string{"1", "2"} {
-		kv, err := enable(ctx, v, "kv"+version, &api.MountInput{Type: "kv", Options: map[string]string{"version": version}})
+		kv, err := enable(ctx, engine.vault, "kv"+version, &api.MountInput{Type: "kv", Options: map[string]string{"version": version}})
 		if err != nil {
 			return err
 		}

@@ -111,6 +111,50 @@ func enableAs(ctx context.Context, v *stack.Vault, path, plugin string, sandbox 
 	})
 }
 
+// sideBySide has the constant plugin and the engine, whose Fuuffy is the sandbox, in one Vault.
+func (b *bench) sideBySide(ctx context.Context) (constant, engine *mount, sandbox *fuuffytest.Server, err error) {
+	v, err := b.startVault(ctx, 1)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if sandbox, err = b.newSandbox(fuuffytest.Config{}); err != nil {
+		return nil, nil, nil, err
+	}
+	if constant, err = b.enableConstant(ctx, v, "constant"); err != nil {
+		return nil, nil, nil, err
+	}
+	engine, err = b.enableEngine(ctx, v, "fuuffy", sandbox)
+	return constant, engine, sandbox, err
+}
+
+// process is a plugin in a Vault of its own, where its process is the only one.
+type process struct {
+	name   string
+	vault  *stack.Vault
+	enable enabler
+}
+
+// apart has the constant plugin and the engine, whose Fuuffy is the sandbox, each in a Vault
+// of its own.
+func (b *bench) apart(ctx context.Context) ([]process, *fuuffytest.Server, error) {
+	sandbox, err := b.newSandbox(fuuffytest.Config{})
+	if err != nil {
+		return nil, nil, err
+	}
+	both := []process{
+		{name: "constant plugin", enable: b.enableConstant},
+		{name: "fuuffy/token", enable: func(ctx context.Context, v *stack.Vault, path string) (*mount, error) {
+			return b.enableEngine(ctx, v, path, sandbox)
+		}},
+	}
+	for i := range both {
+		if both[i].vault, err = b.startVault(ctx, 1); err != nil {
+			return nil, nil, err
+		}
+	}
+	return both, sandbox, nil
+}
+
 func (m *mount) write(ctx context.Context, path string, data map[string]any) error {
 	if _, err := m.vault.Client.Logical().WriteWithContext(ctx, m.path+"/"+path, data); err != nil {
 		return fmt.Errorf("write %s/%s: %w", m.path, path, err)

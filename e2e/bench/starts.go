@@ -7,31 +7,19 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
 
 // measureStarts tells how long it takes from `secrets enable` to the first answer, the
 // configuration with its token request included, and how long the first read takes
-// after a SIGKILL of the plugin. Each engine has a Vault of its own, for that is where
-// its process is the only one.
+// after a SIGKILL of the plugin.
 func measureStarts(ctx context.Context, b *bench) error {
-	sandbox, err := b.newSandbox(fuuffytest.Config{})
+	both, _, err := b.apart(ctx)
 	if err != nil {
 		return err
 	}
 	var all []*starts
-	for _, s := range []*starts{
-		{name: "constant plugin", enable: b.enableConstant},
-		{name: "fuuffy/token", enable: func(ctx context.Context, v *stack.Vault, path string) (*mount, error) {
-			return b.enableEngine(ctx, v, path, sandbox)
-		}},
-	} {
-		if s.vault, err = b.startVault(ctx, 1); err != nil {
-			return err
-		}
-		all = append(all, s)
+	for _, p := range both {
+		all = append(all, &starts{process: p})
 	}
 	for range b.rounds {
 		for _, s := range all {
@@ -49,9 +37,7 @@ func measureStarts(ctx context.Context, b *bench) error {
 
 // starts are those of one engine.
 type starts struct {
-	name   string
-	vault  *stack.Vault
-	enable enabler
+	process
 	// first starts the process that second finds running.
 	first, second, killed []time.Duration
 }

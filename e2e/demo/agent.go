@@ -33,15 +33,10 @@ template {
 `
 
 func (t *tour) writeAgentConfig() error {
-	for file, text := range map[string]string{
+	return t.write(map[string]string{
 		"agent.hcl":   fmt.Sprintf(agentConfig, t.vaultd.Address),
 		"vault-token": t.vaultd.Client.Token(),
-	} {
-		if err := os.WriteFile(filepath.Join(t.stack.Dir, file), []byte(text), 0o600); err != nil {
-			return fmt.Errorf("write %s: %w", file, err)
-		}
-	}
-	return nil
+	})
 }
 
 func (t *tour) startAgent(ctx context.Context) error {

@@ -17,16 +17,11 @@ func (t *tour) promote(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name, value := range map[string]string{"new_client_id": id, "new_client_secret": secret} {
-		if err := os.WriteFile(filepath.Join(t.stack.Dir, name), []byte(value), 0o600); err != nil {
-			return fmt.Errorf("write the new credentials: %w", err)
-		}
-	}
-	output, err := t.operate(ctx, 2, "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < client_secret")
-	if err != nil {
+	if err := t.write(map[string]string{"new_client_id": id, "new_client_secret": secret}); err != nil {
 		return err
 	}
-	if err := expect(strings.Contains(output, "Nothing was changed"), "that nothing was changed", "the output above"); err != nil {
+	const mistake = "vault write fuuffy/rotate-root client_id=@new_client_id client_secret=- < client_secret"
+	if err := t.shows(ctx, 2, mistake, "Nothing was changed", "that nothing was changed"); err != nil {
 		return err
 	}
 	t.say("\nNow the right ones. The engine tests and stages them. Apps keep using the old ones until promote.")
@@ -52,11 +47,7 @@ func (t *tour) promote(ctx context.Context) error {
 
 func (t *tour) complete(ctx context.Context) error {
 	t.say("The engine forgets the old credentials only when they are revoked. Fuuffy still accepts them.")
-	output, err := t.operate(ctx, 2, "vault write -f fuuffy/rotate-root/complete")
-	if err != nil {
-		return err
-	}
-	if err := expect(strings.Contains(output, "Fuuffy still accepts client"), "that Fuuffy still accepts the old client", "the output above"); err != nil {
+	if err := t.shows(ctx, 2, "vault write -f fuuffy/rotate-root/complete", "Fuuffy still accepts client", "that Fuuffy still accepts the old client"); err != nil {
 		return err
 	}
 	old, err := os.ReadFile(filepath.Join(t.stack.Dir, "client_id"))
@@ -88,12 +79,8 @@ const (
 
 // rotate takes a rotation step, checks the state that it leads to, and draws it.
 func (t *tour) rotate(ctx context.Context, line string, place int) error {
-	output, err := t.operate(ctx, 0, line)
-	if err != nil {
-		return err
-	}
 	state := rotationStates[place]
-	if err := expect(field(output, "state") == state, "the state "+state, "the output above"); err != nil {
+	if err := t.shows(ctx, 0, line, `(?m)^state +`+state+`$`, "the state "+state); err != nil {
 		return err
 	}
 	t.say("\n%s", rotationPicture(place))

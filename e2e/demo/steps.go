@@ -62,11 +62,7 @@ func (t *tour) start(ctx context.Context) error {
 		t.baseURL, t.caCert = t.fuuffy.BaseURL, string(caCert)
 	}
 	t.printExports("$ ")
-	output, err := t.shell(ctx, 0, "vault status | grep -E '^(Sealed|Version|Storage Type|HA Mode) '")
-	if err != nil {
-		return err
-	}
-	if err := expect(field(output, "Sealed") == "false", "an unsealed Vault", "the output above"); err != nil {
+	if err := t.shows(ctx, 0, "vault status | grep -E '^(Sealed|Version|Storage Type|HA Mode) '", `(?m)^Sealed +false$`, "an unsealed Vault"); err != nil {
 		return err
 	}
 	t.passed("Vault is unsealed and active.")
@@ -138,11 +134,7 @@ func (t *tour) readTwice(ctx context.Context) error {
 	if err := t.read(ctx); err != nil {
 		return err
 	}
-	first := t.token
-	if err := t.read(ctx); err != nil {
-		return err
-	}
-	if err := expect(t.token == first, "the token of the first read, "+short(first), short(t.token)); err != nil {
+	if err := t.readSame(ctx); err != nil {
 		return err
 	}
 	if t.realFuuffy() {
@@ -220,31 +212,18 @@ func (t *tour) waitForAge(ctx context.Context) error {
 	}
 	t.say("\nThe engine doesn't replace a token younger than %.0f seconds, so that an app in a loop can't use up\n"+
 		"Fuuffy's rate limit. We wait about %.0f seconds.", replaceAge.Seconds(), left.Seconds())
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(left):
-		return nil
-	}
+	return pause(ctx, left)
 }
 
 func (t *tour) refuseSecret(ctx context.Context) error {
 	t.say("An operator pastes the wrong secret. The engine tests it before saving it.")
-	if err := os.WriteFile(filepath.Join(t.stack.Dir, "wrong_secret"), []byte("not-the-secret"), 0o600); err != nil {
-		return fmt.Errorf("write a wrong secret: %w", err)
-	}
-	output, err := t.shell(ctx, 2, "vault write fuuffy/config client_secret=- < wrong_secret")
-	if err != nil {
+	if err := t.write(map[string]string{"wrong_secret": "not-the-secret"}); err != nil {
 		return err
 	}
-	if err := expect(strings.Contains(output, "invalid_client"), "Fuuffy's reason, invalid_client", "the output above"); err != nil {
+	if err := t.shows(ctx, 2, "vault write fuuffy/config client_secret=- < wrong_secret", "invalid_client", "Fuuffy's reason, invalid_client"); err != nil {
 		return err
 	}
-	held := t.token
-	if err := t.read(ctx); err != nil {
-		return err
-	}
-	if err := expect(t.token == held, "still the token "+short(held), short(t.token)); err != nil {
+	if err := t.readSame(ctx); err != nil {
 		return err
 	}
 	if err := t.orders(ctx, 200); err != nil {
@@ -269,11 +248,7 @@ func (t *tour) outage(ctx context.Context) error {
 	if _, err := t.shell(ctx, 2, "vault read fuuffy/token"); err != nil {
 		return err
 	}
-	output, err := t.shell(ctx, 0, "vault read fuuffy/status | grep -E '^(health|next_step|upstream_)'")
-	if err != nil {
-		return err
-	}
-	if err := expect(field(output, "health") == "failing", "health failing", "the output above"); err != nil {
+	if err := t.shows(ctx, 0, "vault read fuuffy/status | grep -E '^(health|next_step|upstream_)'", `(?m)^health +failing$`, "health failing"); err != nil {
 		return err
 	}
 	t.say("\nFuuffy is back. A check doesn't wait for the engine's next attempt.")
@@ -283,11 +258,7 @@ func (t *tour) outage(ctx context.Context) error {
 	if _, err := t.shell(ctx, 0, "vault write -f fuuffy/rotate-root/check"); err != nil {
 		return err
 	}
-	output, err = t.shell(ctx, 0, "vault read fuuffy/status | grep '^health'")
-	if err != nil {
-		return err
-	}
-	if err := expect(field(output, "health") == "ok", "health ok", "the output above"); err != nil {
+	if err := t.shows(ctx, 0, "vault read fuuffy/status | grep '^health'", `(?m)^health +ok$`, "health ok"); err != nil {
 		return err
 	}
 	if err := t.read(ctx); err != nil {

@@ -92,12 +92,38 @@ func (t *tour) operate(ctx context.Context, status int, line string) (string, er
 		return output, err
 	}
 	t.say("\nThe engine protects Fuuffy's rate limit, and this tour is quicker than a person. We wait %.0f seconds.", budgetPause.Seconds())
-	select {
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case <-time.After(budgetPause):
+	if err := pause(ctx, budgetPause); err != nil {
+		return "", err
 	}
 	return t.shell(ctx, status, line)
+}
+
+// shows runs a command as operate does, and checks that its output matches a pattern.
+func (t *tour) shows(ctx context.Context, status int, line, pattern, expected string) error {
+	output, err := t.operate(ctx, status, line)
+	if err != nil {
+		return err
+	}
+	return expect(regexp.MustCompile(pattern).MatchString(output), expected, "the output above")
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// write writes files for the commands.
+func (t *tour) write(files map[string]string) error {
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(t.stack.Dir, name), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // budgetPause is long enough for the requests of any step.
@@ -121,6 +147,15 @@ func (t *tour) read(ctx context.Context) error {
 		return err
 	}
 	return t.take(output)
+}
+
+// readSame reads the token, which must be the one that the app has.
+func (t *tour) readSame(ctx context.Context) error {
+	held := t.token
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	return expect(t.token == held, "still the token "+short(held), short(t.token))
 }
 
 // take keeps the token of an answer, and when it was issued.

@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -231,15 +229,9 @@ func (p *paster) paste(line, id, secret string) (output string) {
 	}
 	line = strings.ReplaceAll(line, "<client_id>", "'"+strings.ReplaceAll(id, "'", `'\''`)+"'")
 	for _, environment := range p.environments {
-		shell := exec.CommandContext(p.t.Context(), "sh", "-c", line)
-		shell.Dir = p.dir
-		shell.Env = append(append(os.Environ(), shared.Environment()...), environment...)
-		shell.Stdin = strings.NewReader(secret)
-		var printed bytes.Buffer
-		shell.Stdout, shell.Stderr = &printed, &printed
-		err := shell.Run()
-		require.NoError(p.t, err, "%v %s\n%s", environment, line, printed.String())
-		p.pasted, output = append(p.pasted, line), printed.String()
+		printed, err := shared.Shell(p.t.Context(), p.dir, line, secret, environment...)
+		require.NoError(p.t, err, environment)
+		p.pasted, output = append(p.pasted, line), printed
 	}
 	return output
 }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -87,10 +86,8 @@ func (m *mount) runTuning() {
 	_, command, found := strings.Cut(string(page), "    vault write sys/mounts/fuuffy/tune ")
 	require.True(m.t, found)
 	command, _, _ = strings.Cut(command, "\n\n")
-	shell := exec.CommandContext(m.t.Context(), "sh", "-euc", "vault write sys/mounts/"+m.path+"/tune "+command)
-	shell.Env = append(os.Environ(), vault.Environment()...)
-	output, err := shell.CombinedOutput()
-	require.NoError(m.t, err, string(output))
+	_, err = vault.Shell(m.t.Context(), "", "vault write sys/mounts/"+m.path+"/tune "+command, "")
+	require.NoError(m.t, err)
 }
 
 // call makes a request with root's token, and returns the data of the answer.

@@ -35,13 +35,10 @@ func TestReadme(t *testing.T) {
 		" -o app -g app", "", "app:app", "$(id -u):$(id -g)", "sudo -u app ", "", // There is no user app.
 	)
 	shell := func(line string) string {
-		command := exec.CommandContext(t.Context(), "sh", "-euc", "umask 077; "+line)
-		command.Dir = filepath.Join("..", "..")
-		command.Env = append(append(os.Environ(), vault.Environment()...), "VAULT_CACERT="+authority,
+		output, err := vault.Shell(t.Context(), filepath.Join("..", ".."), "umask 077; "+line, "", "VAULT_CACERT="+authority,
 			"EDITOR=sed -i s|https://vault.example.com:8200|"+vault.Address+"|;s|#.ca_cert.=.*|ca_cert=\""+authority+"\"|;s|/etc/fuuffy-agent|"+h.etc+"|;s|/run/fuuffy|"+h.run+"|")
-		output, err := command.CombinedOutput()
-		require.NoError(t, err, "%s\n%s", line, output)
-		return string(output)
+		require.NoError(t, err)
+		return output
 	}
 
 	var agent *stack.Agent

@@ -4,7 +4,6 @@ package docs
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,13 +34,9 @@ func TestReadme(t *testing.T) {
 	require.NoError(t, os.WriteFile(caFile, []byte(fuuffy.CACert()), 0o600))
 
 	shell := func(line, input string) string {
-		command := exec.CommandContext(t.Context(), "sh", "-euc", line)
-		command.Dir = root
-		command.Stdin = strings.NewReader(input)
-		command.Env = append(os.Environ(), vault.Environment()...)
-		output, err := command.CombinedOutput()
-		require.NoError(t, err, "%s\n%s", line, output)
-		return string(output)
+		output, err := vault.Shell(t.Context(), root, line, input)
+		require.NoError(t, err)
+		return output
 	}
 
 	var typed int

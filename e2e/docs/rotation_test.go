@@ -48,18 +48,13 @@ func (o *operator) mounted(path string) {
 
 // shell types a command, with a secret on its standard input.
 func (o *operator) shell(line string) (string, error) {
-	command := exec.CommandContext(o.t.Context(), "sh", "-euc", line)
-	command.Dir = o.dir
-	command.Stdin = strings.NewReader("secret")
-	command.Env = append(os.Environ(), o.vault.Environment()...)
-	output, err := command.CombinedOutput()
-	return string(output), err
+	return o.vault.Shell(o.t.Context(), o.dir, line, "secret")
 }
 
 func (o *operator) types(line string) string {
 	o.t.Helper()
 	output, err := o.shell(line)
-	require.NoError(o.t, err, "%s\n%s", line, output)
+	require.NoError(o.t, err)
 	return output
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -214,6 +215,19 @@ func (v *Vault) Environment() []string {
 		"VAULT_ADDR=" + v.Address,
 		"VAULT_TOKEN=" + v.Client.Token(),
 	}
+}
+
+// Shell types lines in a shell that works with this Vault, with a text on its standard input, and
+// returns what they print.
+func (v *Vault) Shell(ctx context.Context, dir, lines, input string, environment ...string) (string, error) {
+	command := exec.CommandContext(ctx, "sh", "-euc", lines)
+	command.Dir, command.Stdin = dir, strings.NewReader(input)
+	command.Env = append(append(os.Environ(), v.Environment()...), environment...)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s\n%s", err, lines, output)
+	}
+	return string(output), err
 }
 
 // NewClient returns a new client with the root token. It shares no connections.

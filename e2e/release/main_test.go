@@ -25,8 +25,7 @@ const (
 )
 
 var (
-	version = flag.String("version", "v9.8.7-rc1", "that of the release")
-	// Of a published release, only TestReleasedProgramsInVault makes sense.
+	version   = flag.String("version", "v9.8.7-rc1", "that of the release")
 	published = flag.String("published", "", "a `folder` with a release to test; one is made if empty")
 )
 
@@ -43,11 +42,11 @@ func TestMain(m *testing.M) {
 		if folder = *published; folder != "" {
 			return nil
 		}
-		if _, err = run("../..", nil, "sh", "scripts/rehearse.sh", s.Dir, *version); err != nil {
+		if _, err = run("../..", "sh", "scripts/rehearse.sh", s.Dir, *version); err != nil {
 			return err
 		}
 		folder = filepath.Join(s.Dir, "release")
-		_, err = run(filepath.Join(s.Dir, "checkout"), nil, filepath.Join(s.Dir, "make-release"),
+		_, err = run(filepath.Join(s.Dir, "checkout"), filepath.Join(s.Dir, "make-release"),
 			"-platforms="+runtime.GOOS+"/"+runtime.GOARCH, "-out="+folder)
 		return err
 	}))
@@ -68,21 +67,12 @@ func unpack(t *testing.T, program, dir string) {
 }
 
 // run returns what a program prints.
-func run(dir string, environment []string, program string, arguments ...string) (string, error) {
+func run(dir, program string, arguments ...string) (string, error) {
 	command := exec.Command(program, arguments...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), environment...)
 	output, err := command.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w\n%s", program, strings.Join(arguments, " "), err, output)
 	}
 	return string(output), nil
-}
-
-// vault runs it as a person does, and returns what it prints.
-func vault(t *testing.T, v *stack.Vault, arguments ...string) string {
-	t.Helper()
-	printed, err := run(t.TempDir(), v.Environment(), v.Binary, arguments...)
-	require.NoError(t, err)
-	return printed
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -17,8 +16,9 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 )
 
-// What docs/verify.md tells users to type, as far as it needs nothing that is published.
-func TestDocumentedCommands(t *testing.T) {
+// What docs/verify.md tells users to type, as far as it needs nothing that is published. Then
+// they see the version, and read a token. It comes from the sandbox of the same release.
+func TestReleasedProgramsInVault(t *testing.T) {
 	name := archive(plugin)
 	s, err := stack.New()
 	require.NoError(t, err)
@@ -29,6 +29,10 @@ func TestDocumentedCommands(t *testing.T) {
 	pluginDir := filepath.Join(dir, name)
 	require.NoError(t, os.Mkdir(pluginDir, 0o755))
 	v, err := s.StartVault(t.Context(), programs.Vault, pluginDir)
+	require.NoError(t, err)
+	sandboxDir := t.TempDir()
+	unpack(t, sandbox, sandboxDir)
+	fuuffy, err := s.StartSandbox(t.Context(), filepath.Join(sandboxDir, sandbox))
 	require.NoError(t, err)
 
 	var typed []string
@@ -45,48 +49,24 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 	}
 	require.Len(t, typed, 4)
-
-	bin := t.TempDir()
-	require.NoError(t, os.Symlink(v.Binary, filepath.Join(bin, "vault")))
-	printed, err := run(dir, append(v.Environment(), "PATH="+bin+":"+os.Getenv("PATH")), "sh", "-euc", strings.Join(typed, "\n"))
+	printed, err := v.Shell(t.Context(), dir, strings.Join(typed, "\n"), "")
 	require.NoError(t, err)
 	assert.Contains(t, printed, name+".zip: OK")
 	assert.Contains(t, printed, name+"/"+plugin+": OK")
 	assert.Contains(t, printed, "Success! Registered plugin: fuuffy")
-	vault(t, v, "secrets", "enable", stack.Engine)
-}
 
-// What users do: look the checksum up, register, see the version, and read a token. It
-// comes from the sandbox of the same release.
-func TestReleasedProgramsInVault(t *testing.T) {
-	sums, err := os.ReadFile(filepath.Join(folder, "BINARY_SHA256SUMS"))
+	_, err = v.Shell(t.Context(), s.Dir, "vault secrets enable fuuffy\n"+
+		"vault write fuuffy/config base_url="+fuuffy.BaseURL+" ca_cert=@ca.pem client_id=@client_id client_secret=@client_secret", "")
 	require.NoError(t, err)
-	listed := regexp.MustCompile(`(?m)^(\w+)  ` + archive(plugin) + "/" + plugin + "$").FindSubmatch(sums)
-	require.NotNil(t, listed)
-	checksum := string(listed[1])
-
-	s, err := stack.New()
-	require.NoError(t, err)
-	t.Cleanup(s.Close)
-	pluginDir := t.TempDir()
-	unpack(t, plugin, pluginDir)
-	v, err := s.StartVault(t.Context(), programs.Vault, pluginDir)
-	require.NoError(t, err)
-	sandboxDir := t.TempDir()
-	unpack(t, sandbox, sandboxDir)
-	fuuffy, err := s.StartSandbox(t.Context(), filepath.Join(sandboxDir, sandbox))
-	require.NoError(t, err)
-
-	vault(t, v, "plugin", "register", "-command="+plugin, "-sha256="+checksum, "-version="+*version, "secret", stack.Engine)
-	vault(t, v, "secrets", "enable", stack.Engine)
 	mounts, err := v.Client.Sys().ListMountsWithContext(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, *version, mounts["fuuffy/"].RunningVersion)
+	checksum, err := stack.SHA256(filepath.Join(pluginDir, plugin))
+	require.NoError(t, err)
 	assert.Equal(t, checksum, mounts["fuuffy/"].RunningSha256)
 
-	vault(t, v, "write", "fuuffy/config", "base_url="+fuuffy.BaseURL, "ca_cert=@"+filepath.Join(s.Dir, "ca.pem"),
-		"client_id=@"+filepath.Join(s.Dir, "client_id"), "client_secret=@"+filepath.Join(s.Dir, "client_secret"))
-	token := vault(t, v, "read", "-field=access_token", "fuuffy/token")
+	token, err := v.Shell(t.Context(), s.Dir, "vault read -field=access_token fuuffy/token", "")
+	require.NoError(t, err)
 	caCert, err := os.ReadFile(filepath.Join(s.Dir, "ca.pem"))
 	require.NoError(t, err)
 	status, _, err := stack.Orders(t.Context(), fuuffy.BaseURL, string(caCert), token)
@@ -97,7 +77,7 @@ func TestReleasedProgramsInVault(t *testing.T) {
 // documented returns the commands of a section of docs/verify.md.
 func documented(t *testing.T, section string) string {
 	t.Helper()
-	commands, err := run("../..", nil, "sh", "scripts/commands.sh", "docs/verify.md", section)
+	commands, err := run("../..", "sh", "scripts/commands.sh", "docs/verify.md", section)
 	require.NoError(t, err)
 	return commands
 }

@@ -5,7 +5,6 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
-	"os"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -29,12 +28,8 @@ type auditedRequest struct {
 // reads returns when the mount's token was read, and by which identity.
 func (m *mount) reads() []auditedRequest {
 	m.t.Helper()
-	log, err := os.ReadFile(auditFile)
-	require.NoError(m.t, err)
-	// The last line may be half written.
-	log = log[:bytes.LastIndexByte(log, '\n')+1]
 	var reads []auditedRequest
-	for line := range bytes.Lines(log) {
+	for line := range bytes.Lines(m.audited()) {
 		var r auditedRequest
 		require.NoError(m.t, json.Unmarshal(line, &r))
 		if r.Type == "request" && r.Request.Operation == "read" && r.Request.Path == m.path+"/token" {

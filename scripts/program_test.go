@@ -344,28 +344,25 @@ func TestInterrupted(t *testing.T) {
 	}, time.Minute, 50*time.Millisecond, "the compiler still runs")
 }
 
-func TestFailedBuild(t *testing.T) {
-	m := newMachine(t)
-	m.write("fail", "")
-	status, out, messages := m.start().end()
-
-	assert.Equal(t, 1, status)
-	assert.Empty(t, out)
-	for _, expected := range []string{"ended with status 1", "no space left on device", "build.log", "run this again", "VAULT_BIN"} {
-		assert.Contains(t, messages, expected)
-	}
-	assert.Equal(t, []string{"build.log"}, m.left())
-}
-
 // What was compiled but does not run is as good as nothing.
-func TestBrokenBuild(t *testing.T) {
-	m := newMachine(t)
-	m.write("built-vault", "#!/bin/sh\nexit 1\n")
-	status, _, messages := m.start().end()
+func TestFailedBuild(t *testing.T) {
+	for file, expected := range map[string][]string{
+		"fail":        {"ended with status 1", "no space left on device", "build.log", "run this again", "VAULT_BIN"},
+		"built-vault": {"does not run"},
+	} {
+		t.Run(file, func(t *testing.T) {
+			m := newMachine(t)
+			m.write(file, "#!/bin/sh\nexit 1\n")
+			status, out, messages := m.start().end()
 
-	assert.Equal(t, 1, status)
-	assert.Contains(t, messages, "does not run")
-	assert.Equal(t, []string{"build.log"}, m.left())
+			assert.Equal(t, 1, status)
+			assert.Empty(t, out)
+			for _, message := range expected {
+				assert.Contains(t, messages, message)
+			}
+			assert.Equal(t, []string{"build.log"}, m.left())
+		})
+	}
 }
 
 // What fails in one Vault keeps none of the others from being tried. The server that

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Usage: rehearse.sh FOLDER VERSION
+# Usage: rehearse.sh /FOLDER VERSION PLATFORMS
 #
-# Makes what tests need to make a release in FOLDER: checkout, a commit of this working tree
-# with the tag VERSION, and make-release, the program that makes a release of it.
+# Makes a release for tests in FOLDER/release, with the program FOLDER/make-release, in
+# FOLDER/checkout: a commit of this working tree with the tag VERSION.
 set -eu
 cd "$(dirname "$0")/.."
 git init --quiet "$1/checkout"
@@ -14,3 +14,4 @@ cd "$1/checkout"
 git -c user.name=e2e -c user.email=e2e@example.com -c commit.gpgsign=false commit --quiet --message=Release
 git -c tag.gpgsign=false tag "$2"
 git reset --quiet --hard
+../make-release -platforms="$3" -out="$1/release"

@@ -42,12 +42,11 @@ func TestMain(m *testing.M) {
 		if folder = *published; folder != "" {
 			return nil
 		}
-		if _, err = run("../..", "sh", "scripts/rehearse.sh", s.Dir, *version); err != nil {
-			return err
-		}
 		folder = filepath.Join(s.Dir, "release")
-		_, err = run(filepath.Join(s.Dir, "checkout"), filepath.Join(s.Dir, "make-release"),
-			"-platforms="+runtime.GOOS+"/"+runtime.GOARCH, "-out="+folder)
+		output, err := exec.Command("sh", "../../scripts/rehearse.sh", s.Dir, *version, runtime.GOOS+"/"+runtime.GOARCH).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("make a release: %w\n%s", err, output)
+		}
 		return err
 	}))
 }
@@ -64,15 +63,4 @@ func unpack(t *testing.T, program, dir string) {
 	require.NoError(t, err)
 	defer files.Close()
 	require.NoError(t, os.CopyFS(dir, files))
-}
-
-// run returns what a program prints.
-func run(dir, program string, arguments ...string) (string, error) {
-	command := exec.Command(program, arguments...)
-	command.Dir = dir
-	output, err := command.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", program, strings.Join(arguments, " "), err, output)
-	}
-	return string(output), nil
 }

@@ -25,39 +25,27 @@ var platforms = flag.String("platforms", runtime.GOOS+"/"+runtime.GOARCH, "what 
 // made is a release of the code under test.
 var made *release
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
-
-func runTests(m *testing.M) int {
+func TestMain(m *testing.M) {
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "release-")
 	if err == nil {
-		defer os.RemoveAll(dir)
-		made, err = makeRelease(dir)
+		made = &release{filepath.Join(dir, "make-release"), filepath.Join(dir, "checkout"), filepath.Join(dir, "release")}
+		_, err = run("../..", nil, "sh", "scripts/rehearse.sh", dir, version, *platforms)
 	}
+	status := 1
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+	} else {
+		status = m.Run()
 	}
-	return m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
 }
 
 // release is a checkout of a tagged commit, and the folder with what the program makes
 // of it.
 type release struct {
 	program, checkout, dir string
-}
-
-// makeRelease makes a release of the code under test in dir.
-func makeRelease(dir string) (*release, error) {
-	r := &release{
-		program:  filepath.Join(dir, "make-release"),
-		checkout: filepath.Join(dir, "checkout"),
-		dir:      filepath.Join(dir, "release"),
-	}
-	if _, err := run("../..", nil, "sh", "scripts/rehearse.sh", dir, version); err != nil {
-		return nil, err
-	}
-	return r, r.make()
 }
 
 // clone is the same commit in other folders.

@@ -150,6 +150,7 @@ func TestAppKeepsItsToken(t *testing.T) {
 					a.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultWrongHostCertificate})
 				}, 0},
 				"damaged file": {func(a *appHost) { a.writeToken(a.token + "\r\nX-More: " + a.token) }, 0},
+				"quoted token": {func(a *appHost) { a.writeToken(`"` + a.token + `"`) }, 0},
 				"empty file":   {func(a *appHost) { a.writeToken("\n") }, 0},
 				"no Agent":     {func(a *appHost) { require.True(t, a.RevokeToken(a.token)) }, 1},
 			} {

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -108,11 +109,14 @@ func (a *app) get(path string) (string, error) {
 	return string(body), err
 }
 
+// wellFormed allows the characters that RFC 6750 allows.
+var wellFormed = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
+
 // token reads the file each time. The file is small, in memory, and always current.
 func (a *app) token() (string, error) {
 	content, err := os.ReadFile(a.tokenFile)
 	token := strings.TrimSpace(string(content))
-	if err == nil && token == "" {
+	if err == nil && !wellFormed.MatchString(token) {
 		err = errors.New("there is no token in " + a.tokenFile)
 	}
 	if token == a.rejected {

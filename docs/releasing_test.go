@@ -17,7 +17,7 @@ func TestDocumentedVerification(t *testing.T) {
 		"Verify a release": {"gh release download v0.1.0", "cosign verify-blob SHA256SUMS", "sha256sum --check", "gh attestation verify vault-"},
 		"Verify an image":  {"cosign verify ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0", "gh attestation verify oci://ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0"},
 	} {
-		output, err := exec.CommandContext(t.Context(), "sh", "../scripts/commands.sh", "releasing.md", section).Output()
+		output, err := exec.CommandContext(t.Context(), "sh", "../scripts/commands.sh", "verify.md", section).Output()
 		require.NoError(t, err, section)
 		commands := strings.Split(strings.TrimSpace(string(output)), "\n")
 		require.Len(t, commands, len(want), section)

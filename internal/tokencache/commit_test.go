@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -38,4 +40,21 @@ func TestRefusedChange(t *testing.T) {
 			assert.Equal(t, tt.kept, c.Snapshot().HeldOffFor > 0)
 		})
 	}
+}
+
+// A check got the cached token once more, before an operator deleted that one. It is not brought back.
+func TestCheckDuringADeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("again")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		before := hourToken("again", 0)
+		time.Sleep(time.Second)
+		require.NoError(t, c.Commit(t.Context(), func(context.Context) (Effect, error) { return Effect{Drop: DropCached}, nil }))
+		require.NoError(t, c.Commit(t.Context(), source.works(before)))
+		assert.Nil(t, c.Snapshot().Token)
+		require.NoError(t, c.Commit(t.Context(), source.works(hourToken("again", 0))))
+		assert.NotNil(t, c.Snapshot().Token, "the check began after the deletion")
+	})
 }

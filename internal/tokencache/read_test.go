@@ -4,7 +4,9 @@ package tokencache
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -18,7 +20,11 @@ import (
 type fakeSource struct {
 	staleIfError bool
 	// drops is a token that it does not keep.
-	drops   string
+	drops string
+	// rotated is a token of the credentials before its own.
+	rotated string
+	// other is set if the former sources had other credentials.
+	other   bool
 	stored  func() (Token, bool)
 	request func() (Token, error)
 	saved   []string
@@ -28,16 +34,22 @@ type fakeSource struct {
 	saving func()
 	// described runs when a token is put under the source. It may be nil.
 	described func()
-	// erased counts the removals of the stored token.
+	// erasing runs during a removal of the stored token, and tells how it ends. It may be nil.
+	erasing func() error
+	// erased counts these removals.
 	erased int
+	// reported are the outcomes that it heard of.
+	reported []Outcome
 }
 
-// SameUpstream is true: the sources of a test have the same credentials.
-func (*fakeSource) SameUpstream(Source) bool { return true }
+func (f *fakeSource) SameUpstream(Source) bool { return !f.other }
 
 // Erase removes nothing.
 func (f *fakeSource) Erase(context.Context) error {
 	f.erased++
+	if f.erasing != nil {
+		return f.erasing()
+	}
 	return nil
 }
 
@@ -60,8 +72,11 @@ func (f *fakeSource) Policy() Policy {
 	return Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute, StaleIfError: f.staleIfError}
 }
 func (f *fakeSource) Judge(t Token) Verdict {
-	if t.Value == f.drops {
+	switch t.Value {
+	case f.drops:
 		return DropToken
+	case f.rotated:
+		return ReplaceToken
 	}
 	return KeepToken
 }
@@ -71,7 +86,7 @@ func (f *fakeSource) Describe(*Cached) (map[string]any, string) {
 	}
 	return nil, ""
 }
-func (*fakeSource) Report(context.Context, Outcome)        {}
+func (f *fakeSource) Report(_ context.Context, o Outcome)  { f.reported = append(f.reported, o) }
 func (f *fakeSource) load(context.Context) (Source, error) { return f, nil }
 func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 	if f.stored == nil {
@@ -132,4 +147,91 @@ func TestReadOfAClosedCache(t *testing.T) {
 	r, err := c.Read(t.Context(), source.load, 0)
 	require.NoError(t, err)
 	assert.NoError(t, r.Failure)
+}
+
+// A token that Fuuffy repeats is served without a lock too.
+func TestWarmReadOfARepeatedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		held := hourToken("repeated", 0)
+		source := &fakeSource{request: func() (Token, error) { return held, nil }}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(51 * time.Minute)
+		_, warm := c.Warm(0)
+		require.False(t, warm, "nobody asked yet")
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		synctest.Wait()
+		r, warm := c.Warm(0)
+		if assert.True(t, warm) {
+			assert.NoError(t, r.Failure)
+		}
+		time.Sleep(5*time.Minute - time.Nanosecond)
+		_, warm = c.Warm(0)
+		assert.False(t, warm, "in its buffer")
+	})
+}
+
+// Storage has a token that will do for others, but not for this reader, who gets another one.
+func TestStoredTokenThatEndsTooSoon(t *testing.T) {
+	stored := hourToken("stored", 45*time.Minute)
+	source := &fakeSource{request: grants("new"), stored: func() (Token, bool) { return stored, true }}
+	c, _ := newInterruptedCache(t)
+	r, err := c.Read(t.Context(), source.load, 20*time.Minute)
+	if assert.NoError(t, err) {
+		assert.Equal(t, "new", r.Token.Value)
+	}
+}
+
+// Credentials were rotated just after Fuuffy issued a token. A report of that one waits for its time,
+// as of any other.
+func TestReportOfAYoungSupersededToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("old"), rotated: "old"}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		source.request = grants("new")
+		time.Sleep(30*time.Second - 1)
+		r, err := c.Replace(t.Context(), source.load, "old")
+		require.NoError(t, err)
+		assert.True(t, r.TooYoung)
+		time.Sleep(1)
+		r, err = c.Replace(t.Context(), source.load, "old")
+		require.NoError(t, err)
+		assert.Equal(t, "new", r.Token.Value)
+	})
+}
+
+// A cache that closes writes nothing more.
+func TestReportToAClosedCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("unsaved"), unsaved: errors.New("storage is broken")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		c.change(func(s *state) { s.closed = true })
+		_, err = c.Replace(t.Context(), source.load, "unsaved")
+		assert.Equal(t, ErrClosed, err)
+		assert.Len(t, source.saved, 1)
+	})
+}
+
+// A request fails, and at the same time a check brings a token. Readers who waited get that one.
+func TestCheckDuringAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, clock := newInterruptedCache(t)
+		source := &fakeSource{}
+		source.request = func() (Token, error) {
+			// The first look is that of the flight, the second that of the reader.
+			clock.at(2, func() { assert.NoError(t, c.Commit(t.Context(), source.works(hourToken("new", 0)))) })
+			return Token{}, &upstream.Error{Failure: upstream.Unavailable}
+		}
+		r, err := c.Read(t.Context(), source.load, 0)
+		if assert.NoError(t, err) {
+			assert.Equal(t, "new", r.Token.Value)
+		}
+	})
 }

@@ -55,10 +55,13 @@ func TestRepeatsFor(t *testing.T) {
 		"expired":                        {issued: again, asked: 59 * time.Minute, age: time.Hour},
 		"too short, after its end":       {asked: time.Hour, age: time.Hour + 1, want: time.Second - 1},
 		"too short, a second after that": {asked: time.Hour, age: time.Hour + time.Second},
-		"suspect":                        {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = s.token.suspected() }},
-		"another token":                  {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = other }},
-		"no token":                       {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = nil }},
-		"an operator acted":              {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: (*state).supersede},
+		"too short, of a repeated one": {issued: again, asked: 59 * time.Minute, age: time.Hour + 1, want: time.Second/2 - 1, edit: func(s *state) {
+			s.repetition = s.repeated(nil, held.aged(time.Hour-time.Second/2))
+		}},
+		"suspect":           {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = s.token.suspected() }},
+		"another token":     {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = other }},
+		"no token":          {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: func(s *state) { s.token = nil }},
+		"an operator acted": {issued: again, asked: 50 * time.Minute, age: 51 * time.Minute, edit: (*state).supersede},
 		"credentials were rotated": {issued: again, asked: 50 * time.Minute, age: time.Hour - time.Second, edit: func(s *state) {
 			rotated := placed(time.Hour, 0)
 			rotated.Superseded = true

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
+)
+
+// Somebody holds up all writes. A new token is served without being saved, and then saved.
+func TestTokenWhileStorageIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, log := newLoggedCache(t)
+		source := &fakeSource{request: grants("new")}
+		unlock, err := c.lockStoring(t.Context())
+		require.NoError(t, err)
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		assert.ErrorIs(t, c.Snapshot().Unsaved, errStorageTimeout)
+		assert.Empty(t, source.saved)
+		unlock()
+		synctest.Wait()
+		assert.NoError(t, c.Snapshot().Unsaved)
+		assert.Equal(t, []string{"new"}, source.saved)
+		assert.Equal(t, 1, log.count("could not save the access token"))
+	})
+}
+
+// Somebody holds up all writes. That a token is suspect is saved afterwards, not meanwhile.
+func TestSuspectTokenWhileStorageIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("reported")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		source.request = func() (Token, error) { return Token{}, &upstream.Error{Failure: upstream.Unavailable} }
+		unlock, err := c.lockStoring(t.Context())
+		require.NoError(t, err)
+		_, err = c.Replace(t.Context(), source.load, "reported")
+		require.Error(t, err)
+		assert.Len(t, source.saved, 1)
+		unlock()
+		synctest.Wait()
+		assert.Len(t, source.saved, 2)
+	})
+}
+
+// After a restart, apps still hold a token that was reported. When its successor comes, they must
+// hear of it.
+func TestStoredSuspectIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		suspect := hourToken("reported", time.Minute)
+		suspect.Suspect = true
+		source := &fakeSource{request: grants("new"), stored: func() (Token, bool) { return suspect, true }}
+		r, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		assert.Equal(t, "new", r.Token.Value)
+		synctest.Wait()
+		assert.Equal(t, []Outcome{{Replaced: true}}, source.reported)
+	})
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// While storage can't be read, the former source asks for a token. Then the stored one is put in
+// force. What the former one gets is not published, and readers don't wait for it.
+func TestLoadEndsTheFlightOfTheFormerSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		former := &fakeSource{request: grants("first")}
+		_, err := c.Read(t.Context(), former.load, 0)
+		require.NoError(t, err)
+		c.InvalidateSource()
+		former.request = func() (Token, error) {
+			time.Sleep(time.Minute)
+			return hourToken("of the former source", 0), nil
+		}
+		time.Sleep(52 * time.Minute)
+		_, err = c.Read(t.Context(), func(context.Context) (Source, error) { return nil, errors.New("storage is broken") }, 0)
+		require.NoError(t, err)
+		require.NotNil(t, c.state.Load().flight)
+
+		source := &fakeSource{request: grants("new"), drops: "first"}
+		_, err = c.Source(t.Context(), source.load)
+		require.NoError(t, err)
+		for range 2 {
+			r, err := c.Read(t.Context(), source.load, 0)
+			if assert.NoError(t, err) {
+				assert.Equal(t, "new", r.Token.Value)
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		assert.Empty(t, former.saved[1:])
+	})
+}
+
+// A load that ends because the cache is closed says so.
+func TestCloseDuringALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		go func() {
+			time.Sleep(time.Second)
+			c.Close()
+		}()
+		_, err := c.Source(t.Context(), func(ctx context.Context) (Source, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		assert.Equal(t, ErrClosed, err)
+	})
+}
+
+// A configuration that another node deleted takes the stored token with it, once.
+func TestLoadOfADeletedConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{erasing: func() error { return errors.New("storage is broken") }}
+		_, err := c.Source(t.Context(), source.load)
+		require.NoError(t, err)
+		c.InvalidateSource()
+		load := func() {
+			_, err := c.Source(t.Context(), func(context.Context) (Source, error) { return nil, ErrNoSource })
+			require.ErrorIs(t, err, ErrNoSource)
+			synctest.Wait()
+		}
+		load()
+		assert.Equal(t, 1, source.erased)
+		source.erasing = nil
+		load()
+		assert.Equal(t, 2, source.erased, "the first removal failed")
+		load()
+		assert.Equal(t, 2, source.erased)
+	})
+}

@@ -3,6 +3,7 @@
 package tokencache
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,5 +66,68 @@ func TestStoredSuspectIsReplaced(t *testing.T) {
 		assert.Equal(t, "new", r.Token.Value)
 		synctest.Wait()
 		assert.Equal(t, []Outcome{{Replaced: true}}, source.reported)
+	})
+}
+
+// A start that a reader or the end forestalled looks for nothing.
+func TestRestoreThatIsTooLate(t *testing.T) {
+	for name, before := range map[string]func(*Cache, Loader) error{
+		"a reader": func(c *Cache, load Loader) error {
+			_, err := c.Read(context.Background(), load, 0)
+			return err
+		},
+		"the end": func(c *Cache, load Loader) error {
+			_, err := c.Source(context.Background(), load)
+			c.Close()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := newInterruptedCache(t)
+			source := &fakeSource{request: grants("new")}
+			require.NoError(t, before(c, source.load))
+			source.stored = func() (Token, bool) {
+				t.Error("it looks for a token")
+				return Token{}, false
+			}
+			c.Restore(t.Context(), source)
+		})
+	}
+}
+
+// A standby may not request a token, not even when the one that Fuuffy repeats ends.
+func TestForwardAtTheEndOfARepeatedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		held := hourToken("repeated", 0)
+		source := &fakeSource{request: func() (Token, error) { return held, nil }}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(52 * time.Minute)
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(8*time.Minute + time.Second)
+		source.request = func() (Token, error) { return Token{}, ErrForward }
+		_, err = c.Read(t.Context(), source.load, 0)
+		assert.Equal(t, ErrForward, err)
+	})
+}
+
+// A request that fails writes nothing.
+func TestFailureIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		stored := hourToken("stored", 52*time.Minute)
+		source := &fakeSource{stored: func() (Token, bool) { return stored, true }}
+		source.request = func() (Token, error) { return Token{}, &upstream.Error{Failure: upstream.Unavailable} }
+		for range 2 {
+			_, err := c.Read(t.Context(), source.load, 0)
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		require.NotNil(t, c.Snapshot().Failure)
+		assert.Empty(t, source.saved)
+		c.RefreshInUse(source)
+		assert.Len(t, source.saved, 1, "its use is")
 	})
 }

@@ -69,17 +69,41 @@ func TestLoadOfADeletedConfiguration(t *testing.T) {
 		_, err := c.Source(t.Context(), source.load)
 		require.NoError(t, err)
 		c.InvalidateSource()
-		load := func() {
-			_, err := c.Source(t.Context(), func(context.Context) (Source, error) { return nil, ErrNoSource })
-			require.ErrorIs(t, err, ErrNoSource)
+		load := func(outcome error) {
+			_, err := c.Source(t.Context(), func(context.Context) (Source, error) { return nil, outcome })
+			require.ErrorIs(t, err, outcome)
 			synctest.Wait()
 		}
-		load()
+		load(ErrNoSource)
 		assert.Equal(t, 1, source.erased)
 		source.erasing = nil
-		load()
+		load(errors.New("storage is broken"))
+		assert.Equal(t, 1, source.erased, "nobody knows whether there is a configuration")
+		load(ErrNoSource)
 		assert.Equal(t, 2, source.erased, "the first removal failed")
-		load()
+		load(ErrNoSource)
 		assert.Equal(t, 2, source.erased)
+	})
+}
+
+// A configuration was deleted and written again. If the removal of the token waits meanwhile, it
+// must not hit the new one's.
+func TestLoadOfARestoredConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{}
+		_, err := c.Source(t.Context(), source.load)
+		require.NoError(t, err)
+		unlock, err := c.lockStoring(t.Context())
+		require.NoError(t, err)
+		c.InvalidateSource()
+		_, err = c.Source(t.Context(), func(context.Context) (Source, error) { return nil, ErrNoSource })
+		require.ErrorIs(t, err, ErrNoSource)
+		synctest.Wait()
+		_, err = c.Source(t.Context(), (&fakeSource{}).load)
+		require.NoError(t, err)
+		unlock()
+		synctest.Wait()
+		assert.Zero(t, source.erased)
 	})
 }

@@ -122,6 +122,8 @@ func TestLogOfAPanic(t *testing.T) {
 		require.ErrorIs(t, err, ErrNoSource)
 		synctest.Wait()
 		assert.Equal(t, 1, log.count("panic in a removal of the stored access token:"))
+		require.Error(t, c.Commit(t.Context(), func(context.Context) (Effect, error) { panic("wrong") }))
+		assert.Equal(t, 1, log.count("panic in a change of what is stored:"))
 		assert.Zero(t, log.count("wrong"), "a panic's value may quote a secret")
 	})
 }

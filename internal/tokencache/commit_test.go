@@ -51,7 +51,7 @@ func TestCheckDuringADeletion(t *testing.T) {
 		require.NoError(t, err)
 		before := hourToken("again", 0)
 		time.Sleep(time.Second)
-		require.NoError(t, c.Commit(t.Context(), func(context.Context) (Effect, error) { return Effect{Drop: DropCached}, nil }))
+		require.NoError(t, c.Commit(t.Context(), func(context.Context) (Effect, error) { return Effect{DropToken: true}, nil }))
 		require.NoError(t, c.Commit(t.Context(), source.works(before)))
 		assert.Nil(t, c.Snapshot().Token)
 		require.NoError(t, c.Commit(t.Context(), source.works(hourToken("again", 0))))

@@ -63,9 +63,12 @@ func TestStoredSuspectIsReplaced(t *testing.T) {
 		source := &fakeSource{request: grants("new"), stored: func() (Token, bool) { return suspect, true }}
 		r, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
-		assert.Equal(t, "new", r.Token.Value)
+		assert.True(t, r.Token.Suspect, "no one waits")
 		synctest.Wait()
 		assert.Equal(t, []Outcome{{Replaced: true}}, source.reported)
+		r, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		assert.Equal(t, "new", r.Token.Value)
 	})
 }
 

@@ -148,7 +148,7 @@ func TestStoredTokenEndsAFailure(t *testing.T) {
 		assert.Equal(t, "next", s.Token.Value)
 		assert.Nil(t, s.Failure)
 		assert.Equal(t, stored.IssuedAt, s.LastSuccess)
-		assert.Equal(t, 1, log.count("Fuuffy grants tokens again"))
+		assert.Equal(t, 1, log.count("Fuuffy issues tokens again"))
 	})
 }
 

@@ -5,6 +5,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +39,8 @@ type fakeSource struct {
 	erasing func() error
 	// erased counts these removals.
 	erased int
-	// reported are the outcomes that it heard of.
+	// reported are the outcomes that it heard of, under mu.
+	mu       sync.Mutex
 	reported []Outcome
 }
 
@@ -86,7 +88,11 @@ func (f *fakeSource) Describe(*Cached) (map[string]any, string) {
 	}
 	return nil, ""
 }
-func (f *fakeSource) Report(_ context.Context, o Outcome)  { f.reported = append(f.reported, o) }
+func (f *fakeSource) Report(_ context.Context, o Outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reported = append(f.reported, o)
+}
 func (f *fakeSource) load(context.Context) (Source, error) { return f, nil }
 func (f *fakeSource) Stored(context.Context) (Token, bool, error) {
 	if f.stored == nil {

@@ -110,6 +110,7 @@ func TestForwardAtTheEndOfARepeatedToken(t *testing.T) {
 		_, err = c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
 		time.Sleep(8*time.Minute + time.Second)
+		synctest.Wait()
 		source.request = func() (Token, error) { return Token{}, ErrForward }
 		_, err = c.Read(t.Context(), source.load, 0)
 		assert.Equal(t, ErrForward, err)

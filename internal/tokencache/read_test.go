@@ -203,7 +203,7 @@ func TestReportOfAYoungSupersededToken(t *testing.T) {
 		r, err := c.Replace(t.Context(), source.load, "old")
 		require.NoError(t, err)
 		assert.True(t, r.TooYoung)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r, err = c.Replace(t.Context(), source.load, "old")
 		require.NoError(t, err)
 		assert.Equal(t, "new", r.Token.Value)

@@ -359,6 +359,7 @@ func TestMinTTLOnAStandby(t *testing.T) {
 		next := m.readFor("25m").Data["access_token"]
 		assert.True(t, standby.readFor("25m").Data["access_token"] == next, "the active node's token is in storage")
 		assert.Equal(t, 2, m.requests())
+		synctest.Wait()
 		assert.EqualValues(t, 1, m.metric("fuuffy_min_ttl_requests_total"))
 	})
 }

@@ -455,6 +455,7 @@ func TestFailedSaveIsServedFromMemory(t *testing.T) {
 		token := m.readToken()
 		assert.Equal(t, token, m.readToken())
 		assert.Equal(t, 1, m.requests())
+		synctest.Wait()
 		assert.Equal(t, 1, m.log.count("could not save the access token"))
 	})
 }

@@ -246,6 +246,7 @@ func TestFallbackIsToldOnce(t *testing.T) {
 		m.log.reset()
 		m.do(logical.UpdateOperation, "token", nil)
 		const told = "falling back to the old ones"
+		synctest.Wait()
 		assert.Equal(t, 1, m.log.count(told), "the fallback begins")
 		for range 3 {
 			time.Sleep(time.Minute)

@@ -63,6 +63,7 @@ func TestTokenWithoutAnExpiry(t *testing.T) {
 				m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultBody, Body: `{"data": {"access_token": "sk-endless", "token_type": "Bearer"}}`})
 			}
 			assert.Equal(t, time.Now().Add(time.Hour).UTC().Format(time.RFC3339), m.read().Data["expires_at"])
+			synctest.Wait()
 			assert.Equal(t, !says, m.log.count("Fuuffy didn't say how long the access token lives; assuming the documented time") == 1)
 		})
 	}

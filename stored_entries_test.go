@@ -158,6 +158,7 @@ func TestUnreadableTokenIsLogged(t *testing.T) {
 				token := m.readToken()
 				tt.spoil(m)
 				m.restart()
+				synctest.Wait()
 				assert.NotZero(t, m.log.count("could not use the stored access token"))
 				assert.NotZero(t, m.log.count(tt.want))
 				assert.Zero(t, m.log.count("sk-planted"), "the log quotes the entry")

@@ -43,6 +43,7 @@ func TestLogOfTheUpstream(t *testing.T) {
 		m.do(logical.DeleteOperation, "token", nil)
 		m.sandbox.SetFault(faultMalformed)
 		m.refusedToken()
+		synctest.Wait()
 		assert.Contains(t, m.log.String(), "failure=malformed")
 		assert.Contains(t, m.log.String(), "next_try_in=1s")
 		logs("it fails", 1, 0)
@@ -50,6 +51,7 @@ func TestLogOfTheUpstream(t *testing.T) {
 		logs("once more", 0, 0)
 		m.sandbox.SetFault(faultRejected)
 		fail()
+		synctest.Wait()
 		assert.Contains(t, m.log.String(), "failure=rejected")
 		logs("in another way", 1, 0)
 

@@ -57,6 +57,7 @@ func TestMinTTL(t *testing.T) {
 		readers.Wait()
 		assert.Equal(t, 2, m.requests())
 		assert.False(t, m.readToken() == held, "it is replaced for everybody")
+		synctest.Wait()
 		assert.EqualValues(t, 1, m.do(logical.ReadOperation, "status", nil).Data["min_ttl_requests"])
 		assert.EqualValues(t, 1, m.metric("fuuffy_min_ttl_requests_total"))
 	})

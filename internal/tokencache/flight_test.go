@@ -135,3 +135,43 @@ func TestFailureIsNotStored(t *testing.T) {
 		assert.Len(t, source.saved, 1, "its use is")
 	})
 }
+
+// A stored token that has expired is as good as none.
+func TestRestoreOfAnExpiredToken(t *testing.T) {
+	for age, want := range map[time.Duration]bool{time.Hour - time.Second: true, time.Hour: false} {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := newInterruptedCache(t)
+			stored := hourToken("stored", age)
+			source := &fakeSource{stored: func() (Token, bool) { return stored, true }}
+			_, err := c.Source(t.Context(), source.load)
+			require.NoError(t, err)
+			c.Restore(t.Context(), source)
+			assert.Equal(t, want, c.Snapshot().Token != nil, age)
+		})
+	}
+}
+
+// An app reports a token at the end of which Fuuffy issues one that is too short. For that app, this
+// is a failure.
+func TestReportAtTheEndOfARepeatedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		held := hourToken("repeated", 0)
+		source := &fakeSource{request: func() (Token, error) { return held, nil }}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(52 * time.Minute)
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(8*time.Minute - 15*time.Second)
+		synctest.Wait()
+		failure := &upstream.Error{Failure: upstream.Malformed}
+		source.request = func() (Token, error) {
+			time.Sleep(10 * time.Second) // In the end, the token has less left than a token may.
+			return Token{}, failure
+		}
+		_, err = c.Replace(t.Context(), source.load, "repeated")
+		assert.Equal(t, failure, err)
+		assert.Equal(t, failure, c.Snapshot().Failure)
+	})
+}

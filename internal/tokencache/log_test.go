@@ -128,28 +128,40 @@ func TestLogOfAPanic(t *testing.T) {
 	})
 }
 
-// A standby that finds the active node's next token in storage has nothing to complain of any more.
-func TestStoredTokenEndsAFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, log := newLoggedCache(t)
-		source := &fakeSource{request: grants("old")}
-		_, err := c.Read(t.Context(), source.load, 0)
-		require.NoError(t, err)
-		time.Sleep(52 * time.Minute)
-		require.NoError(t, c.Commit(t.Context(), source.fails(&upstream.Error{Failure: upstream.Unavailable})))
-		time.Sleep(time.Minute) // The hold-off is over.
-		require.NotNil(t, c.Snapshot().Failure)
-		stored := hourToken("next", time.Second)
-		source.stored = func() (Token, bool) { return stored, true }
-		_, err = c.Read(t.Context(), source.load, 0)
-		require.NoError(t, err)
-		synctest.Wait()
-		s := c.Snapshot()
-		assert.Equal(t, "next", s.Token.Value)
-		assert.Nil(t, s.Failure)
-		assert.Equal(t, stored.IssuedAt, s.LastSuccess)
-		assert.Equal(t, 1, log.count("Fuuffy issues tokens again"))
-	})
+// A standby that finds the active node's next token in storage has nothing to complain of any more,
+// unless that one is in its buffer.
+func TestStoredTokenAfterAFailure(t *testing.T) {
+	unavailable := &upstream.Error{Failure: upstream.Unavailable}
+	for name, tt := range map[string]struct {
+		age  time.Duration
+		ends bool
+	}{"a good one": {time.Second, true}, "in its buffer": {56 * time.Minute, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, log := newLoggedCache(t)
+				source := &fakeSource{request: grants("old")}
+				_, err := c.Read(t.Context(), source.load, 0)
+				require.NoError(t, err)
+				time.Sleep(58 * time.Minute)
+				require.NoError(t, c.Commit(t.Context(), source.fails(unavailable)))
+				since := c.Snapshot().Since
+				time.Sleep(time.Minute) // The hold-off is over.
+				require.NotNil(t, c.Snapshot().Failure)
+				stored := hourToken("next", tt.age)
+				source.stored = func() (Token, bool) { return stored, true }
+				source.request = func() (Token, error) { return Token{}, unavailable }
+				_, err = c.Read(t.Context(), source.load, 0)
+				assert.Equal(t, tt.ends, err == nil)
+				synctest.Wait()
+				s := c.Snapshot()
+				assert.Equal(t, "next", s.Token.Value)
+				assert.Equal(t, stored.IssuedAt, s.LastSuccess)
+				assert.Equal(t, tt.ends, s.Failure == nil)
+				assert.Equal(t, tt.ends, s.Since.After(since))
+				assert.Equal(t, tt.ends, log.count("Fuuffy issues tokens again") == 1)
+			})
+		})
+	}
 }
 
 // The log says that a restart would bring a reported token back.

@@ -199,7 +199,7 @@ func TestReportOfAYoungSupersededToken(t *testing.T) {
 		_, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
 		source.request = grants("new")
-		time.Sleep(30*time.Second - 1)
+		time.Sleep(30*time.Second - time.Nanosecond)
 		r, err := c.Replace(t.Context(), source.load, "old")
 		require.NoError(t, err)
 		assert.True(t, r.TooYoung)

@@ -58,3 +58,20 @@ func TestCheckDuringADeletion(t *testing.T) {
 		assert.NotNil(t, c.Snapshot().Token, "the check began after the deletion")
 	})
 }
+
+// A check that brings no better token leaves the cached one in place.
+func TestCheckOfAGoodToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("good")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		worse := hourToken("worse", 10*time.Minute)
+		for _, age := range []time.Duration{0, 52 * time.Minute} {
+			time.Sleep(age)
+			require.NoError(t, c.Commit(t.Context(), source.works(worse)))
+			assert.Equal(t, "good", c.Snapshot().Token.Value)
+		}
+		assert.Equal(t, []string{"good"}, source.saved)
+	})
+}

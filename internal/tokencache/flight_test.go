@@ -4,6 +4,7 @@ package tokencache
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,23 +99,39 @@ func TestRestoreThatIsTooLate(t *testing.T) {
 	}
 }
 
-// A standby may not request a token, not even when the one that Fuuffy repeats ends.
-func TestForwardAtTheEndOfARepeatedToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newInterruptedCache(t)
-		held := hourToken("repeated", 0)
-		source := &fakeSource{request: func() (Token, error) { return held, nil }}
-		_, err := c.Read(t.Context(), source.load, 0)
-		require.NoError(t, err)
-		time.Sleep(52 * time.Minute)
-		_, err = c.Read(t.Context(), source.load, 0)
-		require.NoError(t, err)
-		time.Sleep(8*time.Minute + time.Second)
-		synctest.Wait()
-		source.request = func() (Token, error) { return Token{}, ErrForward }
-		_, err = c.Read(t.Context(), source.load, 0)
-		assert.Equal(t, ErrForward, err)
-	})
+// At the end of a token that Fuuffy repeats, a token that is too short is no failure. What else goes
+// wrong is one.
+func TestFailureAtTheEndOfARepeatedToken(t *testing.T) {
+	unavailable := &upstream.Error{Failure: upstream.Unavailable}
+	for name, tt := range map[string]struct{ err, failure error }{
+		"too short":   {err: &upstream.Error{Failure: upstream.Malformed}},
+		"unavailable": {err: unavailable, failure: unavailable},
+		"a standby":   {err: ErrForward, failure: ErrForward},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := newInterruptedCache(t)
+				held := hourToken("repeated", 0)
+				source := &fakeSource{request: func() (Token, error) { return held, nil }}
+				_, err := c.Read(t.Context(), source.load, 0)
+				require.NoError(t, err)
+				time.Sleep(52 * time.Minute)
+				_, err = c.Read(t.Context(), source.load, 0)
+				require.NoError(t, err)
+				time.Sleep(8*time.Minute + time.Second)
+				synctest.Wait()
+				source.request = func() (Token, error) { return Token{}, tt.err }
+				_, err = c.Read(t.Context(), source.load, 0)
+				if tt.failure != nil {
+					assert.Equal(t, tt.failure, err)
+				} else {
+					_, repeated := errors.AsType[*RepeatedError](err)
+					assert.True(t, repeated, "%v", err)
+				}
+				assert.Equal(t, tt.failure == unavailable, c.Snapshot().Failure != nil)
+			})
+		})
+	}
 }
 
 // A request that fails writes nothing.

@@ -107,3 +107,25 @@ func TestLoadOfARestoredConfiguration(t *testing.T) {
 		assert.Zero(t, source.erased)
 	})
 }
+
+// Someone holds up all writes. The token of a deleted configuration is removed afterwards.
+func TestLoadOfADeletedConfigurationWhileStorageIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{}
+		_, err := c.Source(t.Context(), source.load)
+		require.NoError(t, err)
+		unlock, err := c.lockStoring(t.Context())
+		require.NoError(t, err)
+		c.InvalidateSource()
+		for range 2 {
+			_, err = c.Source(t.Context(), func(context.Context) (Source, error) { return nil, ErrNoSource })
+			require.ErrorIs(t, err, ErrNoSource)
+			time.Sleep(storageTimeout - time.Nanosecond)
+			assert.Zero(t, source.erased)
+		}
+		unlock()
+		synctest.Wait()
+		assert.Equal(t, 1, source.erased)
+	})
+}

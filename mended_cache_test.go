@@ -3,7 +3,6 @@
 package fuuffy
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,38 +219,5 @@ func TestEventOfAReportOfAnUnreadableToken(t *testing.T) {
 		require.False(t, resp.Data["access_token"] == token)
 		synctest.Wait()
 		assert.Equal(t, []string{"replace"}, newOperator(t).updates(t, m.events.take()), "apps hold a dead token")
-	})
-}
-
-// A fallback's token is served for its whole life once an operator has set stale_if_error. Apps
-// may get it until then.
-func TestRevokeOldAfterOnceStaleIfErrorIsSet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.sandbox.CreateClient(newClientID, newSecret)
-		m.read()
-		m.stage()
-		m.promote()
-		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 401, ClientID: newClientID})
-		time.Sleep(51 * time.Minute)
-		m.read()
-		synctest.Wait()
-		expires := m.b.cache.Snapshot().Token.ExpiresAt
-		require.Equal(t, testClientID, m.servedClientID())
-		m.write("config", "stale_if_error", true)
-		time.Sleep(51 * time.Minute)
-		m.sandbox.SetFault(faultUnavailable)
-		m.read()
-		time.Sleep(8 * time.Minute)
-		resp := m.gets(attempts, "the fallback's token in its buffer")
-		require.NotNil(t, resp)
-		require.Equal(t, testClientID, m.servedClientID())
-		m.sandbox.ClearFault()
-		time.Sleep(40 * time.Second)
-		m.write("rotate-root/check")
-		require.Equal(t, newClientID, m.servedClientID())
-		until, err := time.Parse(time.RFC3339, fmt.Sprint(m.rotation()["revoke_old_after"]))
-		require.NoError(t, err)
-		assert.False(t, until.Before(expires.Truncate(time.Second)), "apps hold the old token until %s, revoke_old_after is %s", expires, until)
 	})
 }

@@ -4,6 +4,7 @@ package tokencache
 
 import (
 	"context"
+	"slices"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
@@ -20,7 +21,7 @@ func (c *Cache) admit(s *state, t Token, want demand, now Instant) (*Cached, err
 	malformed := func(text string) error { return &upstream.Error{Failure: upstream.Malformed, Message: text} }
 	placed := c.place(t, s.source)
 	switch {
-	case s.meets(want, now) && !s.endsFallback(placed), s.removed.token == t.Value && t.IssuedMono < s.removed.at:
+	case s.meets(want, now) && !s.endsFallback(placed), s.removedAfter(t):
 		return nil, errSuperseded
 	case placed == nil:
 		return nil, malformed(tooLate)
@@ -38,7 +39,7 @@ func (c *Cache) admit(s *state, t Token, want demand, now Instant) (*Cached, err
 // one than the cached one, and live longer. It returns nil otherwise.
 func (c *Cache) admitStored(s *state, t Token, now Instant) *Cached {
 	t, ok := fromStorage(t, s.source.Policy(), now)
-	if !ok || t.Value == s.removed.token || s.token != nil && s.token.Value == t.Value {
+	if !ok || s.removedEver(t) || s.token != nil && s.token.Value == t.Value {
 		return nil
 	}
 	placed := c.place(t, s.source)
@@ -46,10 +47,20 @@ func (c *Cache) admitStored(s *state, t Token, now Instant) *Cached {
 		return nil
 	}
 	placed.saved = true
-	if t.Value == s.reported && !t.Suspect {
+	if slices.Contains(s.reported, t.Value) && !t.Suspect {
 		return placed.suspected()
 	}
 	return placed
+}
+
+// removedAfter tells whether a token was removed after the request for it, and removedEver whether
+// one was removed at all.
+func (s *state) removedAfter(t Token) bool {
+	return slices.ContainsFunc(s.removed, func(r removal) bool { return r.token == t.Value && t.IssuedMono < r.at })
+}
+
+func (s *state) removedEver(t Token) bool {
+	return slices.ContainsFunc(s.removed, func(r removal) bool { return r.token == t.Value })
 }
 
 // needs tells whether any usable token is better than the cached one.

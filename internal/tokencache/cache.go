@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,10 +97,10 @@ type state struct {
 	// loading is the load in progress, nil if there is none.
 	loading *load
 	token   *Cached
-	// removed is the token that an operator deleted last, or a report replaced.
-	removed removal
-	// reported is a token that an app reported while none was cached.
-	reported string
+	// removed are the last tokens that an operator deleted, or a report replaced.
+	removed []removal
+	// reported are the last tokens that apps reported while none was cached.
+	reported []string
 	// deleted is the source of a configuration that another node deleted, while its token is
 	// still in storage.
 	deleted Source
@@ -121,6 +122,14 @@ type removal struct {
 	token string
 	// at is on the monotonic clock.
 	at time.Duration
+}
+
+// maxRemembered is how many removed and reported tokens the cache remembers.
+const maxRemembered = 4
+
+// remembered returns the list with one more entry at its end.
+func remembered[T any](list []T, entry T) []T {
+	return append(slices.Clone(list[max(0, len(list)-maxRemembered+1):]), entry)
 }
 
 // uses tells whether a source serves readers: it is current, as far as anyone knows.

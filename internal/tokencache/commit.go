@@ -149,7 +149,7 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) (rep
 	}
 	if effect.DropToken {
 		if s.token != nil {
-			s.removed = removal{s.token.Value, now.Mono}
+			s.removed = remembered(s.removed, removal{s.token.Value, now.Mono})
 		}
 		s.dropToken()
 	}

@@ -3,7 +3,6 @@
 package tokencache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -168,7 +167,9 @@ func (c *Cache) look(ctx context.Context, f *flight) bool {
 	c.changeLocked(func(s *state) {
 		s.unreadable, s.unseen = err != nil, false
 		if placed != nil {
-			replaced = s.replace(placed, f.demand, now)
+			if replaced = s.ofHeld(f.demand).reported != ""; replaced {
+				s.replace(placed, f.demand, now)
+			}
 			s.token, s.lastSuccess = placed, placed.IssuedAt
 		}
 		if usable && s.holdOff.left(now) == 0 {
@@ -231,7 +232,7 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 		placed = c.save(ctx, f.source, placed)
 		unsaved = placed.unsaved
 	}
-	before, after, err := c.publish(f, placed, err, now)
+	before, after, replaced, err := c.publish(f, placed, err, now)
 	var leftover error
 	if busy == nil && (f.demand.reported != "" || placed != nil && placed.evicts) {
 		unsaved, leftover = c.persist(c.life, unsaved)
@@ -247,7 +248,7 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 			c.logOutcome(before.holdOff, after.holdOff, now)
 		}
 		if !errors.Is(err, ErrForward) {
-			c.report(f.source, Outcome{Err: err, Replaced: f.demand.reported != "", Early: f.early})
+			c.report(f.source, Outcome{Err: err, Replaced: replaced, Early: f.early})
 		}
 	})
 	if busy != nil {
@@ -296,25 +297,31 @@ func isMalformed(err error) bool {
 // replace notes that a token takes the place of one that an app reported, if it does: that one
 // must not come back from storage. Nor must an entry that doesn't know of this fallback.
 func (s *state) replace(t *Cached, want demand, now Instant) (replaced bool) {
-	reported := cmp.Or(s.ofHeld(want).reported, s.reported)
-	replaced = reported != "" && reported != t.Value
-	if replaced {
-		s.removed, s.reported = removal{reported, now.Mono}, ""
+	reported := s.reported
+	if held := s.ofHeld(want).reported; held != "" {
+		reported = []string{held}
 	}
+	for _, value := range reported {
+		if value != t.Value {
+			replaced = true
+			s.removed = remembered(s.removed, removal{value, now.Mono})
+		}
+	}
+	s.reported = nil
 	t.evicts = t.unsaved != nil && (replaced || t.FallbackFor != "")
 	return replaced
 }
 
 // publish ends a flight unless something superseded it. It returns the states before and after,
-// if so.
-func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, after *state, _ error) {
+// if so, and whether the token replaces one that an app reported.
+func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, after *state, replaced bool, _ error) {
 	random := c.options.Random()
 	failure, failed := errors.AsType[*upstream.Error](err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before = c.state.Load()
 	if before.flight != f {
-		return nil, nil, c.ended()
+		return nil, nil, false, c.ended()
 	}
 	c.changeLocked(func(s *state) {
 		s.flight = nil
@@ -331,14 +338,14 @@ func (c *Cache) publish(f *flight, t *Cached, err error, now Instant) (before, a
 			if s.token != nil && s.token.Value == t.Value && !t.betterThan(s.token, now) {
 				s.repetition, t.firstLife = s.repeated(t, now), s.token.wholeLife()
 			}
-			s.replace(t, f.demand, now)
+			replaced = s.replace(t, f.demand, now)
 			s.token, s.holdOff, s.lastSuccess = t, s.holdOff.over(now), t.IssuedAt
 		}
 	})
 	if err == nil && t.Value == f.demand.reported {
 		err = errSuperseded // The report came after the decision, so the waiters try again.
 	}
-	return before, c.state.Load(), err
+	return before, c.state.Load(), replaced, err
 }
 
 // report tells the source of an outcome. No lock is held.

@@ -162,5 +162,6 @@ func (c *Cache) enforce(s *state, source Source) {
 	if s.token == nil {
 		return
 	}
-	s.token.firstLife, s.token.saved, s.token.unsaved, s.token.used = old.firstLife, old.saved, old.unsaved, old.used
+	s.token.firstLife, s.token.used = old.firstLife, old.used
+	s.token.saved, s.token.unsaved, s.token.evicts = old.saved, old.unsaved, old.evicts
 }

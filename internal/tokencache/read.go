@@ -118,7 +118,10 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 		case <-f.done:
 		case <-ctx.Done():
 		}
-		f, s = nil, c.state.Load()
+		now, f, s = c.options.Clock(), nil, c.state.Load()
+		if !s.uses(source) {
+			return Reading{}, errSuperseded
+		}
 	case reason == nil && s.holdOff.cause != nil:
 		reason = s.holdOff.cause // One more attempt is in progress.
 	}
@@ -140,6 +143,9 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 		patience = time.After(stalePatience - (now.Mono - f.started))
 	}
 	r, err := c.wait(ctx, f, want.minTTL, patience)
+	if err == errImpatient && c.state.Load().tokenState(c.options.Clock()) == Expired {
+		r, err = c.wait(ctx, f, want.minTTL, nil)
+	}
 	if err == nil {
 		return r, nil
 	}
@@ -195,16 +201,20 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		c.Restore(ctx, source) // It means what this node would serve.
 		s = c.state.Load()
 	}
-	if s.token != nil {
+	switch {
+	case s.token != nil:
 		reported = cmp.Or(reported, s.token.Value)
-	} else {
-		c.change(func(s *state) { s.reported = reported }) // Storage may have it.
+	case reported != "":
+		c.change(func(s *state) { s.reported = remembered(s.reported, reported) }) // Storage may have it.
 	}
 	state := s.tokenState(now)
 	if state == Expired || s.token.Value != reported {
 		r, err := c.read(ctx, source, demand{reported: reported})
-		if err == nil && r.Token.Value == reported {
+		switch {
+		case err == nil && r.Token.Value == reported:
 			return Reading{}, errSuperseded // It came from storage after a restart, and is now the cached one.
+		case err == nil && reported == "" && r.Token.IssuedMono < now.Mono:
+			return c.replace(ctx, source, r.Token.Value) // The report means this one.
 		}
 		return r, err
 	}

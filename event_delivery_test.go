@@ -380,3 +380,40 @@ func TestEventOfAReportDuringACheck(t *testing.T) {
 		assert.Len(t, newOperator(t).updates(t, m.events.take()), 1, "apps hold a dead token")
 	})
 }
+
+// After a start that couldn't look for the stored token, an app reports an older one than that.
+// All apps have the stored one already.
+func TestNoEventOfAnOldReportAfterAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		old := m.readToken()
+		time.Sleep(time.Minute)
+		token := m.write("token", "rejected_token", old).Data["access_token"].(string)
+		storage := m.useFaultyStorage()
+		storage.set("get", tokenKey, failingOnce(1))
+		m.restart()
+		storage.mend()
+		m.events.take()
+		resp := m.write("token", "rejected_token", old)
+		require.True(t, resp.Data["access_token"] == token)
+		synctest.Wait()
+		assert.Empty(t, newOperator(t).updates(t, m.events.take()), "nothing changed for apps")
+	})
+}
+
+// After a start that can't read the stored token, an app reports it, and the engine replaces it.
+func TestEventOfAReportOfAnUnreadableToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		storage := m.useFaultyStorage()
+		storage.set("get", tokenKey, fails)
+		m.restart()
+		m.events.take()
+		resp := m.write("token", "rejected_token", token)
+		require.False(t, resp.Data["access_token"] == token)
+		synctest.Wait()
+		assert.Equal(t, []string{"replace"}, newOperator(t).updates(t, m.events.take()), "apps hold a dead token")
+	})
+}

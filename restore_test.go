@@ -171,3 +171,51 @@ func TestStoredTokenWhileTheEngineHoldsOff(t *testing.T) {
 		}
 	}
 }
+
+// During a hold-off, a reader waits for storage while the token in it enters its buffer.
+func TestTokenThatEntersItsBufferDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		until := m.b.cache.Snapshot().Token.ServedUntil()
+		time.Sleep(54 * time.Minute)
+		storage := m.useFaultyStorage()
+		storage.set("get", tokenKey, fails)
+		m.sandbox.SetFault(faultRateLimited)
+		m.restart()
+		m.refused(logical.ReadOperation, tokenKey, nil)
+		storage.set("get", tokenKey, slowly(4*time.Second))
+		time.Sleep(until.Add(-2 * time.Second).Sub(m.b.now()))
+		resp, _, err := m.timed(logical.ReadOperation, tokenKey, nil)
+		if err == nil && !resp.IsError() {
+			assert.False(t, resp.Data["access_token"] == token, "the token has less left than the buffer")
+		}
+	})
+}
+
+// During a hold-off, a reader waits for storage while an operator writes credentials that work.
+func TestNewCredentialsDuringALook(t *testing.T) {
+	for name, verify := range map[string]bool{"verified": true, "not verified": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				storage := m.useFaultyStorage()
+				storage.set("get", tokenKey, fails)
+				m.sandbox.RevokeClient(testClientID)
+				m.restart()
+				m.refused(logical.ReadOperation, tokenKey, nil)
+				storage.hang("get", tokenKey, 1, false)
+				read := make(chan struct{})
+				go func() {
+					defer close(read)
+					time.Sleep(time.Second)
+					m.gets(attempts, "a reader that waits while the credentials are replaced")
+				}()
+				time.Sleep(2 * time.Second)
+				m.write("config", "client_id", newClientID, "client_secret", newSecret, "verify_connection", verify)
+				<-read
+			})
+		})
+	}
+}

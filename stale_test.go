@@ -234,3 +234,21 @@ func TestStaleTokenThatIsNotGoodEnough(t *testing.T) {
 		})
 	}
 }
+
+// A reader's patience ends after the stale token's life does. The request under way is all that
+// there is to wait for, and it brings a token.
+func TestStaleTokenThatExpiresBeforePatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t, "stale_if_error", true)
+		token := m.readToken()
+		time.Sleep(56 * time.Minute)
+		m.sandbox.SetFault(faultUnavailable)
+		m.serves(token, attempts, "the first read in the buffer")
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 4 * time.Second})
+		time.Sleep(m.b.cache.Snapshot().Token.ExpiresAt.Add(-time.Second).Sub(m.b.now()))
+		resp := m.gets(6*time.Second, "one second before the end")
+		if resp != nil {
+			assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
+		}
+	})
+}

@@ -577,3 +577,60 @@ func TestReplacedTokenThatOutlivesItsSuccessor(t *testing.T) {
 		}
 	})
 }
+
+// A rejected token that could not be removed is removed later, although its successor was placed
+// under another setting in the meantime.
+func TestRemovalOutlivesASetting(t *testing.T) {
+	for name, place := range map[string]func(*mount){
+		"control":      func(*mount) {},
+		"setting":      func(m *mount) { m.write("config", "rotation_reminder", "24h") },
+		"invalidation": func(m *mount) { m.b.InvalidateKey(m.t.Context(), configKey); m.read() },
+		"stage":        func(m *mount) { m.stage() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				m.sandbox.CreateClient(newClientID, newSecret)
+				storage := m.useFaultyStorage()
+				token := m.readToken()
+				time.Sleep(time.Minute)
+				storage.set("put", tokenKey, fails)
+				storage.set("delete", tokenKey, fails)
+				resp := m.write("token", "rejected_token", token)
+				require.False(t, resp.Data["access_token"] == token)
+				place(m)
+				storage.set("delete", tokenKey, nil)
+				for range 2 {
+					time.Sleep(time.Minute)
+					m.tick()
+					synctest.Wait()
+				}
+				m.restart()
+				assert.False(t, m.readToken() == token, "the rejected token is back")
+			})
+		})
+	}
+}
+
+// Two tokens were reported and replaced while neither could be removed. Neither comes back.
+func TestTwoReplacedTokensThatOutliveTheirSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		storage := m.useFaultyStorage()
+		first := m.readToken()
+		time.Sleep(time.Minute)
+		m.sandbox.SetTokenLifetime(2 * time.Minute)
+		storage.set("put", tokenKey, fails)
+		storage.set("delete", tokenKey, fails)
+		second := m.write("token", "rejected_token", first).Data["access_token"].(string)
+		time.Sleep(40 * time.Second)
+		m.write("token", "rejected_token", second)
+		for i := range 20 {
+			time.Sleep(10 * time.Second)
+			if !assert.False(t, m.readToken() == first, "the first is back after %d reads", i) {
+				return
+			}
+			synctest.Wait()
+		}
+	})
+}

@@ -182,3 +182,51 @@ func TestReportOfATokenThatCannotBeRead(t *testing.T) {
 		})
 	}
 }
+
+// While storage can't be read, an app reports the token that lies in it. What others report
+// doesn't make up for that.
+func TestReportOfAnUnreadableTokenOutlivesOthers(t *testing.T) {
+	for name, others := range map[string]func(*mount){
+		"control":  func(*mount) {},
+		"no token": func(m *mount) { m.refused(logical.UpdateOperation, tokenKey, nil) },
+		"another":  func(m *mount) { m.refused(logical.UpdateOperation, tokenKey, pairs("rejected_token", "an-older-one")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(time.Minute)
+				storage := m.useFaultyStorage()
+				storage.set("get", tokenKey, fails)
+				m.restart()
+				m.reportTo(faultUnavailable, token)
+				others(m)
+				storage.mend()
+				m.assertSuspect(token, "once storage works")
+			})
+		})
+	}
+}
+
+// A report that names no token means the one that readers get, which another reader is just
+// looking for.
+func TestReportOfWhicheverTokenDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		token := m.readToken()
+		time.Sleep(time.Minute)
+		storage := m.useFaultyStorage()
+		storage.set("get", tokenKey, failingOnce(1))
+		m.restart()
+		storage.set("get", tokenKey, slowly(2*time.Second))
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			m.gets(oneHang, "a reader")
+		}()
+		time.Sleep(time.Second)
+		resp := m.write("token")
+		assert.False(t, resp.Data["access_token"] == token, "the rejected token is the response")
+		<-read
+	})
+}

@@ -192,3 +192,22 @@ func TestReportAtTheEndOfARepeatedToken(t *testing.T) {
 		assert.Equal(t, failure, c.Snapshot().Failure)
 	})
 }
+
+// The cached token could not be saved. The one before it, which storage still has, does not come back.
+func TestStoredTokenThatIsWorse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		stored := hourToken("stored", 2*time.Minute)
+		source := &fakeSource{request: grants("unsaved"), unsaved: errors.New("storage is broken")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(51 * time.Minute)
+		source.stored = func() (Token, bool) { return stored, true }
+		source.request = func() (Token, error) { return Token{}, &upstream.Error{Failure: upstream.Unavailable} }
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		synctest.Wait()
+		assert.NotNil(t, c.Snapshot().Failure)
+		assert.Equal(t, "unsaved", c.Snapshot().Token.Value)
+	})
+}

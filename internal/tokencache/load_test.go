@@ -65,8 +65,8 @@ func TestCloseDuringALoad(t *testing.T) {
 func TestLoadOfADeletedConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newInterruptedCache(t)
-		source := &fakeSource{erasing: func() error { return errors.New("storage is broken") }}
-		_, err := c.Source(t.Context(), source.load)
+		source := &fakeSource{request: grants("dead"), erasing: func() error { return errors.New("storage is broken") }}
+		_, err := c.Read(t.Context(), source.load, 0)
 		require.NoError(t, err)
 		c.InvalidateSource()
 		load := func(outcome error) {
@@ -76,6 +76,7 @@ func TestLoadOfADeletedConfiguration(t *testing.T) {
 		}
 		load(ErrNoSource)
 		assert.Equal(t, 1, source.erased)
+		assert.Nil(t, c.Snapshot().Token)
 		source.erasing = nil
 		load(errors.New("storage is broken"))
 		assert.Equal(t, 1, source.erased, "nobody knows whether there is a configuration")

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // servedUntil is when the engine stops serving the token of an answer: apps may hold it
@@ -453,4 +455,34 @@ func TestFallbackWhoseTokenIsNotSaved(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The credentials that a fallback uses get the same token again and again, which has less left
+// than the cached one. Nobody gets it, so nobody is told of a fallback.
+func TestFallbackThatBringsNoBetterToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		m.sandbox.CreateClient(newClientID, newSecret)
+		m.sandbox.SetTokenLifetime(8 * time.Minute)
+		m.sandbox.SetRepeat(true)
+		m.write("rotate-root/check")
+		m.sandbox.SetTokenLifetime(12 * time.Minute)
+		m.stage()
+		m.promote()
+		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 401, ClientID: newClientID})
+		m.events.take()
+		told := 0
+		for m.b.cache.Snapshot().State <= tokencache.InWindow {
+			m.read()
+			synctest.Wait()
+			for _, event := range m.events.take() {
+				if strings.HasPrefix(event, "fuuffy/rotate-root-fallback") && m.servedClientID() == newClientID {
+					told++
+				}
+			}
+			time.Sleep(time.Second)
+		}
+		assert.Zero(t, told, "events of a fallback whose token nobody gets")
+		assert.Zero(t, m.log.count("falling back"), m.log)
+	})
 }

@@ -696,3 +696,15 @@ func TestLeaksThatHang(t *testing.T) {
 		})
 	}
 }
+
+// One call that hangs is told once.
+func TestTimeoutOfStorageIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newConfiguredMount(t)
+		storage := m.useFaultyStorage()
+		storage.hang("put", tokenKey, 1, false)
+		m.read()
+		synctest.Wait()
+		assert.Equal(t, 1, m.log.count("storage did not answer within"), m.log)
+	})
+}

@@ -230,3 +230,33 @@ func TestReportOfWhicheverTokenDuringALook(t *testing.T) {
 		<-read
 	})
 }
+
+// An app reports the token in storage, but another one is cached, which could not be saved. The
+// reported one doesn't come back when that lapses, nor after a restart.
+func TestReportOfAStoredTokenThatIsNotCached(t *testing.T) {
+	for name, comeBack := range map[string]func(*mount){
+		"the other lapses": func(*mount) { time.Sleep(3 * time.Minute) },
+		"restart":          func(m *mount) { time.Sleep(time.Minute); m.tick(); m.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newConfiguredMount(t)
+				token := m.readToken()
+				time.Sleep(time.Minute)
+				m.sandbox.SetTokenLifetime(2 * time.Minute)
+				storage := m.useFaultyStorage()
+				storage.set("get", tokenKey, fails)
+				storage.set("put", tokenKey, fails)
+				m.restart()
+				require.False(t, m.readToken() == token)
+				storage.set("get", tokenKey, nil)
+				resp := m.write("token", "rejected_token", token)
+				require.False(t, resp.Data["access_token"] == token)
+				comeBack(m)
+				resp = m.gets(attempts, "a reader")
+				require.NotNil(t, resp)
+				assert.False(t, resp.Data["access_token"] == token && len(resp.Warnings) == 0, "the reported token is back, as if nothing was")
+			})
+		})
+	}
+}

@@ -250,7 +250,7 @@ func WithStorageTimeout(ctx context.Context, do func(context.Context) error) err
 	ctx, cancel := context.WithTimeoutCause(ctx, storageTimeout, errStorageTimeout)
 	defer cancel()
 	err := do(ctx)
-	if err != nil && context.Cause(ctx) == errStorageTimeout {
+	if err != nil && context.Cause(ctx) == errStorageTimeout && !errors.Is(err, errStorageTimeout) {
 		return fmt.Errorf("%w: %w", errStorageTimeout, err)
 	}
 	return err

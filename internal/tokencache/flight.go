@@ -243,8 +243,10 @@ func (c *Cache) ask(ctx context.Context, f *flight) {
 	f.log(func() {
 		c.logUnsaved(unsaved)
 		c.logLeftover(leftover)
-		if after != nil {
+		if after != nil && err != errNoBetter {
 			announce()
+		}
+		if after != nil {
 			c.logOutcome(before.holdOff, after.holdOff, now)
 		}
 		if !errors.Is(err, ErrForward) {

@@ -208,6 +208,9 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		c.change(func(s *state) { s.reported = remembered(s.reported, reported) }) // Storage may have it.
 	}
 	state := s.tokenState(now)
+	if s.token != nil && s.token.Value != reported && !s.token.saved {
+		c.evict(ctx, reported)
+	}
 	if state == Expired || s.token.Value != reported {
 		r, err := c.read(ctx, source, demand{reported: reported})
 		switch {
@@ -234,7 +237,23 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 	return c.wait(ctx, f, 0, nil)
 }
 
-// awaitPersisted stores that a token is suspect. A caller that gives up doesn't affect that.
+// evict removes a reported token from storage, which may have it in place of the cached one.
+func (c *Cache) evict(ctx context.Context, reported string) {
+	now, evicts := c.options.Clock(), false
+	c.change(func(s *state) {
+		if evicts = s.token != nil && !s.token.saved && !s.removedEver(Token{Value: reported}); !evicts {
+			return
+		}
+		t := *s.token
+		t.evicts = true
+		s.token, s.removed = &t, remembered(s.removed, removal{reported, now.Mono})
+	})
+	if evicts {
+		c.awaitPersisted(ctx, c.state.Load())
+	}
+}
+
+// awaitPersisted is persistSoon for a caller that may give up, which doesn't affect that.
 func (c *Cache) awaitPersisted(ctx context.Context, s *state) {
 	if s.token == nil || !s.token.differs() {
 		return

@@ -144,7 +144,7 @@ func (c *Cache) affect(s *state, effect Effect, proof *Cached, now Instant) (rep
 	case t.Failure != nil && s.source == t.Source:
 		s.holdOff = s.holdOff.heard(t.Failure, now, c.options.Random())
 	}
-	if effect.Outdated {
+	if effect.Outdated && !s.outdated {
 		s.outdate()
 	}
 	if effect.DropToken {

@@ -285,7 +285,7 @@ func (c *Cache) decide(f *flight, t Token, err error, now Instant) (placed *Cach
 	case f.demand.reported == "" && s.ending(now) && isMalformed(err):
 		err = errNoBetter // The failure only says that a repeated token is ending.
 	}
-	if placed != nil && c.waiting.Load() > 0 {
+	if placed != nil && f.demand.waits {
 		placed.markUsed()
 	}
 	return placed, err

@@ -31,11 +31,13 @@ type demand struct {
 	reported string
 	// minTTL is how long the token must live, zero if it doesn't matter.
 	minTTL time.Duration
+	// waits is set if a reader waits for the token.
+	waits bool
 }
 
 // and combines two demands.
 func (d demand) and(other demand) demand {
-	return demand{cmp.Or(other.reported, d.reported), max(d.minTTL, other.minTTL)}
+	return demand{cmp.Or(other.reported, d.reported), max(d.minTTL, other.minTTL), d.waits || other.waits}
 }
 
 // MinTTLError says that no token lives as long as a reader wants.
@@ -105,10 +107,11 @@ var errImpatient = errors.New("a token is at hand")
 // it only if another one is cached, so only a stale token could still be it.
 func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, error) {
 	now := c.options.Clock()
-	if s := c.state.Load(); s.tokenState(now) <= InWindow && want.minTTL > s.token.maxMinTTL() {
+	s := c.state.Load()
+	if s.tokenState(now) <= InWindow && want.minTTL > s.token.maxMinTTL() {
 		return Reading{}, &MinTTLError{s.token.maxMinTTL()}
 	}
-	s, f, reason := c.joinFlight(source, now, demand{minTTL: want.minTTL})
+	s, f, reason := c.joinFlight(source, now, demand{minTTL: want.minTTL, waits: !s.serves(want, now)})
 	if reason == errSuperseded {
 		return Reading{}, reason
 	}
@@ -226,7 +229,7 @@ func (c *Cache) replace(ctx context.Context, source Source, reported string) (Re
 		r.TooYoung = true
 		return r, nil
 	}
-	s, f, reason := c.joinFlight(source, now, demand{reported: reported})
+	s, f, reason := c.joinFlight(source, now, demand{reported: reported, waits: true})
 	switch {
 	case reason != nil:
 		c.awaitPersisted(ctx, s)

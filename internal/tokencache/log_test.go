@@ -79,6 +79,9 @@ func TestLogOfAnUnsavedSuspect(t *testing.T) {
 				source.unsaved = nil
 				c.RefreshInUse(source)
 				assert.NoError(t, c.Snapshot().Unsaved)
+				_, err = c.Replace(t.Context(), source.load, "reported")
+				require.Error(t, err)
+				assert.Len(t, source.saved, 4, "it is stored")
 			})
 		})
 	}

@@ -57,7 +57,7 @@ func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, er
 		return s.source, err
 	}
 	source, err := c.Source(ctx, loader)
-	if s := c.state.Load(); err != nil && ctx.Err() == nil && s.outdated && s.unloadable {
+	if s := c.state.Load(); err != nil && ctx.Err() == nil && s.source != nil && s.uses(s.source) {
 		return s.source, nil
 	}
 	return source, err
@@ -138,7 +138,11 @@ func (c *Cache) eraseDeleted(deleted Source) {
 		err = withStorageTimeout(c.life, "removal of the stored access token", deleted.Erase)
 	}
 	if err == nil {
-		c.change(func(s *state) { s.deleted = nil })
+		c.change(func(s *state) {
+			if s.deleted == deleted {
+				s.deleted = nil
+			}
+		})
 	}
 	unlock()
 	c.logPanic(err)

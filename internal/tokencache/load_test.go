@@ -5,6 +5,8 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,4 +131,30 @@ func TestLoadOfADeletedConfigurationWhileStorageIsBusy(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 1, source.erased)
 	})
+}
+
+// A load fails once. No reader gets to know, whoever of them loads it again.
+func TestLoadThatFailsOnce(t *testing.T) {
+	c, _ := newInterruptedCache(t)
+	source := &fakeSource{request: grants("new")}
+	_, err := c.Read(t.Context(), source.load, 0)
+	require.NoError(t, err)
+	for range 2000 {
+		c.InvalidateSource()
+		var failed atomic.Bool
+		load := func(context.Context) (Source, error) {
+			if failed.CompareAndSwap(false, true) {
+				return nil, errors.New("storage is broken")
+			}
+			return source, nil
+		}
+		var readers sync.WaitGroup
+		for range 5 {
+			readers.Go(func() {
+				_, err := c.Read(t.Context(), load, 0)
+				assert.NoError(t, err)
+			})
+		}
+		readers.Wait()
+	}
 }

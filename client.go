@@ -262,22 +262,26 @@ type storedToken struct {
 
 // Stored is part of tokencache.Source. A token that this version can't read doesn't count.
 func (c *client) Stored(ctx context.Context) (tokencache.Token, bool, error) {
-	entry, err := c.storage.Get(ctx, tokenKey)
-	if err != nil {
-		c.recallOldTokens(&storedToken{})
-		return tokencache.Token{}, false, fmt.Errorf("read the stored token: %w", err)
-	}
-	var t storedToken
-	if entry != nil && formatOf(entry) <= tokenFormat {
-		if err := entry.DecodeJSON(&t); err != nil {
-			c.recallOldTokens(&storedToken{})
-			return tokencache.Token{}, false, fmt.Errorf("decode the stored token: the entry is damaged")
-		}
-	}
+	t, err := loadToken(ctx, c.storage)
 	c.recallOldTokens(&t)
 	life := t.Life()
 	valid := t.Format == tokenFormat && upstream.TokenProblem(t.Value) == "" && life > 0 && life <= upstream.MaxTokenLife
-	return t.Token, valid, nil
+	return t.Token, valid, err
+}
+
+// loadToken returns the zero value for no entry, and for one that this version can't read.
+func loadToken(ctx context.Context, storage logical.Storage) (t storedToken, err error) {
+	entry, err := storage.Get(ctx, tokenKey)
+	if err != nil {
+		return t, fmt.Errorf("read the stored token: %w", err)
+	}
+	if entry == nil || formatOf(entry) > tokenFormat {
+		return t, nil
+	}
+	if err := entry.DecodeJSON(&t); err != nil {
+		return storedToken{}, fmt.Errorf("decode the stored token: the entry is damaged")
+	}
+	return t, nil
 }
 
 // recallOldTokens remembers after a restart until when apps use a token of the previous pair.

@@ -331,14 +331,7 @@ func TestFallbackIsRememberedWithoutItsToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, rotation.Promoted)
-				storage := m.useFaultyStorage()
-				time.Sleep(2 * time.Hour)
-				m.sandbox.RevokeClient(newClientID)
-				m.do(logical.DeleteOperation, "token", nil)
-				used := servedUntil(t, m.read())
-				require.Equal(t, true, m.rotation()["fallback_active"])
-				m.sandbox.CreateClient(newClientID, newSecret)
+				m, storage, used := newMountAfterAFallback(t)
 				lose(m, storage)
 				time.Sleep(checkInterval)
 				m.write("rotate-root/check")
@@ -348,6 +341,21 @@ func TestFallbackIsRememberedWithoutItsToken(t *testing.T) {
 			})
 		})
 	}
+}
+
+// newMountAfterAFallback returns a mount whose apps hold a fallback's token until the given time,
+// and whose new client works again.
+func newMountAfterAFallback(t *testing.T) (m *mount, storage *faultyStorage, used time.Time) {
+	t.Helper()
+	m = newRotatingMount(t, rotation.Promoted)
+	storage = m.useFaultyStorage()
+	time.Sleep(2 * time.Hour)
+	m.sandbox.RevokeClient(newClientID)
+	m.do(logical.DeleteOperation, "token", nil)
+	used = servedUntil(t, m.read())
+	require.Equal(t, true, m.rotation()["fallback_active"])
+	m.sandbox.CreateClient(newClientID, newSecret)
+	return m, storage, used
 }
 
 // Until when apps use a fallback's token isn't known after a restart that finds the entry damaged
@@ -363,14 +371,7 @@ func TestFallbackWhoseEntryCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, rotation.Promoted)
-				storage := m.useFaultyStorage()
-				time.Sleep(2 * time.Hour)
-				m.sandbox.RevokeClient(newClientID)
-				m.do(logical.DeleteOperation, "token", nil)
-				used := servedUntil(t, m.read())
-				require.Equal(t, true, m.rotation()["fallback_active"])
-				m.sandbox.CreateClient(newClientID, newSecret)
+				m, storage, used := newMountAfterAFallback(t)
 				spoil(m, storage)
 				m.restart()
 				m.read()

@@ -351,15 +351,18 @@ func TestOperationsWhileTheConfigCannotBeRead(t *testing.T) {
 	}
 }
 
-// hungOperations are operations of an operator in which one storage call hangs. prepare makes a
-// mount of which the operation is possible.
-var hungOperations = map[string]struct {
+// hungOperation is an operation, and the storage calls in it that may hang.
+type hungOperation struct {
 	prepare   func(*mount)
 	operation logical.Operation
 	path      string
 	data      map[string]any
 	hangs     []string // operation and key
-}{
+}
+
+// hungOperations are operations of an operator in which one storage call hangs. prepare makes a
+// mount of which the operation is possible.
+var hungOperations = map[string]hungOperation{
 	"config read": {func(*mount) {}, logical.ReadOperation, "config", nil, []string{"get config"}},
 	"setting":     {func(*mount) {}, logical.UpdateOperation, "config", pairs("rotation_reminder", "24h"), []string{"get config", "put config"}},
 	"other credentials": {
@@ -546,53 +549,66 @@ func failsSlowly(func() error) error {
 	return errStorage
 }
 
+// hungWrite is an operation that writes the config, and how: put or delete.
+type hungWrite struct {
+	hungOperation
+	write string
+}
+
+// configWrites are the operations that write the config.
+func configWrites() map[string]hungWrite {
+	writes := map[string]hungWrite{}
+	for name, operation := range hungOperations {
+		for _, call := range operation.hangs {
+			if write, key, _ := strings.Cut(call, " "); write != "get" && key == configKey {
+				writes[name+", "+call] = hungWrite{operation, write}
+			}
+		}
+	}
+	return writes
+}
+
 // A write whose outcome is unknown makes the engine look into storage. While it can't, readers
 // go on with what was current.
 func TestFailedWriteFollowedByAnOutage(t *testing.T) {
-	for name, tt := range hungOperations {
-		for _, call := range tt.hangs {
-			operation, key, _ := strings.Cut(call, " ")
-			if operation == "get" || key != configKey {
-				continue
-			}
-			for fault, fail := range map[string]func(*faultyStorage){
-				"fails":            func(s *faultyStorage) { s.set(operation, key, fails) },
-				"fails afterwards": func(s *faultyStorage) { s.set(operation, key, failsAfterwards) },
-				"hangs":            func(s *faultyStorage) { s.hang(operation, key, 1, false) },
-				"hangs afterwards": func(s *faultyStorage) { s.hang(operation, key, 1, true) },
-			} {
-				for outage, follow := range map[string]storageFault{"fail": fails, "fail slowly": failsSlowly} {
-					t.Run(fmt.Sprintf("%s, %s %s, then gets %s", name, call, fault, outage), func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) {
-							m := newConfiguredMount(t)
-							m.sandbox.CreateClient(newClientID, newSecret)
-							m.read()
-							tt.prepare(m)
-							token := m.readToken()
-							storage := m.useFaultyStorage()
-							fail(storage)
-							last := 2 // The looks before the write succeed.
-							if tt.operation == logical.DeleteOperation && tt.path == configKey {
-								last = 1
-							}
-							reads := storage.count("get", configKey, failingAfter(last, follow))
-							resp, _, err := m.timed(tt.operation, tt.path, tt.data)
-							require.True(t, err != nil || resp.IsError())
+	for name, tt := range configWrites() {
+		for fault, fail := range map[string]func(*faultyStorage){
+			"fails":            func(s *faultyStorage) { s.set(tt.write, configKey, fails) },
+			"fails afterwards": func(s *faultyStorage) { s.set(tt.write, configKey, failsAfterwards) },
+			"hangs":            func(s *faultyStorage) { s.hang(tt.write, configKey, 1, false) },
+			"hangs afterwards": func(s *faultyStorage) { s.hang(tt.write, configKey, 1, true) },
+		} {
+			for outage, follow := range map[string]storageFault{"fail": fails, "fail slowly": failsSlowly} {
+				t.Run(fmt.Sprintf("%s %s, then gets %s", name, fault, outage), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						m := newConfiguredMount(t)
+						m.sandbox.CreateClient(newClientID, newSecret)
+						m.read()
+						tt.prepare(m)
+						token := m.readToken()
+						storage := m.useFaultyStorage()
+						fail(storage)
+						last := 2 // The looks before the write succeed.
+						if tt.operation == logical.DeleteOperation && tt.path == configKey {
+							last = 1
+						}
+						reads := storage.count("get", configKey, failingAfter(last, follow))
+						resp, _, err := m.timed(tt.operation, tt.path, tt.data)
+						require.True(t, err != nil || resp.IsError())
 
-							m.serves(token, oneHang, "the first read")
-							for i := range 10 {
-								m.serves(token, 0, fmt.Sprintf("minute %d", i))
-								time.Sleep(time.Minute)
-							}
-							assert.Greater(t, reads(), last, "the engine looks into storage")
-							storage.mend()
-							_, took, _ := m.timed(logical.ReadOperation, "token", nil)
-							assert.LessOrEqual(t, took, oneHang)
-							time.Sleep(oneHang)
-							m.assertAgrees()
-						})
+						m.serves(token, oneHang, "the first read")
+						for i := range 10 {
+							m.serves(token, 0, fmt.Sprintf("minute %d", i))
+							time.Sleep(time.Minute)
+						}
+						assert.Greater(t, reads(), last, "the engine looks into storage")
+						storage.mend()
+						_, took, _ := m.timed(logical.ReadOperation, "token", nil)
+						assert.LessOrEqual(t, took, oneHang)
+						time.Sleep(oneHang)
+						m.assertAgrees()
 					})
-				}
+				})
 			}
 		}
 	}
@@ -602,43 +618,37 @@ func TestFailedWriteFollowedByAnOutage(t *testing.T) {
 // after all. Whoever finds the newer entry afterwards makes it current: no operator is shown one
 // config, or told that a step was taken, while apps get tokens of another.
 func TestWriteThatTakesEffectLate(t *testing.T) {
-	for name, tt := range hungOperations {
-		for _, call := range tt.hangs {
-			operation, key, _ := strings.Cut(call, " ")
-			if operation == "get" || key != configKey {
-				continue
-			}
-			for then, look := range map[string]func(*mount){
-				"config is read": func(m *mount) {
-					_, _ = m.b.HandleRequest(m.t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: configKey, Storage: m.storage})
-				},
-				"it is repeated": func(m *mount) { _, _, _ = m.timed(tt.operation, tt.path, tt.data) },
-				"another setting": func(m *mount) {
-					_, _, _ = m.timed(logical.UpdateOperation, "config", pairs("rotation_reminder", "48h"))
-				},
-			} {
-				t.Run(fmt.Sprintf("%s, %s, then %s", name, call, then), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						m := newConfiguredMount(t)
-						m.sandbox.CreateClient(newClientID, newSecret)
-						m.read()
-						tt.prepare(m)
-						storage := m.useFaultyStorage()
-						stuck := storage.hangLate(operation, key, 2*time.Second)
-						_, _, _ = m.timed(tt.operation, tt.path, tt.data)
-						require.NotZero(t, stuck.count())
-						_, _, _ = m.timed(logical.ReadOperation, "token", nil)
-						time.Sleep(time.Minute)
+	for name, tt := range configWrites() {
+		for then, look := range map[string]func(*mount){
+			"config is read": func(m *mount) {
+				_, _ = m.b.HandleRequest(m.t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: configKey, Storage: m.storage})
+			},
+			"it is repeated": func(m *mount) { _, _, _ = m.timed(tt.operation, tt.path, tt.data) },
+			"another setting": func(m *mount) {
+				_, _, _ = m.timed(logical.UpdateOperation, "config", pairs("rotation_reminder", "48h"))
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, then %s", name, then), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newConfiguredMount(t)
+					m.sandbox.CreateClient(newClientID, newSecret)
+					m.read()
+					tt.prepare(m)
+					storage := m.useFaultyStorage()
+					stuck := storage.hangLate(tt.write, configKey, 2*time.Second)
+					_, _, _ = m.timed(tt.operation, tt.path, tt.data)
+					require.NotZero(t, stuck.count())
+					_, _, _ = m.timed(logical.ReadOperation, "token", nil)
+					time.Sleep(time.Minute)
 
-						look(m)
-						synctest.Wait()
-						m.assertAgrees()
-						if m.storedClientID() != "" {
-							assert.Equal(t, m.storedState(), m.rotation()["state"])
-						}
-					})
+					look(m)
+					synctest.Wait()
+					m.assertAgrees()
+					if m.storedClientID() != "" {
+						assert.Equal(t, m.storedState(), m.rotation()["state"])
+					}
 				})
-			}
+			})
 		}
 	}
 }

@@ -91,9 +91,12 @@ func (c *Cache) place(t Token, source Source) *Cached {
 func (c *Cache) save(ctx context.Context, source Source, t *Cached) *Cached {
 	stored := t.Token
 	stored.Used = t.InUse()
-	return t.after(withStorageTimeout(ctx, "save of the access token", func(ctx context.Context) error {
-		return source.Save(ctx, stored)
-	}))
+	return t.after(guarded("save of the access token", func() error { return source.Save(ctx, stored) }))
+}
+
+// erase removes the token from storage.
+func erase(ctx context.Context, source Source) error {
+	return guarded("removal of the stored access token", func() error { return source.Erase(ctx) })
 }
 
 // persist saves what memory knows of the cached token and storage doesn't. If it can't, it at
@@ -110,7 +113,7 @@ func (c *Cache) persist(ctx context.Context, failed error) (unsaved, leftover er
 		saved = c.save(ctx, s.source, t)
 	}
 	if saved.unsaved != nil && t.evicts {
-		leftover = withStorageTimeout(ctx, "removal of the stored access token", s.source.Erase)
+		leftover = erase(ctx, s.source)
 		saved.evicts = leftover != nil
 	}
 	if saved.unsaved != nil && t.saved {

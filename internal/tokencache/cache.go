@@ -30,7 +30,8 @@ var (
 )
 
 // Source gets tokens with one configuration. It is immutable, and its identity is the
-// generation: the cache publishes nothing from a source that is not current.
+// generation: the cache publishes nothing from a source that is not current. Stored, Save, and
+// Erase must bound each wait for storage (WithStorageTimeout).
 // Policy, Judge, SameUpstream, and Describe are pure and quick, because the cache calls them
 // under its lock.
 type Source interface {
@@ -67,8 +68,8 @@ type Outcome struct {
 	Replaced bool
 	// Early is set if the previous token was fresh, but a reader wanted one that lives longer.
 	Early bool
-	// Dropped is set if there is no new token: the previous one's credentials are no longer in
-	// force, which this node found in storage.
+	// Dropped is set if there is no new token: this node found in storage that the previous one's
+	// credentials are no longer current.
 	Dropped bool
 }
 
@@ -250,16 +251,8 @@ func WithStorageTimeout(ctx context.Context, do func(context.Context) error) err
 	ctx, cancel := context.WithTimeoutCause(ctx, storageTimeout, errStorageTimeout)
 	defer cancel()
 	err := do(ctx)
-	if err != nil && context.Cause(ctx) == errStorageTimeout && !errors.Is(err, errStorageTimeout) {
+	if err != nil && context.Cause(ctx) == errStorageTimeout {
 		return fmt.Errorf("%w: %w", errStorageTimeout, err)
-	}
-	return err
-}
-
-// withStorageTimeout is WithStorageTimeout for what may panic.
-func withStorageTimeout(ctx context.Context, what string, do func(context.Context) error) (err error) {
-	if panicked := guard(what, func() { err = WithStorageTimeout(ctx, do) }); panicked != nil {
-		return panicked
 	}
 	return err
 }

@@ -59,9 +59,10 @@ func (c *Cache) Commit(ctx context.Context, do func(context.Context) (Effect, er
 // commit also returns what to log and to report once the lock is free.
 func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, error)) (afterwards func(), err error) {
 	var effect Effect
-	if panicked := guard("change of what is stored", func() { effect, err = do(ctx) }); panicked != nil {
-		err = panicked
-	}
+	err = guarded("change of what is stored", func() (err error) {
+		effect, err = do(ctx)
+		return err
+	})
 	if err != nil {
 		if _, refused := errors.AsType[*Refused](err); !refused {
 			c.InvalidateSource()
@@ -93,7 +94,7 @@ func (c *Cache) commit(ctx context.Context, do func(context.Context) (Effect, er
 
 // proof is the token of a test, saved, if it should take the place of the cached one.
 func (c *Cache) proof(ctx context.Context, effect Effect, now Instant) *Cached {
-	if effect.Test == nil || effect.Test.Failure != nil {
+	if effect.Test == nil {
 		return nil
 	}
 	c.mu.Lock()

@@ -118,7 +118,7 @@ func (s *state) wait(want demand, now Instant) error {
 
 // suspect marks the cached token if it is the reported one.
 func (s *state) suspect(want demand) {
-	if want.reported != "" && s.token != nil && s.token.Value == want.reported && !s.token.Suspect {
+	if s.token != nil && s.token.Value == want.reported && !s.token.Suspect {
 		s.token = s.token.suspected()
 	}
 }
@@ -144,7 +144,7 @@ func (c *Cache) startLocked(source Source, now Instant) *flight {
 func (c *Cache) look(ctx context.Context, f *flight) bool {
 	var t Token
 	var found bool
-	err := withStorageTimeout(ctx, "look for the stored access token", func(ctx context.Context) (err error) {
+	err := guarded("look for the stored access token", func() (err error) {
 		t, found, err = f.source.Stored(ctx)
 		return err
 	})

@@ -12,8 +12,8 @@ import (
 // ErrNoSource says that nothing is configured.
 var ErrNoSource = errors.New("not configured")
 
-// Loader makes the source from the stored configuration. The error wraps ErrNoSource if there
-// is none.
+// Loader makes the source from the stored configuration, and bounds each wait for storage. The
+// error wraps ErrNoSource if there is none.
 type Loader func(context.Context) (Source, error)
 
 // load is one run of a Loader, which all its readers share.
@@ -52,7 +52,7 @@ func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 // sourceForReaders is Source, but the former one goes on for readers if storage can't be read.
 // Only the first of them waits to find that out.
 func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, error) {
-	if s := c.state.Load(); s.outdated && s.unloadable {
+	if s := c.state.Load(); s.unloadable {
 		_, err := c.joinLoad(loader)
 		return s.source, err
 	}
@@ -85,8 +85,8 @@ func (c *Cache) joinLoad(loader Loader) (*load, error) {
 // runLoad loads a source and makes it current unless the load is out of date.
 func (c *Cache) runLoad(l *load, loader Loader) {
 	var source Source
-	err := withStorageTimeout(c.life, "load of the configuration", func(ctx context.Context) (err error) {
-		source, err = loader(ctx)
+	err := guarded("load of the configuration", func() (err error) {
+		source, err = loader(c.life)
 		return err
 	})
 	if c.life.Err() != nil {
@@ -135,7 +135,7 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 func (c *Cache) eraseDeleted(deleted Source) {
 	unlock, err := c.lockStoringSoon(c.life)
 	if err == nil && c.state.Load().deleted == deleted {
-		err = withStorageTimeout(c.life, "removal of the stored access token", deleted.Erase)
+		err = erase(c.life, deleted)
 	}
 	if err == nil {
 		c.change(func(s *state) {

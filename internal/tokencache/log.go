@@ -62,6 +62,14 @@ type panicError struct{ what, stack string }
 
 func (e *panicError) Error() string { return "panic in a " + e.what }
 
+// guarded is guard for what returns an error.
+func guarded(what string, do func() error) (err error) {
+	if panicked := guard(what, func() { err = do() }); panicked != nil {
+		return panicked
+	}
+	return err
+}
+
 // guard turns a panic into an error, because the process serves other mounts too. A panic's
 // value may quote a secret, so guard only keeps the place.
 func guard(what string, do func()) (err error) {

@@ -139,3 +139,21 @@ func TestReplaceAge(t *testing.T) {
 		assert.Equal(t, want, placed(life, 0).ReplaceAge(), life)
 	}
 }
+
+// The clock of the node that stored a token may have been ahead. The buffer allows for that, and
+// where it is short, up to a twentieth of the life.
+func TestAgeOfAStoredToken(t *testing.T) {
+	for name, tt := range map[string]struct{ life, buffer, want time.Duration }{
+		"an hour":        {time.Hour, 5 * time.Minute, 0},
+		"a short buffer": {time.Hour, 90 * time.Second, 30 * time.Second},
+		"a short life":   {7 * time.Minute, 5 * time.Second, 21 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const age, up = time.Minute, 5 * time.Hour
+			issued := placed(tt.life, 0).Token
+			stored, ok := fromStorage(issued, Policy{Buffer: tt.buffer}, Instant{Wall: issued.IssuedAt.Add(age), Mono: up})
+			assert.True(t, ok)
+			assert.Equal(t, age+tt.want, up-stored.IssuedMono)
+		})
+	}
+}

@@ -6,7 +6,9 @@
 #
 # It covers the mount fuuffy. For another mount, such as shop:
 #
-#     sed '/secret/!s,\(["/]\)fuuffy,\1shop,' installer.hcl | vault policy write shop-installer -
+#     sed -e '/secret/!s,\(["/]\)fuuffy\(["/]\),\1shop\2,' -e 's,acl/fuuffy,acl/shop,' installer.hcl | vault policy write shop-installer -
+#
+# For all mounts below shops/, write shops/+ for the first shop, and shops for the second.
 
 path "sys/plugins/catalog/secret/fuuffy" {
   capabilities = ["create", "read", "update", "sudo"]
@@ -24,6 +26,7 @@ path "sys/mounts/fuuffy/tune" {
   capabilities = ["update"]
 }
 
+# To start a new version before any mount runs it.
 path "sys/mounts/fuuffy-rehearsal" {
   capabilities = ["create", "update", "delete"]
 }

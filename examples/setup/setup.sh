@@ -66,9 +66,9 @@ enable() {
 # switch starts the version on a separate mount first. A reload stops the old version before
 # it starts the new one. If the new one can't start, apps get no tokens.
 switch() {
-    vault secrets disable "$mount-rehearsal" >/dev/null # Left over from a run that was killed.
+    vault secrets disable "$plugin_name-rehearsal" >/dev/null # Left over from a run that was killed.
     rehearsing=yes
-    vault secrets enable -path="$mount-rehearsal" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
+    vault secrets enable -path="$plugin_name-rehearsal" -plugin-version="$plugin_version" "$plugin_name" >/dev/null
     end_rehearsal
     vault secrets tune -plugin-version="$plugin_version" "$mount" >/dev/null
     vault write -force sys/plugins/reload/backend mounts="$mount" scope=global >/dev/null
@@ -76,7 +76,7 @@ switch() {
 }
 
 end_rehearsal() {
-    [ -z "$rehearsing" ] || vault secrets disable "$mount-rehearsal" >/dev/null
+    [ -z "$rehearsing" ] || vault secrets disable "$plugin_name-rehearsal" >/dev/null
     rehearsing=
 }
 

@@ -74,7 +74,7 @@ type site struct {
 	dir, token string
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, settings ...string) *site {
 	t.Helper()
 	s, err := stack.New()
 	require.NoError(t, err)
@@ -91,14 +91,14 @@ func newSite(t *testing.T) *site {
 	for _, dir := range []string{site.plugins, site.dir} {
 		require.NoError(t, os.Mkdir(dir, 0o755))
 	}
-	site.vault = site.startVault()
+	site.vault = site.startVault(settings...)
 	site.token = site.vault.Client.Token()
 	return site
 }
 
-func (s *site) startVault() *stack.Vault {
+func (s *site) startVault(settings ...string) *stack.Vault {
 	s.t.Helper()
-	v, err := s.stack.StartVault(s.t.Context(), programs.Vault, s.plugins)
+	v, err := s.stack.StartVault(s.t.Context(), programs.Vault, s.plugins, settings...)
 	require.NoError(s.t, err)
 	return v
 }
@@ -189,3 +189,10 @@ func (s *site) running() string {
 }
 
 func (s *site) requests() int { return s.Stats().TokenRequests }
+
+func (s *site) mounts() map[string]*api.MountOutput {
+	s.t.Helper()
+	mounts, err := s.vault.Client.Sys().ListMountsWithContext(s.t.Context())
+	require.NoError(s.t, err)
+	return mounts
+}

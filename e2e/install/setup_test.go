@@ -398,10 +398,3 @@ func (s *setup) enableRehearsal() {
 	s.t.Helper()
 	require.NoError(s.t, s.vault.Client.Sys().MountWithContext(s.t.Context(), "fuuffy-rehearsal", &api.MountInput{Type: stack.Engine}))
 }
-
-func (s *setup) mounts() map[string]*api.MountOutput {
-	s.t.Helper()
-	mounts, err := s.vault.Client.Sys().ListMountsWithContext(s.t.Context())
-	require.NoError(s.t, err)
-	return mounts
-}

@@ -21,7 +21,7 @@ import (
 // this mount only, and clears with others.
 func TestAuthenticationFailures(t *testing.T) {
 	ctx, vault, fuuffy := t.Context(), watched.Vault.Client.Logical(), watched.Fuuffys["fuuffy"]
-	require.NoError(t, stack.Eventually(ctx, "no alert", firing(ctx)))
+	require.NoError(t, stack.Eventually(ctx, "no alert", watched.firing(ctx)))
 
 	fuuffy.RevokeClient(ClientID)
 	revoked := time.Now()
@@ -30,7 +30,7 @@ func TestAuthenticationFailures(t *testing.T) {
 	_, err = vault.ReadWithContext(ctx, "fuuffy/token")
 	require.ErrorContains(t, err, "Fuuffy rejected client "+ClientID)
 	const summary = "Fuuffy rejects the credentials of fuuffy"
-	require.NoError(t, stack.Eventually(ctx, "the alert", firing(ctx, summary)))
+	require.NoError(t, stack.Eventually(ctx, "the alert", watched.firing(ctx, summary)))
 	fired := time.Now()
 
 	// What is refused is not saved: the alert stays until the right ones are written.
@@ -38,24 +38,24 @@ func TestAuthenticationFailures(t *testing.T) {
 	require.ErrorContains(t, watched.Configure(ctx, "fuuffy", "shop-2", "mistyped"), "Nothing was saved")
 	// The active node counts it. Standbys repeat that, or count for themselves.
 	require.NoError(t, stack.Eventually(ctx, "the second rejection", func() error {
-		rejected, err := samples(ctx, `max(fuuffy_token_requests_total{mount="fuuffy", outcome="rejected"}) == 2`)
+		rejected, err := watched.samples(ctx, `max(fuuffy_token_requests_total{mount="fuuffy", outcome="rejected"}) == 2`)
 		if err == nil && len(rejected) != 1 {
 			err = errors.New("nobody counted it")
 		}
 		return err
 	}))
-	require.NoError(t, stack.Eventually(ctx, "the alert still", firing(ctx, summary)))
+	require.NoError(t, stack.Eventually(ctx, "the alert still", watched.firing(ctx, summary)))
 	require.NoError(t, watched.Configure(ctx, "fuuffy", "shop-2", "new-secret"))
 	mended := time.Now()
-	require.NoError(t, stack.Eventually(ctx, "no alert", firing(ctx)))
+	require.NoError(t, stack.Eventually(ctx, "no alert", watched.firing(ctx)))
 	t.Logf("scraped each second, the alert fired %s after the credentials were revoked, and cleared %s after others were written",
 		fired.Sub(revoked).Round(100*time.Millisecond), time.Since(mended).Round(100*time.Millisecond))
 }
 
 // firing returns a check that FuuffyAuthenticationFailures says just this.
-func firing(ctx context.Context, expected ...string) func() error {
+func (w *Watched) firing(ctx context.Context, expected ...string) func() error {
 	return func() error {
-		answer, err := watched.Prometheus.API.Alerts(ctx)
+		answer, err := w.Prometheus.API.Alerts(ctx)
 		if err != nil {
 			return err
 		}
@@ -73,8 +73,8 @@ func firing(ctx context.Context, expected ...string) func() error {
 }
 
 // samples asks Prometheus for what is now.
-func samples(ctx context.Context, query string) (model.Vector, error) {
-	value, _, _, err := watched.Prometheus.API.Query(ctx, query, time.Now())
+func (w *Watched) samples(ctx context.Context, query string) (model.Vector, error) {
+	value, _, _, err := w.Prometheus.API.Query(ctx, query, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", query, err)
 	}

@@ -62,7 +62,7 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	t.Logf("%d panels ask %d queries", len(d.Panels), queries)
-	_, err := samples(ctx, withVariables(d.Annotations.List[0].Expr))
+	_, err := watched.samples(ctx, withVariables(d.Annotations.List[0].Expr))
 	require.NoError(t, err)
 }
 
@@ -121,7 +121,7 @@ func readDashboard(t *testing.T) dashboard {
 
 // brings returns an error unless there is something to see.
 func brings(ctx context.Context, query string) error {
-	found, err := samples(ctx, withVariables(query))
+	found, err := watched.samples(ctx, withVariables(query))
 	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("%s: nothing", query)
 	}

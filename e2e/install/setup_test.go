@@ -157,6 +157,18 @@ func TestSetupConfigures(t *testing.T) {
 			s.brings(s.first, "changes: 1")
 			assert.Equal(s.t, requests, s.requests(), "token requests")
 		},
+		"a directory": func(s *setup) {
+			const directory = "mkdir shops; cp fuuffy.env shops/common.env; : >shops/fuuffy.env; "
+			s.brings(directory+"examples/setup/setup.sh shops", "changes: 0")
+			s.brings("examples/setup/setup.sh ./shops/fuuffy.env", "changes: 0")
+			output, err := s.run("echo mount=absent >shops/absent.env; examples/setup/setup.sh shops")
+			require.Error(s.t, err, "no one may enable this mount")
+			assert.Contains(s.t, output, "changes: 0\n", "the others are applied")
+			assert.Contains(s.t, output, "setup.sh: These failed: absent\n")
+			output, err = s.run("rm shops/absent.env; echo shared_policies=monitor >>shops/common.env; examples/setup/setup.sh shops")
+			require.Error(s.t, err)
+			assert.Contains(s.t, output, "mount=fuuffy: shared_policies are for mounts such as shops/north, below one path.")
+		},
 		"other ways to call it": func(s *setup) {
 			for _, command := range []string{
 				"cp fuuffy.env examples/setup; cd examples/setup; ./setup.sh fuuffy.env",

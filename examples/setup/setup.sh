@@ -2,15 +2,20 @@
 # SPDX-License-Identifier: MPL-2.0
 #
 # Usage: setup.sh fuuffy.env
+#        setup.sh DIRECTORY
 #
 # Applies the state that the file declares: registers the plugin, runs that version of the
 # engine, configures it, and writes the policies. It changes only what differs, and prints
 # what. Run it after each change of the file, or every night.
 #
+# In a directory, each file NAME.env declares one mount. common.env, if it is there, has what
+# they share: the script reads it first, also if you name only one of the files.
+#
 # VAULT_ADDR and VAULT_TOKEN are as for vault itself; installer.hcl is the policy that the
 # token needs. The script reads the client secret from the file FUUFFY_CLIENT_SECRET_FILE
-# (such as /dev/stdin) only if there are no credentials yet, or if the address changes.
-# Otherwise credentials change by rotation, which this script leaves alone.
+# (such as /dev/stdin) only if there are no credentials yet, or if the address changes. For a
+# directory, name a directory: NAME in it has the secret for NAME.env. Otherwise credentials
+# change by rotation, which this script leaves alone.
 set -euf # A * in a setting doesn't stand for file names.
 unset VAULT_FORMAT
 
@@ -21,6 +26,26 @@ trap 'rm -f "$problem"; end_rehearsal' EXIT
 trap 'exit 1' HUP INT TERM
 
 fail() { echo "setup.sh: $*" >&2; exit 1; }
+
+usage() {
+    echo "Usage: setup.sh FILE | DIRECTORY (copies of fuuffy.env that you edited)" >&2
+    exit 2
+}
+
+# apply_directory applies each file, whatever becomes of the others.
+apply_directory() {
+    set +f
+    set -- "$1"/*.env
+    set -f
+    [ -e "$1" ] || usage
+    failed=
+    for file; do
+        name=$(basename "$file" .env)
+        [ "$name" != common ] || continue
+        FUUFFY_CLIENT_SECRET_FILE=${FUUFFY_CLIENT_SECRET_FILE:+$FUUFFY_CLIENT_SECRET_FILE/$name} sh "$0" "$file" || failed="$failed $name"
+    done
+    [ -z "$failed" ] || fail "These failed:$failed"
+}
 
 changed() {
     echo "$*"
@@ -85,7 +110,7 @@ configure() {
     client=$(look read -field=client_id "$mount/config")
     # This comes before every other comparison, so that no change undoes a rotation.
     [ "${client:-$client_id}" = "$client_id" ] || fail "$mount/ has the credentials of client $client, not of $client_id. After a rotation, correct client_id in the file. Otherwise rotate first: docs/rotation.md."
-    set -- $config ca_cert="${ca_cert_file:+@$ca_cert_file}"
+    set -- environment="$environment" $config ca_cert="${ca_cert_file:+@$ca_cert_file}"
     if [ -z "$client" ]; then
         write_with_secret "$@" client_id="$client_id"
     # The engine compares. It demands the secret for another address, so that no one who doesn't
@@ -100,31 +125,40 @@ configure() {
 }
 
 write_with_secret() {
-    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Name the file that has it in FUUFFY_CLIENT_SECRET_FILE."
+    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. FUUFFY_CLIENT_SECRET_FILE must name the file that has it, and is ${FUUFFY_CLIENT_SECRET_FILE:-not set}."
     vault write "$mount/config" "$@" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE" >/dev/null
 }
 
+# write_policy writes a policy of ../policies for the mounts at a path: shops/+ is all below shops/.
 write_policy() {
-    text=$(sed "s|^path \"\(sys/mounts/\)*fuuffy\([\"/]\)|path \"\1$mount\2|" "$(dirname "$0")/../policies/$1.hcl")
-    held=$(look policy read "$mount-$1")
+    text=$(sed "s|^path \"\(sys/mounts/\)*fuuffy\([\"/]\)|path \"\1$2\2|" "$(dirname "$0")/../policies/$1.hcl")
+    name=$(printf %s "${2%/+}-$1" | tr / -)
+    held=$(look policy read "$name")
     [ "$held" != "$text" ] || return 0
-    printf '%s\n' "$text" | vault policy write "$mount-$1" - >/dev/null
-    changed "wrote the policy $mount-$1"
+    printf '%s\n' "$text" | vault policy write "$name" - >/dev/null
+    changed "wrote the policy $name"
 }
 
-if [ $# -ne 1 ] || [ ! -r "$1" ] || [ -d "$1" ]; then
-    echo "Usage: setup.sh FILE (a copy of fuuffy.env that you edited)" >&2
-    exit 2
+[ $# -eq 1 ] || usage
+if [ -d "$1" ]; then
+    apply_directory "$1"
+    exit
 fi
-. "$(dirname "$1")/$(basename "$1")" # Without a slash, "." would search PATH.
+[ -r "$1" ] || usage
+mount='' shared_policies=''
+folder=$(dirname "$1") # Without a slash, "." would search PATH.
+[ ! -r "$folder/common.env" ] || . "$folder/common.env"
+. "$folder/$(basename "$1")"
 case $mount in # In a policy, + and * stand for other paths, and a quote ends the path.
 "" | [/-]* | */ | *[!A-Za-z0-9._/-]*) fail "mount=$mount: use letters, digits, and . _ - /, without a / at either end." ;;
 esac
+[ -z "$shared_policies" ] || [ "${mount%/*}" != "$mount" ] || fail "mount=$mount: shared_policies are for mounts such as shops/north, below one path."
 [ -n "$(printf %s "$plugin_sha256" | tr -d 0)" ] ||
     fail "Set plugin_sha256 to the checksum of your build: sha256sum bin/vault-plugin-secrets-fuuffy"
 register
 enable
 configure
-for policy in $policies; do write_policy "$policy"; done
+for policy in $policies; do write_policy "$policy" "$mount"; done
+for policy in $shared_policies; do write_policy "$policy" "${mount%/*}/+"; done
 health=$(vault read -field=health "$mount/status")
 echo "$mount/ runs $plugin_version for client $client_id; health: $health; changes: $changes"

@@ -5,6 +5,7 @@
 package terraform
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,16 @@ import (
 
 const folder = "../../examples/terraform"
 
+// setups are the folders that set up the engine, for one mount and for many. secret is the
+// variable that no state may keep, and settings is what an apply knows and a plan doesn't.
+var setups = map[string]struct{ secret, settings string }{
+	folder:            {"client_secret", "terraform_data.settings.output"},
+	folder + "/shops": {"client_secrets", "terraform_data.settings"}, // [each.key].output
+}
+
+// folders are those and the module for a token.
+var folders = append(slices.Collect(maps.Keys(setups)), folder+"/token")
+
 // arguments are those that the example may use of each kind of block, from
 // https://github.com/hashicorp/terraform-provider-vault (5.11): vault/resource_plugin.go,
 // vault/resource_mount.go, vault/resource_policy.go, internal/vault/generic and
@@ -30,11 +41,11 @@ const folder = "../../examples/terraform"
 // internal/framework/base.
 var arguments = map[string][]string{
 	"resource vault_plugin":            {"type", "name", "version", "command", "sha256"},
-	"resource vault_mount":             {"path", "type", "plugin_version", "seal_wrap"},
+	"resource vault_mount":             {"for_each", "path", "type", "plugin_version", "seal_wrap"},
 	"resource vault_policy":            {"for_each", "name", "policy"},
-	"resource terraform_data":          {"input", "triggers_replace"},
-	"ephemeral vault_generic_endpoint": {"mount_id", "path", "data_json"},
-	"ephemeral vault_generic_secret":   {"mount_id", "path"},
+	"resource terraform_data":          {"for_each", "input", "triggers_replace"},
+	"ephemeral vault_generic_endpoint": {"for_each", "mount_id", "path", "data_json"},
+	"ephemeral vault_generic_secret":   {"for_each", "mount_id", "path"},
 }
 
 // blocks returns the blocks of the files in a folder.
@@ -81,7 +92,7 @@ func path(t hcl.Traversal) string {
 }
 
 func TestArguments(t *testing.T) {
-	for _, folder := range []string{folder, folder + "/token"} {
+	for _, folder := range folders {
 		for _, b := range blocks(t, folder) {
 			if b.Type != "resource" && b.Type != "ephemeral" {
 				continue
@@ -100,10 +111,10 @@ func TestArguments(t *testing.T) {
 // that is ephemeral too.
 func TestNothingSecretIsKept(t *testing.T) {
 	seen := 0
-	for _, folder := range []string{folder, folder + "/token"} {
+	for _, folder := range folders {
 		for _, b := range blocks(t, folder) {
 			for name, attribute := range b.Body.Attributes {
-				switch secret := uses(attribute.Expr, "var.client_secret") || uses(attribute.Expr, "ephemeral"); {
+				switch secret := uses(attribute.Expr, "var."+setups[folder].secret) || uses(attribute.Expr, "ephemeral"); {
 				case !secret:
 				case b.Type == "ephemeral":
 					seen++
@@ -119,11 +130,19 @@ func TestNothingSecretIsKept(t *testing.T) {
 			}
 		}
 	}
-	assert.GreaterOrEqual(t, seen, 3)
+	assert.GreaterOrEqual(t, seen, 5)
 
-	all := blocks(t, folder)
+	for folder, setup := range setups {
+		refusesSecrets(t, blocks(t, folder), setup.secret)
+	}
+}
+
+// refusesSecrets: the variable with the secret is not kept, and the settings, which are, don't take
+// one.
+func refusesSecrets(t *testing.T, all []*hclsyntax.Block, name string) {
+	t.Helper()
 	settings := find(t, find(t, all, "variable", "settings").Body.Blocks, "validation", "").Body.Attributes["condition"].Expr
-	secret := find(t, all, "variable", "client_secret").Body.Attributes
+	secret := find(t, all, "variable", name).Body.Attributes
 	for _, mark := range []string{"ephemeral", "sensitive"} {
 		require.Contains(t, secret, mark)
 		value, _ := secret[mark].Expr.Value(nil)
@@ -143,11 +162,17 @@ func TestNothingSecretIsKept(t *testing.T) {
 // An ephemeral resource that depends on something not made yet is opened only if
 // something uses it. So something does, and is made after the mount.
 func TestFirstApplyConfigures(t *testing.T) {
-	all := blocks(t, folder)
+	for folder, setup := range setups {
+		firstApplyConfigures(t, blocks(t, folder), setup.settings)
+	}
+}
+
+func firstApplyConfigures(t *testing.T, all []*hclsyntax.Block, settings string) {
+	t.Helper()
 	config := find(t, all, "ephemeral vault_generic_endpoint", "config").Body.Attributes
 	assert.True(t, uses(config["mount_id"].Expr, "vault_mount.fuuffy"))
 	for _, argument := range []string{"path", "data_json"} {
-		assert.True(t, uses(config[argument].Expr, "terraform_data.settings.output"), "a change of %s is written when it is applied, not when it is planned", argument)
+		assert.True(t, uses(config[argument].Expr, settings), "a change of %s is written when it is applied, not when it is planned", argument)
 	}
 	status := find(t, all, "ephemeral vault_generic_secret", "status").Body.Attributes
 	assert.True(t, uses(status["mount_id"].Expr, "ephemeral.vault_generic_endpoint.config"))

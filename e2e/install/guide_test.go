@@ -18,7 +18,7 @@ import (
 func pages(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	for _, name := range []string{"docs/install.md", "docs/clusters.md", "examples/setup/README.md"} {
+	for _, name := range []string{"docs/install.md", "docs/clusters.md", "docs/merchants.md", "examples/setup/README.md"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", name))
 		require.NoError(t, err)
 		all.Write(text)
@@ -55,6 +55,9 @@ func TestEveryCommandIsRun(t *testing.T) {
 		"A node without the plugin", // TestTrouble
 		"Configuration as code",     // TestSetup
 		"Back up and restore",       // TestRestore
+		// TestMerchantsWithScript, TestMerchantsWithTerraform
+		"Before you begin: the installer's policy", "Set up with the script", "Set up with Terraform",
+		"Watch all shops", "Rotate one shop", "Add a shop", "Remove a shop", "Upgrade all shops",
 	})
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package install has the tests of docs/install.md, docs/clusters.md and examples/setup. They
-// type what the guide says, and run the script, in a real shell against a real Vault.
+// Package install has the tests of docs/install.md, docs/clusters.md, docs/merchants.md and
+// examples/setup. They type what the guide says, and run the script, in a real shell against a
+// real Vault.
 package install
 
 import (

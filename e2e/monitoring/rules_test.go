@@ -67,6 +67,9 @@ func TestEveryAlert(t *testing.T) {
 		assert.True(t, fires[rule.Alert], "no test in which %s fires", rule.Alert)
 		assert.True(t, silent[rule.Alert], "no test in which %s does not fire", rule.Alert)
 		assert.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
+		if rule.Alert != "FuuffyMetricsAbsent" { // It is about no mount.
+			assert.Contains(t, rule.Annotations["summary"], "{{ $labels.mount }}", rule.Alert)
+		}
 		assert.NotEmpty(t, rule.Annotations["description"], rule.Alert)
 		assert.True(t, strings.HasSuffix(rule.Annotations["runbook_url"], "/docs/troubleshooting.md#"+strings.ToLower(rule.Alert)), rule.Alert)
 		assert.Contains(t, overview, fmt.Sprintf("\n| `%s` | %s | ", rule.Alert, rule.Labels["severity"]))

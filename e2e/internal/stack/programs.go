@@ -15,6 +15,9 @@ type Programs struct {
 	// Prometheus and Promtool are empty unless the environment names them: see
 	// NeedPrometheus.
 	Prometheus, Promtool string
+	// Terraform is Terraform or OpenTofu. It is empty unless the environment names it. It
+	// finds the Vault provider in its registry, or where TF_CLI_CONFIG_FILE says.
+	Terraform string
 }
 
 // ProgramsToTest takes them from the environment, and then clears the variables that would
@@ -27,6 +30,7 @@ func ProgramsToTest() (Programs, error) {
 		PluginVersion: os.Getenv("PLUGIN_VERSION"),
 		Prometheus:    os.Getenv("PROMETHEUS_BIN"),
 		Promtool:      os.Getenv("PROMTOOL_BIN"),
+		Terraform:     os.Getenv("TERRAFORM_BIN"),
 	}
 	for name, value := range map[string]string{
 		"VAULT_BIN":      p.Vault,

@@ -48,3 +48,10 @@ func TestBuildVersion(t *testing.T) {
 	assert.NoError(t, err, messages)
 	assert.Contains(t, built, ".version=v0.1.0-dev ", "outside a repository")
 }
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(content)
+}

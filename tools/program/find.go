@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// find returns the path of the program.
+func (p *program) find(ctx context.Context) (string, error) {
+	if p.variable != "" {
+		if given := os.Getenv(p.variable); given != "" {
+			return p.checkGiven(given)
+		}
+		if path := p.inPath(); path != "" {
+			return filepath.Abs(path)
+		}
+	}
+	return p.cached(ctx)
+}
+
+// checkGiven returns the path of the program that the variable names.
+func (p *program) checkGiven(given string) (string, error) {
+	refused := func(format string, a ...any) (string, error) {
+		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to have %s found or built",
+			p.variable, given, fmt.Sprintf(format, a...), p.name)
+	}
+	path, err := exec.LookPath(given)
+	if err != nil {
+		return refused("is not an executable file")
+	}
+	product, oldest, version := p.product, p.oldest, p.versionOf(path)
+	if bao := versionOf(path, "OpenBao v"); p.name == "vault" && bao != "" {
+		product, oldest, version = "OpenBao", "2.5", bao // The oldest that the tests ran in.
+	}
+	if !atLeast(version, oldest) {
+		return refused("is %s; %s %s or newer is needed", cmp.Or(version, "not "+product), product, oldest)
+	}
+	return filepath.Abs(path)
+}
+
+// inPath returns the program in PATH if it is new enough.
+func (p *program) inPath() string {
+	path, err := exec.LookPath(p.name)
+	if err != nil {
+		return ""
+	}
+	if version := p.versionOf(path); !atLeast(version, p.oldest) {
+		p.say("%s is %s; %s or newer is needed", path, cmp.Or(version, "not "+p.product), p.oldest)
+		return ""
+	}
+	return path
+}
+
+// cached returns the program in the cache. If there is none that runs, it builds it.
+func (p *program) cached(ctx context.Context) (string, error) {
+	directory, err := p.directory()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(directory, p.name)
+	if p.versionOf(path) != "" {
+		return path, nil
+	}
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return "", cannotWrite(err)
+	}
+	removeLeftovers(directory)
+
+	if p.variable != "" {
+		p.say("there is no %s %s or newer in PATH", p.name, p.oldest)
+	}
+	begun := time.Now()
+	err = p.put(directory, func(into string) error { return p.build(ctx, into, filepath.Join(directory, "build.log")) })
+	if err != nil {
+		return "", err
+	}
+	p.say("%s %s is in %s, after %v", p.product, p.version, directory, time.Since(begun).Round(time.Second))
+	return path, nil
+}
+
+// put calls get with a directory of its own, and then moves the program into place. That is
+// one rename of a whole program, so that runs at the same time can't disturb each other.
+func (p *program) put(directory string, get func(into string) error) error {
+	aside, err := os.MkdirTemp(directory, asidePattern)
+	if err != nil {
+		return cannotWrite(err)
+	}
+	defer os.RemoveAll(aside)
+	if err := get(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(aside, p.name), filepath.Join(directory, p.name)); err != nil {
+		return cannotWrite(err)
+	}
+	return nil
+}
+
+// directory returns where the cache has the program.
+func (p *program) directory() (string, error) {
+	cache := os.Getenv("XDG_CACHE_HOME")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", cannotWrite(err)
+		}
+		cache = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(cache, "vault-plugin-secrets-fuuffy", p.name+"-"+p.version), nil
+}
+
+func cannotWrite(err error) error {
+	return fmt.Errorf("can't write to the cache: %w. Set XDG_CACHE_HOME to a directory that you may write to", err)
+}
+
+// asidePattern matches the directories in which programs are made.
+const asidePattern = "new-*"
+
+// removeLeftovers removes what killed runs left, unless it may belong to a run at this time.
+func removeLeftovers(directory string) {
+	left, _ := filepath.Glob(filepath.Join(directory, asidePattern))
+	for _, path := range left {
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(path)
+		}
+	}
+}
+
+// versionOf returns the version of a program, as in 1.21.2. It is empty if the file isn't
+// that program, or doesn't run.
+func (p *program) versionOf(path string) string { return versionOf(path, p.banner) }
+
+func versionOf(path, banner string) string {
+	output, _ := exec.Command(path, "--version").CombinedOutput()
+	match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(banner) + `(\d+\.\d+[0-9.]*)`).FindSubmatch(output)
+	if match == nil {
+		return ""
+	}
+	return string(match[1])
+}
+
+// atLeast compares major and minor. No version is less than any.
+func atLeast(version, oldest string) bool {
+	var major, minor, oldestMajor, oldestMinor int
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
+	_, _ = fmt.Sscanf(oldest, "%d.%d", &oldestMajor, &oldestMinor)
+	return major > oldestMajor || major == oldestMajor && minor >= oldestMinor
+}
+
+func (p *program) say(format string, a ...any) {
+	fmt.Fprintf(os.Stderr, "%s: %s\n", p.name, fmt.Sprintf(format, a...))
+}
+
+// signOfLife is how often a run that takes long says something.
+var signOfLife = 20 * time.Second
+
+// keepSaying calls say each signOfLife, with the time since it began, until stop.
+func keepSaying(say func(time.Duration)) (stop func()) {
+	begun, ticker, stopped := time.Now(), time.NewTicker(signOfLife), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case now := <-ticker.C:
+				say(now.Sub(begun).Round(time.Second))
+			case <-stopped:
+				ticker.Stop()
+				return
+			}
+		}
+	}()
+	return func() { close(stopped) }
+}

@@ -24,6 +24,8 @@ LEAST ?= 0
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
 		while read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+	@echo 'Vault and Prometheus come from your PATH. If they are not there, make downloads the official'
+	@echo 'releases, once per user. If it cannot, it builds them: 12 minutes on two cores.'
 
 GO_BUILD = go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)"
 
@@ -72,7 +74,7 @@ FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 	PROMTOOL_BIN=$$(scripts/program.sh promtool) || exit 1; export PROMETHEUS_BIN PROMTOOL_BIN
 
 # Most packages wait for real time to pass, so six of them run at once, the longest first.
-test-e2e: build ## Run the end-to-end tests in a real Vault (builds it and Prometheus the first time: 12 minutes)
+test-e2e: build ## Run the end-to-end tests in a real Vault
 	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 6 -timeout 10m ./agent . ./robustness ./cluster ./demo ./...)
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, 50,000 histories, the plugin killed for a minute
@@ -91,7 +93,7 @@ robustness: build ## Disturb a real cluster at random for FOR (10m), and judge w
 mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list what no test notices; SEED repeats a run
 	go run ./tools/mutants -n $(N) -seed $(SEED)
 
-compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN (builds each Vault the first time)
+compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN
 	@scripts/compat.sh
 
 demo: build ## Show the engine at work in a real Vault, step by step

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Runs the core of the end-to-end tests in each Vault of tools/vault-*, built from source, and
+# Runs the core of the end-to-end tests in each Vault that tools/vault-* pin, and
 # in the server that VAULT_BIN names, if any. It prints a table of the results, and below each
 # server the features that it lacks. `make compat` calls it.
 set -eu

@@ -15,7 +15,7 @@ import (
 // build builds the program from source into a directory. It overrides GOFLAGS, because other
 // flags would make Go compile everything again. An empty GOFLAGS would let "go env -w" apply.
 func (p *program) build(ctx context.Context, into, logFile string) error {
-	p.say("building %s %s from source. This takes %s on two cores, once per user", p.product, p.version, p.source.duration)
+	p.say("building %s %s from source instead. This takes %s on two cores, once per user", p.product, p.version, p.source.duration)
 	log, err := os.Create(logFile)
 	if err != nil {
 		return cannotWrite(err)

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +27,8 @@ func TestBuild(t *testing.T) {
 			status, out, messages := r.end()
 
 			require.Zero(t, status, messages)
-			assert.Contains(t, messages, program.pinned+" from source. This takes ")
+			assert.Contains(t, messages, "the download failed: https://127.0.0.1:1/")
+			assert.Contains(t, messages, program.pinned+" from source instead. This takes ")
 			assert.Equal(t, fmt.Sprintf(program.fake, program.pinned), read(t, strings.TrimSuffix(out, "\n")))
 			assert.ElementsMatch(t, []string{"build.log", name}, m.left())
 			call := read(t, filepath.Join(m.bin, "calls"))
@@ -54,4 +57,22 @@ func TestFailedBuild(t *testing.T) {
 			assert.Equal(t, []string{"build.log"}, m.left())
 		})
 	}
+}
+
+func TestInterruptedBuild(t *testing.T) {
+	m := newMachine(t)
+	m.hold()
+	r := m.start("vault")
+	m.awaitBuilds(1)
+	require.NoError(t, r.command.Process.Signal(syscall.SIGTERM))
+
+	status, out, messages := r.end()
+	assert.Equal(t, 130, status)
+	assert.Empty(t, out)
+	assert.Contains(t, messages, "interrupted")
+	assert.Equal(t, []string{"build.log"}, m.left())
+	assert.FileExists(t, filepath.Join(m.bin, "interrupted"), "Go removes its temporary files")
+	assert.Eventually(t, func() bool {
+		return errors.Is(syscall.Kill(-r.command.Process.Pid, 0), syscall.ESRCH)
+	}, time.Minute, 50*time.Millisecond, "the compiler still runs")
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ func (p *program) find(ctx context.Context) (string, error) {
 // checkGiven returns the path of the program that the variable names.
 func (p *program) checkGiven(given string) (string, error) {
 	refused := func(format string, a ...any) (string, error) {
-		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to have %s found or built",
+		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to have %s found, downloaded, or built",
 			p.variable, given, fmt.Sprintf(format, a...), p.name)
 	}
 	path, err := exec.LookPath(given)
@@ -59,7 +60,8 @@ func (p *program) inPath() string {
 	return path
 }
 
-// cached returns the program in the cache. If there is none that runs, it builds it.
+// cached returns the program in the cache. If there is none that runs, it downloads it, or
+// else builds it.
 func (p *program) cached(ctx context.Context) (string, error) {
 	directory, err := p.directory()
 	if err != nil {
@@ -69,6 +71,10 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	if p.versionOf(path) != "" {
 		return path, nil
 	}
+	site, err := p.site()
+	if err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return "", cannotWrite(err)
 	}
@@ -77,8 +83,16 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	if p.variable != "" {
 		p.say("there is no %s %s or newer in PATH", p.name, p.oldest)
 	}
+	if p.release.license != "" {
+		p.say("%s", p.release.license)
+	}
 	begun := time.Now()
-	err = p.put(directory, func(into string) error { return p.build(ctx, into, filepath.Join(directory, "build.log")) })
+	err = p.put(directory, func(into string) error { return p.download(ctx, site, into) })
+	if err != nil && ctx.Err() == nil {
+		p.say("the download failed: %v", err)
+		p.say("to download from another place, set PROGRAMS_URL: see CONTRIBUTING.md.%s", p.alternative())
+		err = p.put(directory, func(into string) error { return p.build(ctx, into, filepath.Join(directory, "build.log")) })
+	}
 	if err != nil {
 		return "", err
 	}
@@ -86,8 +100,9 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// put calls get with a directory of its own, and then moves the program into place. That is
-// one rename of a whole program, so that runs at the same time can't disturb each other.
+// put calls get with a directory of its own, and then moves the programs that are there into
+// place. Each is one rename of a whole program, so that runs at the same time can't disturb
+// each other.
 func (p *program) put(directory string, get func(into string) error) error {
 	aside, err := os.MkdirTemp(directory, asidePattern)
 	if err != nil {
@@ -97,8 +112,11 @@ func (p *program) put(directory string, get func(into string) error) error {
 	if err := get(aside); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(aside, p.name), filepath.Join(directory, p.name)); err != nil {
-		return cannotWrite(err)
+	for _, name := range p.release.programs {
+		err := os.Rename(filepath.Join(aside, name), filepath.Join(directory, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // A build makes only one of them.
+			return cannotWrite(err)
+		}
 	}
 	return nil
 }
@@ -113,7 +131,7 @@ func (p *program) directory() (string, error) {
 		}
 		cache = filepath.Join(home, ".cache")
 	}
-	return filepath.Join(cache, "vault-plugin-secrets-fuuffy", p.name+"-"+p.version), nil
+	return filepath.Join(cache, "vault-plugin-secrets-fuuffy", p.release.name+"-"+p.version), nil
 }
 
 func cannotWrite(err error) error {

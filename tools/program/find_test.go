@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,15 +69,14 @@ func TestGivenOpenBao(t *testing.T) {
 	given := m.write("bao", fmt.Sprintf(fakeOpenBao, "2.5.5"))
 	path, _ := m.finds("vault", "VAULT_BIN="+given)
 	assert.Equal(t, given, path)
+	status, _, _ := m.start("promtool", "PROMTOOL_BIN="+given).end()
+	assert.Equal(t, 1, status)
 
 	given = m.write("old-bao", fmt.Sprintf(fakeOpenBao, "2.4.4"))
 	status, out, messages := m.start("vault", "VAULT_BIN="+given).end()
 	assert.Equal(t, 1, status)
 	assert.Empty(t, out)
 	assert.Contains(t, messages, "is 2.4.4; OpenBao 2.5 or newer is needed")
-
-	status, _, _ = m.start("promtool", "PROMTOOL_BIN="+given).end()
-	assert.Equal(t, 1, status)
 
 	m.write("vault", fmt.Sprintf(fakeOpenBao, "2.5.5"))
 	path, _ = m.finds("vault")
@@ -96,7 +94,7 @@ func TestPinnedVault(t *testing.T) {
 	assert.Equal(t, 1, m.builds())
 }
 
-// What is in the cache is used without a build, if it runs.
+// What is in the cache is used without any request or build, if it runs.
 func TestCached(t *testing.T) {
 	for name, program := range programs {
 		t.Run(name, func(t *testing.T) {
@@ -105,8 +103,9 @@ func TestCached(t *testing.T) {
 			require.Equal(t, 1, m.builds())
 
 			m.write(name, "#!/bin/sh\nexit 1\n")
-			again, _ := m.finds(name)
+			again, messages := m.finds(name)
 			assert.Equal(t, path, again)
+			assert.NotContains(t, messages, "download")
 			assert.Equal(t, 1, m.builds())
 
 			require.NoError(t, os.WriteFile(path, nil, 0o700))
@@ -169,21 +168,4 @@ func TestKilled(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	m.finds("vault")
 	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
-}
-
-func TestInterrupted(t *testing.T) {
-	m := newMachine(t)
-	m.hold()
-	r := m.start("vault")
-	m.awaitBuilds(1)
-	require.NoError(t, r.command.Process.Signal(syscall.SIGTERM))
-
-	status, out, messages := r.end()
-	assert.Equal(t, 130, status)
-	assert.Empty(t, out)
-	assert.Contains(t, messages, "interrupted")
-	assert.Equal(t, []string{"build.log"}, m.left())
-	assert.Eventually(t, func() bool {
-		return errors.Is(syscall.Kill(-r.command.Process.Pid, 0), syscall.ESRCH)
-	}, time.Minute, 50*time.Millisecond, "the compiler still runs")
 }

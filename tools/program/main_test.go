@@ -36,7 +36,7 @@ const (
 	fakePromtool   = "#!/bin/sh\necho 'promtool, version %s (branch: HEAD, revision: 0123abc)'\n"
 )
 
-// programs are what there is to find or build.
+// programs are what there is to find, download, or build.
 var programs = map[string]struct {
 	fake, variable, pinned string
 	good, bad              []string
@@ -54,6 +54,7 @@ var programs = map[string]struct {
 const fakeGo = `#!/bin/sh
 cd "$(dirname "$0")"
 echo "$GOFLAGS $*" >>calls
+trap 'touch interrupted; exit 1' INT
 while [ "$1" != -o ]; do shift; done
 echo '#!/bin/sh' >"$2"
 chmod +x "$2"
@@ -62,15 +63,17 @@ if [ -e fail ]; then echo 'no space left on device'; exit 1; fi
 cat "built-$(basename "$2")" >"$2"
 `
 
-// machine has a directory that comes first in PATH, and one for the cache.
+// machine has a directory that comes first in PATH, and one for the cache. It has no network
+// unless variables name a server.
 type machine struct {
 	t          *testing.T
 	bin, cache string
+	variables  []string
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Parallel()
-	m := &machine{t: t, bin: t.TempDir(), cache: t.TempDir()}
+	m := &machine{t: t, bin: t.TempDir(), cache: t.TempDir(), variables: []string{"PROGRAMS_URL=https://127.0.0.1:1"}}
 	m.write("go", fakeGo)
 	for name, program := range programs {
 		m.write("built-"+name, fmt.Sprintf(program.fake, program.pinned))
@@ -105,7 +108,8 @@ func (m *machine) start(name string, variables ...string) *run {
 	defer messages.Close()
 
 	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), os.Args[0], "-tools", "..", name), stdout: out.Name(), stderr: messages.Name()}
-	r.command.Env = append([]string{asProgram + "=1", "PATH=" + m.bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + m.cache}, variables...)
+	r.command.Env = append([]string{asProgram + "=1", "PATH=" + m.bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + m.cache}, m.variables...)
+	r.command.Env = append(r.command.Env, variables...)
 	r.command.Stdout, r.command.Stderr = out, messages
 	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(m.t, r.command.Start())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 )
 
@@ -18,8 +19,18 @@ type program struct {
 	banner   string // what --version prints before the version
 	oldest   string // that will do, as in 1.18
 	variable string // names one to use. If empty, only the pinned version will do
-	version  string // that is built
+	version  string // that is downloaded or built
+	release  release
 	source   source
+}
+
+// release says where the official release is.
+type release struct {
+	name          string // also of its directory in a mirror
+	site          string
+	archive, sums string
+	programs      []string // in the archive
+	license       string   // a notice, if there is something to know
 }
 
 // source says how to build a program.
@@ -68,6 +79,14 @@ func vault(module string) (*program, error) {
 		banner:  "Vault v",
 		oldest:  "1.18",
 		version: version,
+		release: release{
+			name:     "vault",
+			site:     "https://releases.hashicorp.com/vault/" + version,
+			archive:  fmt.Sprintf("vault_%s_%s_%s.zip", version, runtime.GOOS, runtime.GOARCH),
+			sums:     fmt.Sprintf("vault_%s_SHA256SUMS", version),
+			programs: []string{"vault"},
+			license:  "Vault has the Business Source License 1.1. Use it for development and tests, and never ship it with a release.",
+		},
 		source: source{
 			module:   module,
 			flag:     "-tags=minimal", // Without most of what can be built in.
@@ -88,6 +107,13 @@ func prometheus(module, name string) (*program, error) {
 		oldest:   "2.42",
 		variable: strings.ToUpper(name) + "_BIN",
 		version:  version,
+		release: release{
+			name:     "prometheus",
+			site:     "https://github.com/prometheus/prometheus/releases/download/v" + version,
+			archive:  fmt.Sprintf("prometheus-%s.%s-%s.tar.gz", version, runtime.GOOS, runtime.GOARCH),
+			sums:     "sha256sums.txt",
+			programs: []string{"prometheus", "promtool"},
+		},
 		source: source{
 			module:   module,
 			flag:     "-ldflags=-X=github.com/prometheus/common/version.Version=" + version,

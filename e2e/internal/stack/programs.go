@@ -59,7 +59,7 @@ func (p Programs) NeedPrometheus() error {
 }
 
 func notSet(name string) error {
-	return fmt.Errorf("%s is not set: run `make test-e2e`, which builds the programs and names them", name)
+	return fmt.Errorf("%s is not set: run `make test-e2e`, which gets the programs and names them", name)
 }
 
 // RunTests is the body of a TestMain: after setUp, it runs the tests of a package with the

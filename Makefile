@@ -96,7 +96,7 @@ mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list 
 compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN
 	@scripts/compat.sh
 
-demo: build ## Show the engine at work in a real Vault, step by step
+demo: build ## Show the engine at work in a real Vault, step by step, in half a minute
 	@$(RUN_DEMO)
 
 dev: build ## Start a Vault with the engine set up, to try things in

@@ -101,6 +101,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if o.stay {
 		return t.wait(ctx)
 	}
-	t.printf("\nDone. Every step did what it said.\n")
+	t.printf("\nDone. Every step did what it said. To try next:\n" +
+		"  make dev                     # keeps such a Vault running, and prints commands to try in it\n" +
+		"  bin/fuuffy-sandbox -agent    # starts only the sandbox, to test your app with: see docs/sandbox.md\n" +
+		"  make build VERSION=v0.1.0    # builds the plugin for your own Vault: see docs/install.md\n")
 	return nil
 }

@@ -65,20 +65,21 @@ func TestDemo(t *testing.T) {
 		"=== 3. ", "client_secret=- ", "Success! Data written to: fuuffy/config", "OK: ",
 		"=== 4. ", "\n$ vault read fuuffy/config\n", "OK: The secret isn't there.",
 		"=== 5. ", "access_token ", "access_token ", "OK: The same token both times. The sandbox counted 1 token request",
-		"=== 6. ", "\n$ cat agent.hcl\n", "\n$ vault agent -config=agent.hcl &\n", "\n$ cat token\nsk-", "OK: The file has the token.",
+		"=== 6. ", "\n$ cat agent.hcl\n", "\n$ vault agent -config=agent.hcl &\n", "\n$ cat token\nsk-", "\nOK: The file has the token.",
 		"=== 7. ", "HTTP 200 ", "FF-100231", "OK: ",
-		"=== 8. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "with 1 more token request",
-		"=== 9. ", "invalid_client", "HTTP 200 ", "OK: ",
+		"=== 8. ", "invalid_client", "HTTP 200 ", "OK: ",
+		"=== 9. ", "HTTP 401 ", "invalid_token", "rejected_token=-\n", "HTTP 200 ", "OK: ", "with 1 more token request",
 		"=== 10. ", "access_token ", "Fuuffy returned 503: ", "health ", "failing", "next_step ", "current ", "works", "health ", "ok", "access_token ", "OK: ",
 		"=== 11. ", "Nothing was changed", "staged_client_id ", "idle ──stage──▶ [staged] ──promote──▶ promoted", "state  ", "promoted", "[promoted]", "HTTP 200 ", "OK: ",
 		"=== 12. ", "Not completed: Fuuffy still accepts client", "completed", "──complete──▶ [idle]", "HTTP 200 ", "OK: ",
 		"=== 13. ", "\n$ vault secrets disable fuuffy\n", "OK: Nothing is left.",
-		"Every step did what it said",
+		"Every step did what it said", "\n  make dev ", "\n  bin/fuuffy-sandbox -agent ", "\n  make build VERSION=v0.1.0 ",
 	} {
 		_, after, found := strings.Cut(rest, expected)
 		require.Truef(t, found, "%q is missing, or not in its place, in:\n%s", expected, &out)
 		rest = after
 	}
+	assert.NotRegexp(t, `We wait about (1[4-9]|[2-9]\d|\d{3,}) seconds`, out.String())
 }
 
 // A step that does not do what it says ends the demo with what was expected, what

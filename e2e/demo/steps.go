@@ -27,8 +27,8 @@ var wholeTour = []step{
 	{title: "Read a token, twice", run: (*tour).readTwice},
 	{title: "Vault Agent keeps it in a file", run: (*tour).startAgent},
 	{title: "Use the token", run: (*tour).useToken},
-	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
 	{title: "A wrong secret", needsSandbox: true, run: (*tour).refuseSecret},
+	{title: "An app gets a 401", needsSandbox: true, run: (*tour).replaceToken},
 	{title: "Fuuffy is down", needsSandbox: true, run: (*tour).outage},
 	{title: "Rotate the credentials: stage and promote", needsSandbox: true, run: (*tour).promote},
 	{title: "Rotate the credentials: revoke and complete", needsSandbox: true, run: (*tour).complete},
@@ -38,8 +38,14 @@ var wholeTour = []step{
 // setUpSteps is how many steps set the engine up.
 const setUpSteps = 3
 
-// replaceAge is how old a token must be for the engine to replace it.
-const replaceAge = 30 * time.Second
+const (
+	// shortLifetime is the life of the first tokens, so that the tour soon reaches replaceAge,
+	// before which the engine replaces no token. It is long enough that no step until then sees
+	// a refresh, which comes after a third of the life. And after replaceAge, the mount may send
+	// Fuuffy 10 token requests again, as many as the other steps need.
+	shortLifetime = 2 * time.Minute
+	replaceAge    = shortLifetime / 10
+)
 
 func (t *tour) start(ctx context.Context) error {
 	t.say("A real Vault server, with Raft storage in a temporary directory.")
@@ -60,6 +66,12 @@ func (t *tour) start(ctx context.Context) error {
 			return fmt.Errorf("read the sandbox's CA: %w", err)
 		}
 		t.baseURL, t.caCert = t.fuuffy.BaseURL, string(caCert)
+		if !t.stay {
+			t.say("Its first tokens live for %.0f minutes instead of an hour, to keep this tour short.", shortLifetime.Minutes())
+			if err := t.fuuffy.SetTokenLifetime(ctx, shortLifetime); err != nil {
+				return err
+			}
+		}
 	}
 	t.printExports("$ ")
 	if err := t.shows(ctx, 0, "vault status | grep -E '^(Sealed|Version|Storage Type|HA Mode) '", `(?m)^Sealed +false$`, "an unsealed Vault"); err != nil {
@@ -161,6 +173,24 @@ func (t *tour) useToken(ctx context.Context) error {
 	return nil
 }
 
+func (t *tour) refuseSecret(ctx context.Context) error {
+	t.say("An operator pastes the wrong secret. The engine tests it before saving it.")
+	if err := t.write(map[string]string{"wrong_secret": "not-the-secret"}); err != nil {
+		return err
+	}
+	if err := t.shows(ctx, 2, "vault write fuuffy/config client_secret=- < wrong_secret", "invalid_client", "Fuuffy's reason, invalid_client"); err != nil {
+		return err
+	}
+	if err := t.readSame(ctx); err != nil {
+		return err
+	}
+	if err := t.orders(ctx, 200); err != nil {
+		return err
+	}
+	t.passed("The engine refused the wrong secret, with the reason, and still uses the right one.")
+	return nil
+}
+
 func (t *tour) replaceToken(ctx context.Context) error {
 	t.say("We revoke the token in the sandbox. The engine can't know, but the app notices.")
 	if err := t.fuuffy.RevokeToken(ctx, t.token); err != nil {
@@ -176,7 +206,10 @@ func (t *tour) replaceToken(ctx context.Context) error {
 	if err := t.waitForAge(ctx); err != nil {
 		return err
 	}
-	t.say("\nThe app reports its token and gets a new one.")
+	t.say("\nThe app reports its token and gets a new one. From here on, tokens live for an hour.")
+	if err := t.fuuffy.SetTokenLifetime(ctx, time.Hour); err != nil {
+		return err
+	}
 	output, err := t.shell(ctx, 0, "vault read -field=access_token fuuffy/token | vault write fuuffy/token rejected_token=-")
 	if err != nil {
 		return err
@@ -210,32 +243,20 @@ func (t *tour) waitForAge(ctx context.Context) error {
 	if left <= 0 {
 		return nil
 	}
-	t.say("\nThe engine doesn't replace a token younger than %.0f seconds, so that an app in a loop can't use up\n"+
-		"Fuuffy's rate limit. We wait about %.0f seconds.", replaceAge.Seconds(), left.Seconds())
-	return pause(ctx, left)
-}
-
-func (t *tour) refuseSecret(ctx context.Context) error {
-	t.say("An operator pastes the wrong secret. The engine tests it before saving it.")
-	if err := t.write(map[string]string{"wrong_secret": "not-the-secret"}); err != nil {
-		return err
+	t.say("\nThe engine doesn't replace a token younger than a tenth of its life, here %.0f seconds, so that an app in a loop\n"+
+		"can't use up Fuuffy's rate limit. (In production: 30 seconds.) We wait about %.0f seconds.", replaceAge.Seconds(), left.Seconds())
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(left):
+		return nil
 	}
-	if err := t.shows(ctx, 2, "vault write fuuffy/config client_secret=- < wrong_secret", "invalid_client", "Fuuffy's reason, invalid_client"); err != nil {
-		return err
-	}
-	if err := t.readSame(ctx); err != nil {
-		return err
-	}
-	if err := t.orders(ctx, 200); err != nil {
-		return err
-	}
-	t.passed("The engine refused the wrong secret, with the reason, and still uses the right one.")
-	return nil
 }
 
 func (t *tour) outage(ctx context.Context) error {
-	t.say("Fuuffy now responds 503. Apps don't notice: the cached token is valid.")
-	if err := t.fuuffy.SetStatus(ctx, 503); err != nil {
+	t.say("Fuuffy now responds 503, for maintenance. Apps don't notice: the cached token is valid.")
+	// With a time to retry, the engine sends one request instead of three.
+	if err := t.fuuffy.StartMaintenance(ctx, 10*time.Minute); err != nil {
 		return err
 	}
 	if err := t.read(ctx); err != nil {
@@ -252,7 +273,7 @@ func (t *tour) outage(ctx context.Context) error {
 		return err
 	}
 	t.say("\nFuuffy is back. A check doesn't wait for the engine's next attempt.")
-	if err := t.fuuffy.SetStatus(ctx, 0); err != nil {
+	if err := t.fuuffy.EndMaintenance(ctx); err != nil {
 		return err
 	}
 	if _, err := t.shell(ctx, 0, "vault write -f fuuffy/rotate-root/check"); err != nil {

@@ -79,41 +79,21 @@ func (t *tour) shell(ctx context.Context, status int, line string) (string, erro
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		return "", fmt.Errorf("run %s: %w", line, err)
 	}
+	if output.Len() > 0 && !strings.HasSuffix(output.String(), "\n") {
+		t.printf("\n")
+	}
 	got := command.ProcessState.ExitCode()
 	return output.String(), expect(got == status,
 		fmt.Sprintf("exit status %d of %s", status, line), fmt.Sprintf("%d, with the output above", got))
 }
 
-// operate runs an operator's command. The tour sends Fuuffy more requests than a mount lets
-// through in a minute, so it waits and repeats the command once.
-func (t *tour) operate(ctx context.Context, status int, line string) (string, error) {
-	output, err := t.shell(ctx, status, line)
-	if !strings.Contains(output, "token requests a minute. Try again in ") {
-		return output, err
-	}
-	t.say("\nThe engine protects Fuuffy's rate limit, and this tour is quicker than a person. We wait %.0f seconds.", budgetPause.Seconds())
-	if err := pause(ctx, budgetPause); err != nil {
-		return "", err
-	}
-	return t.shell(ctx, status, line)
-}
-
-// shows runs a command as operate does, and checks that its output matches a pattern.
+// shows runs a command as shell does, and checks that its output matches a pattern.
 func (t *tour) shows(ctx context.Context, status int, line, pattern, expected string) error {
-	output, err := t.operate(ctx, status, line)
+	output, err := t.shell(ctx, status, line)
 	if err != nil {
 		return err
 	}
 	return expect(regexp.MustCompile(pattern).MatchString(output), expected, "the output above")
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // write writes files for the commands.
@@ -125,9 +105,6 @@ func (t *tour) write(files map[string]string) error {
 	}
 	return nil
 }
-
-// budgetPause is long enough for the requests of any step.
-const budgetPause = 25 * time.Second
 
 // environment is what the commands need besides the usual.
 func (t *tour) environment() []string {

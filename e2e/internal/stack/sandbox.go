@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 )
@@ -86,12 +87,21 @@ func (s *Sandbox) RevokeClient(ctx context.Context, id string) error {
 	return s.call(ctx, http.MethodDelete, "/clients/"+id, nil, new(any))
 }
 
-// SetStatus makes Fuuffy respond to token requests with a status. 0 ends this.
-func (s *Sandbox) SetStatus(ctx context.Context, status int) error {
-	if status == 0 {
-		return s.call(ctx, http.MethodDelete, "/fault", nil, new(any))
-	}
-	return s.call(ctx, http.MethodPut, "/fault", map[string]any{"kind": fuuffytest.FaultStatus, "status": status}, new(any))
+// StartMaintenance makes Fuuffy respond to token requests with 503, and name a time to retry.
+func (s *Sandbox) StartMaintenance(ctx context.Context, retryAfter time.Duration) error {
+	header := map[string]string{"Retry-After": fmt.Sprint(int(retryAfter.Seconds()))}
+	return s.call(ctx, http.MethodPut, "/fault",
+		map[string]any{"kind": fuuffytest.FaultStatus, "status": http.StatusServiceUnavailable, "header": header}, new(any))
+}
+
+// EndMaintenance ends it.
+func (s *Sandbox) EndMaintenance(ctx context.Context) error {
+	return s.call(ctx, http.MethodDelete, "/fault", nil, new(any))
+}
+
+// SetTokenLifetime sets the life of the tokens that Fuuffy issues from now on.
+func (s *Sandbox) SetTokenLifetime(ctx context.Context, lifetime time.Duration) error {
+	return s.call(ctx, http.MethodPut, "/token-lifetime", map[string]string{"lifetime": lifetime.String()}, new(any))
 }
 
 // call sends JSON to the sandbox's admin API and reads JSON into answer.

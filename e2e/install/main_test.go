@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package install has the tests of docs/install.md, docs/clusters.md, docs/merchants.md and
-// examples/setup. They type what the guide says, and run the script, in a real shell against a
-// real Vault.
+// Package install has the tests of docs/install.md, docs/clusters.md, docs/kubernetes.md,
+// docs/merchants.md and examples/setup. They type what the guide says, and run the script, in a
+// real shell against a real Vault.
 package install
 
 import (
@@ -44,13 +44,8 @@ func TestMain(m *testing.M) { os.Exit(stack.RunTests(m, setUp)) }
 func setUp(p stack.Programs, s *stack.Stack) error {
 	programs = p
 	newPlugin = filepath.Join(s.Dir, "new", pluginName)
-	// As in the Makefile, so that all but the linking is done already.
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X "+module+".version="+newVersion,
-		"-o", newPlugin, "./cmd/"+pluginName)
-	build.Dir = filepath.Join("..", "..")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, output)
+	if err := buildPlugin(newVersion, newPlugin); err != nil {
+		return err
 	}
 	// They wait for Vaults most of their time.
 	flag.Parse()
@@ -59,6 +54,18 @@ func setUp(p stack.Programs, s *stack.Stack) error {
 	}
 	// The guide's owners and permissions are held to what Vault checks if it is told to.
 	return os.Setenv("VAULT_ENABLE_FILE_PERMISSIONS_CHECK", "true")
+}
+
+// buildPlugin builds as the Makefile does, so that all but the linking is done already.
+func buildPlugin(version, file string) error {
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X "+module+".version="+version,
+		"-o", file, "./cmd/"+pluginName)
+	build.Dir = filepath.Join("..", "..")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", build, err, output)
+	}
+	return nil
 }
 
 // site is a Vault with a plugin directory of its own, the machine that it is managed

@@ -10,7 +10,7 @@ SANDBOX := $(CURDIR)/bin/fuuffy-sandbox
 DEMO    := $(CURDIR)/bin/demo
 
 # Modules whose code is ours. The others below tools/ only pin versions.
-MODULES     := . e2e tools/release
+MODULES     := . e2e tools/charts tools/release
 LINTER      := go tool -modfile="$(CURDIR)/tools/lint/go.mod"
 
 FUZZTIME ?= 60s
@@ -19,7 +19,7 @@ FUZZTIME ?= 60s
 LEAST ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit figures test-e2e compat demo dev docs lint fuzz soak robustness mutants bench release clean
+.PHONY: help build test test-unit figures test-e2e compat charts demo dev docs lint fuzz soak robustness mutants bench release clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1 \2/p' Makefile | \
@@ -50,7 +50,8 @@ SIMULATIONS := TestDay|TestFleet|TestFleetWithADeadToken|TestEachAdviceIsAccepte
 test-unit: ## Run the tests that need no Vault, with the race detector
 	@race=-race; go build -race runtime/cgo >/dev/null 2>&1 || { race=; \
 		echo "There is no working C compiler, so the tests run WITHOUT the race detector."; }; \
-	set -x; go test $$race -shuffle=on -parallel 16 -skip '^($(SIMULATIONS))$$' ./... && go test -C tools/release ./...
+	set -x; go test $$race -shuffle=on -parallel 16 -skip '^($(SIMULATIONS))$$' ./... && \
+		go test -C tools/release ./... && go test -C tools/charts -skip '^TestCharts$$' ./...
 
 figures: ## Run the simulations, and print the figures that the tests of the engine measure
 	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave|TestAllStates)$$' . ./internal/advice)
@@ -95,6 +96,9 @@ mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list 
 
 compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN
 	@scripts/compat.sh
+
+charts: ## Render the values in examples/kubernetes with the real Helm and the charts in CHARTS, and check the pods
+	CHARTS="$(abspath $(CHARTS))" go test -C tools/charts -count=1 -v ./...
 
 demo: build ## Show the engine at work in a real Vault, step by step, in half a minute
 	@$(RUN_DEMO)

@@ -13,18 +13,24 @@ import (
 )
 
 // helmValues are the values that the examples may set, from values.yaml in
-// https://github.com/hashicorp/vault-helm (v0.34.1).
+// https://github.com/hashicorp/vault-helm (v0.34.1) and
+// https://github.com/openbao/openbao-helm (v0.29.2). They have no image: the chart chooses
+// the server. `make charts` renders the examples with the charts.
 type helmValues struct {
 	Global struct {
 		TLSDisable bool `yaml:"tlsDisable"`
 	}
 	Server struct {
-		Image                struct{ Tag string }
+		NodeSelector         map[string]string `yaml:"nodeSelector"`
 		Volumes              []helmVolume
 		VolumeMounts         []helmMount       `yaml:"volumeMounts"`
 		ExtraInitContainers  []helmContainer   `yaml:"extraInitContainers"`
 		ExtraEnvironmentVars map[string]string `yaml:"extraEnvironmentVars"`
-		HA                   struct {
+		Resources            map[string]any
+		StatefulSet          struct {
+			SecurityContext map[string]any `yaml:"securityContext"`
+		} `yaml:"statefulSet"`
+		HA struct {
 			Enabled bool
 			Raft    struct {
 				Enabled   bool
@@ -32,6 +38,10 @@ type helmValues struct {
 				Config    string
 			}
 		}
+	}
+	Injector struct {
+		Resources       map[string]any
+		SecurityContext map[string]any `yaml:"securityContext"`
 	}
 }
 
@@ -42,10 +52,6 @@ type helmVolume struct {
 	Secret   *struct {
 		SecretName string `yaml:"secretName"`
 	}
-	Image *struct {
-		Reference  string
-		PullPolicy string `yaml:"pullPolicy"`
-	}
 }
 
 type helmMount struct {
@@ -55,63 +61,58 @@ type helmMount struct {
 }
 
 type helmContainer struct {
-	Name, Image  string
-	Command      []string
-	VolumeMounts []helmMount `yaml:"volumeMounts"`
+	Name, Image     string
+	Command         []string
+	VolumeMounts    []helmMount `yaml:"volumeMounts"`
+	Resources       map[string]any
+	SecurityContext map[string]any `yaml:"securityContext"`
 }
 
-// The init container finds the plugin where the image has it, and puts it where Vault
-// looks for it.
+// The init container puts the plugin where the server looks for it, and the server finds
+// its certificate.
 func TestHelmValues(t *testing.T) {
 	t.Parallel()
-	for _, example := range []string{"vault-image-volume", "vault-init-container"} {
-		t.Run(example, func(t *testing.T) {
+	for server, variable := range map[string]string{"vault": "VAULT_CACERT", "openbao": "BAO_CACERT"} {
+		t.Run(server, func(t *testing.T) {
 			t.Parallel()
-			decoder := yaml.NewDecoder(strings.NewReader(readExample(t, "kubernetes/"+example+".values.yaml")))
+			decoder := yaml.NewDecoder(strings.NewReader(readExample(t, "kubernetes/"+server+".values.yaml")))
 			decoder.KnownFields(true)
 			var values helmValues
 			require.NoError(t, decoder.Decode(&values))
-			server := values.Server
 			volumes := map[string]helmVolume{}
-			for _, volume := range server.Volumes {
+			for _, volume := range values.Server.Volumes {
 				volumes[volume.Name] = volume
 			}
 
-			require.Len(t, server.ExtraInitContainers, 1)
-			copying := server.ExtraInitContainers[0]
+			require.Len(t, values.Server.ExtraInitContainers, 1)
+			copying := values.Server.ExtraInitContainers[0]
 			require.Len(t, copying.Command, 3)
 			assert.Equal(t, "cp", copying.Command[0])
-			from, to := copying.Command[1], copying.Command[2]
-			assert.Equal(t, "vault-plugin-secrets-fuuffy", path.Base(from))
-			assert.Equal(t, "vault-plugin-secrets-fuuffy-v0.1.0", path.Base(to), "versions lie beside each other")
-			mounted := map[string]string{}
-			for _, mount := range copying.VolumeMounts {
-				mounted[mount.MountPath] = mount.Name
-			}
-			if example == "vault-image-volume" {
-				require.NotNil(t, volumes[mounted[path.Dir(from)]].Image)
-				assert.Equal(t, "ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0", volumes[mounted[path.Dir(from)]].Image.Reference)
-				assert.Equal(t, "hashicorp/vault:"+server.Image.Tag, copying.Image)
-			} else {
-				assert.Equal(t, "/", path.Dir(from), "the root of the image")
-				assert.Equal(t, "ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0-shell", copying.Image)
-			}
-			plugins := mounted[path.Dir(to)]
-			require.NotNil(t, volumes[plugins].EmptyDir, "a volume that Vault may execute from")
+			assert.Equal(t, "/vault-plugin-secrets-fuuffy", copying.Command[1], "the root of the image")
+			assert.Equal(t, "vault-plugin-secrets-fuuffy-v0.1.0", path.Base(copying.Command[2]), "versions lie beside each other")
+			assert.Equal(t, "ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0-shell", copying.Image)
+			require.Len(t, copying.VolumeMounts, 1)
+			plugins := copying.VolumeMounts[0]
+			assert.Equal(t, plugins.MountPath, path.Dir(copying.Command[2]))
+			require.NotNil(t, volumes[plugins.Name].EmptyDir, "a volume that the server may execute from")
 
-			where := map[string]string{}
-			for _, mount := range server.VolumeMounts {
-				assert.True(t, mount.ReadOnly, mount.Name)
+			mounts := map[string]helmMount{}
+			for _, mount := range values.Server.VolumeMounts {
 				assert.Contains(t, volumes, mount.Name)
-				where[mount.Name] = mount.MountPath
+				assert.Equal(t, mount.Name != "tmp", mount.ReadOnly, mount.Name)
+				mounts[mount.Name] = mount
 			}
-			config := server.HA.Raft.Config
-			assert.Contains(t, config, `plugin_directory = "`+where[plugins]+`"`)
-			assert.Contains(t, config, `tls_cert_file   = "`+where["vault-tls"]+`/tls.crt"`)
+			tls := mounts[server+"-tls"].MountPath
+			assert.Equal(t, "/"+server+"/userconfig/"+volumes[server+"-tls"].Secret.SecretName, tls)
+			assert.Equal(t, map[string]string{variable: tls + "/ca.crt"}, values.Server.ExtraEnvironmentVars)
+			config := values.Server.HA.Raft.Config
+			assert.Contains(t, config, `plugin_directory = "`+mounts[plugins.Name].MountPath+`"`)
+			assert.Contains(t, config, `tls_cert_file   = "`+tls+`/tls.crt"`)
+			assert.Equal(t, 3, strings.Count(config, `leader_ca_cert_file = "`+tls+`/ca.crt"`))
 			assert.NotContains(t, config, "tls_disable")
 			assert.False(t, values.Global.TLSDisable)
-			assert.Contains(t, server.ExtraEnvironmentVars["VAULT_CACERT"], where["vault-tls"])
-			assert.True(t, server.HA.Enabled && server.HA.Raft.Enabled && server.HA.Raft.SetNodeID)
+			raft := values.Server.HA.Raft
+			assert.True(t, values.Server.HA.Enabled && raft.Enabled && raft.SetNodeID)
 		})
 	}
 }

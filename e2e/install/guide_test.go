@@ -18,7 +18,7 @@ import (
 func pages(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	for _, name := range []string{"docs/install.md", "docs/clusters.md", "docs/merchants.md", "examples/setup/README.md"} {
+	for _, name := range []string{"docs/install.md", "docs/clusters.md", "docs/kubernetes.md", "docs/merchants.md", "examples/setup/README.md"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", name))
 		require.NoError(t, err)
 		all.Write(text)
@@ -58,6 +58,7 @@ func TestEveryCommandIsRun(t *testing.T) {
 		// TestMerchantsWithScript, TestMerchantsWithTerraform
 		"Before you begin: the installer's policy", "Set up with the script", "Set up with Terraform",
 		"Watch all shops", "Rotate one shop", "Add a shop", "Remove a shop", "Upgrade all shops",
+		"Register the plugin", "Configure the engine", "Let apps log in", "Vault Secrets Operator", // TestKubernetes
 	})
 }
 

@@ -75,8 +75,10 @@ FIND_PROMETHEUS = PROMETHEUS_BIN=$$(scripts/program.sh prometheus) && \
 	PROMTOOL_BIN=$$(scripts/program.sh promtool) || exit 1; export PROMETHEUS_BIN PROMTOOL_BIN
 
 # Most packages wait for real time to pass, so six of them run at once, the longest first.
+E2E := -count=1 -v -p 6 -timeout 10m ./agent . ./robustness ./cluster ./demo ./...
+
 test-e2e: build ## Run the end-to-end tests in a real Vault
-	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test -count=1 -v -p 6 -timeout 10m ./agent . ./robustness ./cluster ./demo ./...)
+	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test $(E2E))
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, 50,000 histories, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
@@ -94,8 +96,8 @@ robustness: build ## Disturb a real cluster at random for FOR (10m), and judge w
 mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list what no test notices; SEED repeats a run
 	go run ./tools/mutants -n $(N) -seed $(SEED)
 
-compat: build ## Run the heart of the end-to-end tests in older Vaults too, and in VAULT_BIN
-	@scripts/compat.sh
+compat: build ## Run the end-to-end tests in VAULT_BIN, or in each of three Vaults, and print rows for README.md
+	@$(FIND_PROMETHEUS); scripts/compat.sh $(E2E)
 
 charts: ## Render the values in examples/kubernetes with the real Helm and the charts in CHARTS, and check the pods
 	CHARTS="$(abspath $(CHARTS))" go test -C tools/charts -count=1 -v ./...

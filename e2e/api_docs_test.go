@@ -38,7 +38,7 @@ func TestAPIDocs(t *testing.T) {
 		requireGolden(t, "../docs/api.md", page.String())
 		return
 	}
-	t.Log("lacks: PATCH in its OpenAPI document")
+	t.Log("lacks: `PATCH` in its OpenAPI document")
 	whole, err := os.ReadFile("../docs/api.md")
 	require.NoError(t, err)
 	require.Subset(t, strings.Split(string(whole), "\n"), strings.Split(page.String(), "\n"), "the rest is as documented")

@@ -1,43 +1,49 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Runs the core of the end-to-end tests in each Vault that tools/vault-* pin, and
-# in the server that VAULT_BIN names, if any. It prints a table of the results, and below each
-# server the features that it lacks. `make compat` calls it.
+# Usage: compat.sh ARGUMENT...
+#
+# Runs `go test ARGUMENT...` in e2e, in the server that VAULT_BIN names. If it names none, in each
+# Vault that tools/vault-* pin. For each server it prints a row for the table in
+# README.md, with the features that the server lacks. `make compat` calls it.
 set -eu
 cd "$(dirname "$0")/.."
-
-packages='. ./agent ./cluster'
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 status=0
 
+# list writes lines as one, without repetitions.
+list() { LC_ALL=C sort -u | paste -s -d, - | sed 's/,/, /g'; }
+
 # try runs the tests in one server.
 try() {
 	VAULT_BIN=$1
 	export VAULT_BIN
-	version=$("$VAULT_BIN" --version | sed 's,^\([A-Za-z]* v[0-9.]*\).*,\1,')
-	echo "==> $version"
-	result=passed
-	(cd e2e && go test -count=1 -v -timeout 10m $packages) >"$folder/log" 2>&1 || result=FAILED
-	if [ "$result" = passed ]; then
-		grep '^ok' "$folder/log" || :
-	else
+	shift
+	server=$("$VAULT_BIN" --version | sed 's/^\([A-Za-z]*\) v\([^ ,]*\).*/\1 \2/')
+	echo "==> $server"
+	{ (cd e2e && go test "$@" 2>&1) || echo failed >"$folder/failed"; } | tee "$folder/log" | grep '^ok' || :
+	result='all of `make test-e2e`'
+	if [ -e "$folder/failed" ]; then
+		rm "$folder/failed"
 		status=1
-		cat "$folder/log"
+		sed '/^ *=== /d; /^ *--- PASS/d' "$folder/log"
+		result="FAILED: $(sed -n 's/^--- FAIL: \([^ ]*\).*/\1/p' "$folder/log" | list)"
 	fi
-	printf '%-15s  %-20s  %s\n' "$version" "$packages" "$result" >>"$folder/table"
-	sed -n 's/^.*: lacks: /    lacks: /p' "$folder/log" | sort -u >>"$folder/table"
+	printf '| %s | %s | %s | %s |\n' "$server" "$(date -u +%Y-%m-%d)" "$result" \
+		"$(sed -n 's/^.*: lacks: //p' "$folder/log" | list)" >>"$folder/rows"
 }
 
-given=${VAULT_BIN:-}
-[ -z "$given" ] || given=$(scripts/program.sh vault)
-for tool in tools/vault-*; do
-	built=$(scripts/program.sh "${tool#tools/}")
-	try "$built"
-done
-[ -z "$given" ] || try "$given"
+if [ -n "${VAULT_BIN:-}" ]; then
+	given=$(scripts/program.sh vault)
+	try "$given" "$@"
+else
+	for tool in tools/vault-*; do
+		built=$(scripts/program.sh "${tool#tools/}")
+		try "$built" "$@"
+	done
+fi
 echo
-cat "$folder/table"
+cat "$folder/rows"
 exit "$status"

@@ -146,7 +146,7 @@ func TestInstantUpdatesPolicy(t *testing.T) {
 	t.Parallel()
 	m := newMount(t, "policy-updates", fuuffytest.Config{}, nil)
 	client, err := m.tryClientWith("instant-updates")
-	if stack.Lacks(t, "events, and the capability to subscribe to them", err, `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
+	if stack.Lacks(t, "events", err, `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
 		return
 	}
 	for path, want := range map[string][]string{

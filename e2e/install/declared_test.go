@@ -59,7 +59,7 @@ func TestDeclaredPlugin(t *testing.T) {
 				Name: stack.Engine, Type: api.PluginTypeSecrets, Version: programs.PluginVersion,
 			})
 			if strings.Contains(string(log), "unknown or unsupported field plugin_auto_register found in configuration") {
-				require.True(t, stack.Lacks(t, "plugins in the server's configuration, "+name, err, "Code: 404"))
+				require.True(t, stack.Lacks(t, "plugins in the server's configuration file", err, "Code: 404"))
 				return
 			}
 			require.NoError(t, err)

@@ -259,7 +259,7 @@ func TestSetupForAnotherMount(t *testing.T) {
 	s.set("policies='app monitor operator rotator'", "policies='app monitor operator rotator instant-updates'")
 	output, err := s.run(s.first)
 	wrote := []string{"app", "monitor", "operator", "rotator"}
-	if err == nil || !stack.Lacks(t, "the capability to subscribe to events", errors.New(output), `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
+	if err == nil || !stack.Lacks(t, "events", errors.New(output), `invalid capability "subscribe"`, `invalid key "subscribe_event_types"`) {
 		require.NoError(t, err, output)
 		wrote = append(wrote, "instant-updates")
 		s.brings(s.again, "changes: 0")

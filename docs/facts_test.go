@@ -54,8 +54,39 @@ func TestLayout(t *testing.T) {
 
 // The pages name tests that exist.
 func TestPagesNameTests(t *testing.T) {
+	source := testSource(t, root)
+	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md", "SECURITY.md"} {
+		page, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		named := regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`).FindAllStringSubmatch(string(page), -1)
+		require.NotEmpty(t, named, name)
+		for _, test := range named {
+			assert.Contains(t, source, "\nfunc "+test[1]+"(", "%s names a test that does not exist", name)
+		}
+	}
+}
+
+// What the README says that servers lack, the end-to-end tests find and say in the same words.
+func TestServersLack(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| (?:Vault|OpenBao) \d[^|]*\|[^|]+\|[^|]+\| ([^|]+) \|$`).FindAllStringSubmatch(string(page), -1)
+	require.NotEmpty(t, rows)
+	said := regexp.MustCompile(`Lacks\(t, "([^"]+)"|"lacks: ([^"]+)"`).FindAllStringSubmatch(testSource(t, filepath.Join(root, "e2e")), -1)
+	var features []string
+	for _, s := range said {
+		features = append(features, s[1]+s[2])
+	}
+	for _, row := range rows {
+		assert.Subset(t, features, strings.Split(row[1], ", "), row[0])
+	}
+}
+
+// testSource is all test files of a folder.
+func testSource(t *testing.T, folder string) string {
+	t.Helper()
 	var source strings.Builder
-	require.NoError(t, filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(folder, func(file string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(file, "_test.go") {
 			return err
 		}
@@ -63,13 +94,5 @@ func TestPagesNameTests(t *testing.T) {
 		source.Write(content)
 		return err
 	}))
-	for _, name := range []string{"docs/architecture.md", "docs/faq.md", "docs/evidence.md", "SECURITY.md"} {
-		page, err := os.ReadFile(filepath.Join(root, name))
-		require.NoError(t, err)
-		named := regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w+)`).FindAllStringSubmatch(string(page), -1)
-		require.NotEmpty(t, named, name)
-		for _, test := range named {
-			assert.Contains(t, source.String(), "\nfunc "+test[1]+"(", "%s names a test that does not exist", name)
-		}
-	}
+	return source.String()
 }

@@ -201,7 +201,7 @@ func (h *history) leastBuffer() time.Duration {
 	least := time.Hour
 	for _, s := range h.configChanges() {
 		if s.config != nil {
-			least = min(least, s.config.TokenExpiryBuffer)
+			least = min(least, s.config.Buffer)
 		}
 	}
 	return least

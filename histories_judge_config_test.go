@@ -6,8 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"time"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // judgeWrites: what a successful write of the config set is read by who begins
@@ -44,7 +42,7 @@ func (h *history) unconfigured(r *call) bool { return r.reminder == 0 && !h.over
 // about, and in nothing else. A name of a write never repeats, and the date of the
 // credentials is theirs.
 func judgeEntries(h *history) (broken []violation) {
-	var before *storedConfig
+	var before *entry
 	seen := map[string]bool{}
 	for _, s := range h.configChanges() {
 		at := []moment{s.begin, s.applied, s.end}
@@ -62,7 +60,7 @@ func judgeEntries(h *history) (broken []violation) {
 		if h.overtaken(s) {
 			broken = append(broken, violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.call))
 		}
-		if before != nil && before.Current.Same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
+		if before != nil && before.Current.same(&s.config.Current) && !before.Current.SetAt.Equal(s.config.Current.SetAt) {
 			broken = append(broken, violated("last_rotated moves with the credentials only", at, "call %d moves it", s.call))
 		}
 		before = s.config
@@ -108,7 +106,7 @@ func (h *history) writeID(m moment) (id string) {
 }
 
 // lostIn says what a stored config lost of the one before it.
-func lostIn(config, before *storedConfig, c *call) string {
+func lostIn(config, before *entry, c *call) string {
 	if c == nil {
 		return "nobody wrote"
 	}
@@ -118,21 +116,14 @@ func lostIn(config, before *storedConfig, c *call) string {
 		return "had been deleted"
 	case before == nil:
 		return ""
-	case writes && !reflect.DeepEqual(step(config), step(before)):
+	case writes && !reflect.DeepEqual(config.position, before.position):
 		return "is at another step of the rotation"
-	case writes && c.pair == "" && !(reflect.DeepEqual(config.Current, before.Current) && reflect.DeepEqual(config.Rotation, before.Rotation)):
+	case writes && c.pair == "" && !reflect.DeepEqual(config.credentials, before.credentials):
 		return "has other credentials, which it does not name"
-	case !writes && (config.RotationReminder != before.RotationReminder || config.StaleIfError != before.StaleIfError || config.Endpoint != before.Endpoint):
+	case !writes && config.settingValues != before.settingValues:
 		return "has other settings, in a step of the rotation"
 	}
 	return ""
-}
-
-// step is where the rotation of a config stands, without the lists that only grow.
-func step(c *storedConfig) rotation.State {
-	r := c.Rotation
-	r.History, r.Unrevoked, r.Key, r.Serials = nil, nil, "", 0
-	return r
 }
 
 // judgeRotationReads: where the rotation stands is told as it is stored.
@@ -143,7 +134,7 @@ func judgeRotationReads(h *history) (broken []violation) {
 			continue
 		}
 		if !slices.ContainsFunc(configs(c.at()), func(f inForce) bool {
-			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.ClientID, f.config.Rotation.Name(), timestamp(f.config.Current.SetAt).(string)}
+			return f.overlaps(c.span) && f.config != nil && c.rotation == rotationSeen{f.config.Current.Client, f.config.state(), f.config.Current.SetAt.UTC().Format(time.RFC3339)}
 		}) {
 			broken = append(broken, violated("the rotation is told as it is stored", []moment{c.begin, c.end}, "call %d reads %s, %s, last rotated %s", c.id, c.rotation.client, c.rotation.state, c.rotation.lastRotated))
 		}
@@ -154,7 +145,7 @@ func judgeRotationReads(h *history) (broken []violation) {
 // judgeProofs: what a call stored was proved by that call: the pair that it put in force
 // or staged got a token, and the one that it forgot was rejected.
 func judgeProofs(h *history) (broken []violation) {
-	var before *storedConfig
+	var before *entry
 	for _, s := range h.configChanges() {
 		c, last := h.call(s.call), before
 		before = s.config
@@ -164,20 +155,20 @@ func judgeProofs(h *history) (broken []violation) {
 		mustWork, mustBeRevoked := "", ""
 		switch {
 		case c.op == opStage:
-			mustWork = s.config.Rotation.Staged.ClientID
-			if previous := last.Rotation.Previous; previous != nil {
-				mustBeRevoked = previous.ClientID // The stage completed the rotation first.
+			mustWork = s.config.Staged.Client
+			if previous := last.Previous; previous != nil {
+				mustBeRevoked = previous.Client // The stage completed the rotation first.
 			}
 		case c.op == opPromote, c.op == opRollback, c.op == opCompromised, c.op == opWriteConfig && c.pair != "" && !c.unproved:
-			mustWork = s.config.Current.ClientID
+			mustWork = s.config.Current.Client
 		case c.op == opComplete && !c.unproved:
-			mustWork, mustBeRevoked = s.config.Current.ClientID, last.Rotation.Previous.ClientID
+			mustWork, mustBeRevoked = s.config.Current.Client, last.Previous.Client
 		}
-		if c.op == opWriteConfig && last.Current.Same(&s.config.Current) {
+		if c.op == opWriteConfig && last.Current.same(&s.config.Current) {
 			mustWork = ""
 		}
 		if !h.askedFor(c, mustWork, "granted") || !h.askedFor(c, mustBeRevoked, "rejected") {
-			broken = append(broken, violated("what is stored was proved", []moment{s.begin, s.end}, "call %d stores %s with %s without a proof", c.id, s.config.Rotation.Name(), s.config.Current.ClientID))
+			broken = append(broken, violated("what is stored was proved", []moment{s.begin, s.end}, "call %d stores %s with %s without a proof", c.id, s.config.state(), s.config.Current.Client))
 		}
 	}
 	return broken
@@ -194,7 +185,7 @@ func (h *history) askedFor(c *call, client, outcome string) bool {
 // it. A compromised one stays listed until it is marked or Fuuffy rejects it, and it never
 // becomes current or staged again before that.
 func judgeGivenUp(h *history) (broken []violation) {
-	var before *storedConfig
+	var before *entry
 	for _, s := range h.configChanges() {
 		c, last := h.call(s.call), before
 		before = s.config
@@ -204,51 +195,35 @@ func judgeGivenUp(h *history) (broken []violation) {
 		report := func(rule, text, client string) {
 			broken = append(broken, violated(rule, []moment{s.begin, s.applied, s.end}, "call %d "+text, s.call, client))
 		}
-		now, was := &s.config.Rotation, &last.Rotation
-		for _, pair := range last.Held() {
-			if !holds(s.config, pair) && entryOf(now, pair) == nil && !h.revoked(pair.ClientID, s) {
-				report("what is given up is listed", "gives up client %s in silence", pair.ClientID)
+		for _, pair := range last.held() {
+			if !holds(s.config, pair) && s.config.entryOf(pair) == nil && !h.revoked(pair.Client, s) {
+				report("what is given up is listed", "gives up client %s in silence", pair.Client)
 			}
 		}
-		if leaked := now.Previous; c.op == opCompromised && !h.revoked(leaked.ClientID, s) && !compromised(now, leaked) {
-			report("a leak is listed", "does not list the compromised client %s", leaked.ClientID)
+		if leaked := s.config.Previous; c.op == opCompromised && !h.revoked(leaked.Client, s) && !s.config.compromised(leaked) {
+			report("a leak is listed", "does not list the compromised client %s", leaked.Client)
 		}
-		for _, u := range was.Unrevoked {
-			marked := c.op == opMark && c.pair == u.ClientID
-			if u.Why == rotation.WhyCompromised && !slices.Contains(now.Unrevoked, u) && !marked && !h.revoked(u.ClientID, s) {
-				report("a leak is listed", "forgets that client %s is compromised", u.ClientID)
+		for _, u := range last.Unrevoked {
+			marked := c.op == opMark && c.pair == u.Client
+			if u.Why == whyCompromised && !slices.Contains(s.config.Unrevoked, u) && !marked && !h.revoked(u.Client, s) {
+				report("a leak is listed", "forgets that client %s is compromised", u.Client)
 			}
 		}
-		if current := &s.config.Current; !current.Same(&last.Current) && compromised(was, current) {
-			report("a compromised pair never comes back", "makes the compromised client %s current", current.ClientID)
+		if current := &s.config.Current; !current.same(&last.Current) && last.compromised(current) {
+			report("a compromised pair never comes back", "makes the compromised client %s current", current.Client)
 		}
-		if staged := now.Staged; staged != nil && !staged.Same(was.Staged) && compromised(was, staged) {
-			report("a compromised pair never comes back", "stages the compromised client %s", staged.ClientID)
+		if staged := s.config.Staged; staged != nil && !staged.same(last.Staged) && last.compromised(staged) {
+			report("a compromised pair never comes back", "stages the compromised client %s", staged.Client)
 		}
-		if previous := now.Previous; previous != nil && !now.Compromised && compromised(now, previous) {
-			report("a compromised pair never comes back", "can fall back to the compromised client %s", previous.ClientID)
+		if previous := s.config.Previous; previous != nil && !s.config.Compromised && s.config.compromised(previous) {
+			report("a compromised pair never comes back", "can fall back to the compromised client %s", previous.Client)
 		}
 	}
 	return broken
 }
 
-func holds(config *storedConfig, pair *rotation.Pair) bool {
-	return slices.ContainsFunc(config.Held(), pair.Same)
-}
-
-// entryOf is the entry about a pair. Those of planted histories have no fingerprints.
-func entryOf(r *rotation.State, pair *rotation.Pair) *rotation.Unrevoked {
-	for _, u := range r.Unrevoked {
-		if u.Fingerprint == "" && u.ClientID == pair.ClientID {
-			return &u
-		}
-	}
-	return r.Entry(pair)
-}
-
-func compromised(r *rotation.State, pair *rotation.Pair) bool {
-	entry := entryOf(r, pair)
-	return entry != nil && entry.Why == rotation.WhyCompromised
+func holds(config *entry, pair *pairOfEntry) bool {
+	return slices.ContainsFunc(config.held(), pair.same)
 }
 
 // revoked tells whether Fuuffy rejected a client when a process asked before it stored a config,

@@ -111,7 +111,7 @@ func (h *history) requested(granted *requestRecord) time.Duration {
 func (h *history) mostBuffer() (most time.Duration) {
 	for _, s := range h.configChanges() {
 		if s.config != nil {
-			most = max(most, s.config.TokenExpiryBuffer)
+			most = max(most, s.config.Buffer)
 		}
 	}
 	return most
@@ -129,8 +129,8 @@ func sameCredentials(configs []inForce, s span) (id string) {
 			return ""
 		}
 		kept := ""
-		if f.config.Rotation.Previous != nil {
-			kept = f.config.Rotation.Previous.ID
+		if f.config.Previous != nil {
+			kept = f.config.Previous.ID
 		}
 		if !first && (id != f.config.Current.ID || previous != kept) {
 			return ""

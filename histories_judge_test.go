@@ -100,7 +100,7 @@ func (h *history) tokenChanges(store string) []*storageRecord {
 // inForce is a stored configuration, and the time in which a node may act on it.
 type inForce struct {
 	span
-	config *storedConfig // nil for none
+	config *entry // nil for none
 }
 
 // allows tells whether a token of a client may be served.
@@ -108,8 +108,8 @@ func (f *inForce) allows(client string) bool {
 	if f.config == nil {
 		return false
 	}
-	fallback := f.config.Fallback()
-	return client == f.config.Current.ClientID || fallback != nil && client == fallback.ClientID
+	fallback := f.config.Previous
+	return client == f.config.Current.Client || fallback != nil && !f.config.Compromised && client == fallback.Client
 }
 
 // configs are the configurations of a process. One ends when the process knows of the next, and not
@@ -187,10 +187,10 @@ func judgeCompromised(h *history) (broken []violation) {
 			continue
 		}
 		for _, s := range h.takesOf(e, configKey) {
-			leaked := s.config.Rotation.Previous
+			leaked := s.config.Previous
 			for _, c := range h.served() {
 				granted := h.grant(c.token)
-				if granted != nil && leaked != nil && granted.client == leaked.ClientID && !h.issued(c.token, e.end) && h.heardConfig(c.at(), s).before(c.begin) {
+				if granted != nil && leaked != nil && granted.client == leaked.Client && !h.issued(c.token, e.end) && h.heardConfig(c.at(), s).before(c.begin) {
 					broken = append(broken, violated("a token of compromised credentials is not served", []moment{e.begin, e.end, c.begin},
 						"call %d gets %s of %s, which call %d gave up", c.id, c.token, granted.client, e.id))
 				}

@@ -2,11 +2,7 @@
 
 package fuuffy
 
-import (
-	"time"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
-)
+import "time"
 
 // when is a moment of a history made by hand: one second for each number.
 func when(seq int) moment { return moment{seq, time.Duration(seq) * time.Second} }
@@ -28,12 +24,12 @@ func goodHistory() *history {
 		return &requestRecord{span: s, place: place{firstNode, 1}, call: call, client: client, outcome: "granted", token: token, expires: time.Hour, life: time.Hour}
 	}
 	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	first := storedConfig{WriteID: "W1", Pairs: rotation.Pairs{Current: rotation.Pair{ID: "1", ClientID: "C1", SetAt: began}}, RotationReminder: 1001 * time.Second}
+	first := entry{WriteID: "W1", credentials: credentials{Current: pairOfEntry{ID: "1", Client: "C1", SetAt: began}}, settingValues: settingValues{Reminder: 1001}}
 	second := first
-	second.WriteID, second.Current = "W2", rotation.Pair{ID: "2", ClientID: "C2", SetAt: began.Add(time.Hour)}
-	second.Rotation = rotation.State{Previous: &first.Current, Compromised: true, Unrevoked: []rotation.Unrevoked{{ClientID: "C1", Why: rotation.WhyCompromised}}}
+	second.WriteID, second.Current = "W2", pairOfEntry{ID: "2", Client: "C2", SetAt: began.Add(time.Hour)}
+	second.position, second.Unrevoked = position{Previous: &first.Current, Compromised: true}, []unrevoked{{Client: "C1", Why: whyCompromised}}
 	third := second
-	third.WriteID, third.RotationReminder = "W3", 1002*time.Second
+	third.WriteID, third.Reminder = "W3", 1002
 
 	erased := put(3, tokenKey, during(12, 14), 13, storageRecord{})
 	erased.operation = "delete"
@@ -48,7 +44,7 @@ func goodHistory() *history {
 			of(5, opReport, during(60, 68), call{reported: "T2", token: "T3"}),
 			of(6, opRead, during(70, 71), call{token: "T3"}),
 			of(7, opReadConfig, during(72, 73), call{reminder: 1001}),
-			of(8, opReadRotation, during(74, 75), call{rotation: rotationSeen{"C1", rotation.Idle, timestamp(began).(string)}}),
+			of(8, opReadRotation, during(74, 75), call{rotation: rotationSeen{"C1", stateIdle, "2026-11-24T00:00:00Z"}}),
 			of(9, opCompromised, during(80, 90), call{pair: "C2"}),
 			of(10, opRead, during(92, 93), call{token: "T4"}),
 			of(11, opWriteConfig, during(95, 99), call{set: 1002}),
@@ -133,7 +129,7 @@ func plantHungWrite(h *history) {
 // plantStale makes the token stale from the 72nd second on, for ten seconds.
 func plantStale(h *history) {
 	for _, i := range []int{0, 5, 8} {
-		h.stored[i].config.StaleIfError, h.stored[i].config.TokenExpiryBuffer = true, 10*time.Second
+		h.stored[i].config.StaleIfError, h.stored[i].config.Buffer = true, 10*time.Second
 	}
 	h.asked[2].life = 20 * time.Second
 	h.calls[5].stale = true
@@ -166,15 +162,15 @@ func plantDeadElsewhere(h *history) {
 // plantStage makes the last write a stage of a client, which ends the rotation.
 func plantStage(h *history, client string) {
 	h.calls[10].op = opStage
-	h.stored[8].config.Rotation = rotation.State{Staged: &rotation.Pair{ID: "4", ClientID: client}, Unrevoked: h.stored[8].config.Rotation.Unrevoked}
+	h.stored[8].config.position = position{Staged: &pairOfEntry{ID: "4", Client: client}}
 }
 
 // plantMark makes the last write the mark of the compromised client.
 func plantMark(h *history) {
 	h.calls[10].op, h.calls[10].pair, h.calls[10].set = opMark, "C1", 0
 	h.calls[11].reminder = 1001
-	h.stored[8].config.RotationReminder = h.stored[0].config.RotationReminder
-	h.stored[8].config.Rotation.Unrevoked = nil
+	h.stored[8].config.Reminder = h.stored[0].config.Reminder
+	h.stored[8].config.Unrevoked = nil
 }
 
 // plantRejected has Fuuffy reject a client, when a flight asks.
@@ -185,7 +181,7 @@ func plantRejected(h *history, client string, begin int) {
 // plantAcceptedAgain gives a pair up in silence that Fuuffy accepted after it had rejected it.
 func plantAcceptedAgain(h *history) {
 	plantRejected(h, "C1", 58)
-	h.stored[8].config.Rotation.Unrevoked = nil
+	h.stored[8].config.Unrevoked = nil
 }
 
 // plantFailedSave restarts an engine that could not save what it replaced a token with.

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // TestJudge plants one violation after the other in a good history.
@@ -43,9 +41,9 @@ func TestJudge(t *testing.T) {
 		"a refused write stores":                        {judgeEntries, func(h *history) { h.calls[10].outcome = endedRefused }},
 		"a write_id is used twice":                      {judgeEntries, func(h *history) { h.stored[8].config.WriteID = "W1" }},
 		"a setting takes back the credentials":          {judgeEntries, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
-		"a setting takes back the rotation":             {judgeEntries, func(h *history) { h.stored[8].config.Rotation = rotation.State{} }},
-		"credentials take back the rotation":            {judgeEntries, func(h *history) { h.calls[10].pair, h.stored[8].config.Rotation = "C2", rotation.State{} }},
-		"a step takes back a setting":                   {judgeEntries, func(h *history) { h.stored[5].config.RotationReminder = 0 }},
+		"a setting takes back the rotation":             {judgeEntries, func(h *history) { h.stored[8].config.position = position{} }},
+		"credentials take back the rotation":            {judgeEntries, func(h *history) { h.calls[10].pair, h.stored[8].config.position = "C2", position{} }},
+		"a step takes back a setting":                   {judgeEntries, func(h *history) { h.stored[5].config.Reminder = 0 }},
 		"a setting brings back a config":                {judgeEntries, func(h *history) { h.stored[5].config = nil }},
 		"a flight writes the config":                    {judgeEntries, func(h *history) { h.stored[8].call = 0 }},
 		"last_rotated moves":                            {judgeEntries, func(h *history) { h.stored[8].config.Current.SetAt = time.Time{} }},
@@ -56,22 +54,22 @@ func TestJudge(t *testing.T) {
 		"a flight is the proof":                         {judgeProofs, func(h *history) { h.asked[3].call = 0 }},
 		"complete without a rejection":                  {judgeProofs, func(h *history) { h.calls[10].op = opComplete; h.asked[3].call = 11 }},
 		"stage without a rejection":                     {judgeProofs, func(h *history) { plantStage(h, "C3"); h.asked[3].client, h.asked[3].call = "C3", 11 }},
-		"a pair vanishes":                               {judgeGivenUp, func(h *history) { h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"} }},
+		"a pair vanishes":                               {judgeGivenUp, func(h *history) { h.stored[8].config.Current = pairOfEntry{ID: "3", Client: "C3"} }},
 		"a pair was rejected long ago":                  {judgeGivenUp, plantAcceptedAgain},
 		"a pair was rejected elsewhere": {judgeGivenUp, func(h *history) {
 			plantRejected(h, "C1", 86)
 			h.asked[4].process = 2
-			h.stored[8].config.Rotation.Unrevoked = nil
+			h.stored[8].config.Unrevoked = nil
 		}},
-		"a leak is not listed": {judgeGivenUp, func(h *history) { h.stored[5].config.Rotation.Unrevoked = nil }},
-		"a leak is forgotten":  {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Unrevoked = nil }},
+		"a leak is not listed": {judgeGivenUp, func(h *history) { h.stored[5].config.Unrevoked = nil }},
+		"a leak is forgotten":  {judgeGivenUp, func(h *history) { h.stored[8].config.Unrevoked = nil }},
 		"a leak becomes harmless": {judgeGivenUp, func(h *history) {
-			h.stored[8].config.Rotation.Unrevoked = []rotation.Unrevoked{{ClientID: "C1", Why: "forced"}}
+			h.stored[8].config.Unrevoked = []unrevoked{{Client: "C1", Why: "forced"}}
 		}},
 		"another client is marked":           {judgeGivenUp, func(h *history) { plantMark(h); h.calls[10].pair = "C2" }},
 		"a compromised pair is current":      {judgeGivenUp, func(h *history) { h.stored[8].config.Current = h.stored[0].config.Current }},
 		"a compromised pair is staged":       {judgeGivenUp, func(h *history) { plantStage(h, "C1") }},
-		"a compromised pair is the fallback": {judgeGivenUp, func(h *history) { h.stored[8].config.Rotation.Compromised = false }},
+		"a compromised pair is the fallback": {judgeGivenUp, func(h *history) { h.stored[8].config.Compromised = false }},
 		"two flights at once":                {judgeRequests, func(h *history) { h.asked[2].beside = 1 }},
 		"a 429 is ignored":                   {judgeHoldOff, func(h *history) { h.refusedRequest("limited", 10*time.Second) }},
 		"a rejection is ignored":             {judgeHoldOff, func(h *history) { h.refusedRequest("rejected", 0) }},
@@ -135,12 +133,12 @@ func TestJudgeAllows(t *testing.T) {
 			plantRejected(h, "C1", 95)
 			h.calls[10].op, h.asked[4].call = opComplete, 11
 			h.asked = append(h.asked, &requestRecord{span: during(95, 96), place: place{firstNode, 1}, call: 11, client: "C2", outcome: "granted", token: "T5", expires: time.Hour})
-			h.stored[8].config.Rotation.Previous = nil
+			h.stored[8].config.Previous = nil
 		},
 		"a pair that is listed": func(h *history) {
 			h.calls[10].pair, h.calls[10].unproved = "C3", true
-			h.stored[8].config.Current = rotation.Pair{ID: "3", ClientID: "C3"}
-			h.stored[8].config.Rotation.Unrevoked = append([]rotation.Unrevoked{{ClientID: "C2", Why: "replaced"}}, h.stored[8].config.Rotation.Unrevoked...)
+			h.stored[8].config.Current = pairOfEntry{ID: "3", Client: "C3"}
+			h.stored[8].config.Unrevoked = append([]unrevoked{{Client: "C2", Why: "replaced"}}, h.stored[8].config.Unrevoked...)
 		},
 		"a suspect token with a warning": plantInVain,
 		"a mark that could not be stored": func(h *history) {

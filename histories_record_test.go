@@ -130,10 +130,94 @@ type storageRecord struct {
 	token     string
 	pairID    string // of the credentials that got the token
 	suspect   bool   // the token is stored as suspect
-	config    *storedConfig
+	config    *entry
 }
 
 func (s *storageRecord) took() bool { return s.applied != never && s.operation != "get" }
+
+// entry is a stored configuration.
+type entry struct {
+	WriteID string
+	credentials
+	settingValues
+}
+
+// settingValues are the part of an entry that steps of the rotation leave alone.
+type settingValues struct {
+	Reminder         int
+	StaleIfError     bool
+	Buffer           time.Duration
+	Endpoint, Others string
+}
+
+// credentials are the part of an entry that writes of settings leave alone.
+type credentials struct {
+	Current pairOfEntry
+	position
+	Unrevoked []unrevoked
+	Steps     []string
+	Serials   int
+}
+
+// position is where a rotation stands.
+type position struct {
+	Staged, Previous                  *pairOfEntry
+	StagedAt, PromotedAt, TokensUntil time.Time
+	Compromised                       bool
+}
+
+// pairOfEntry is one pair of credentials. In a history, each client has one secret.
+type pairOfEntry struct {
+	ID, Client string
+	SetAt      time.Time
+	Serial     int
+}
+
+func (p *pairOfEntry) same(o *pairOfEntry) bool { return p != nil && o != nil && p.Client == o.Client }
+
+// unrevoked is an entry about a pair that is no longer used but may still work.
+type unrevoked struct {
+	ID, Client, Why string
+	Since           time.Time
+}
+
+// whyCompromised is why a pair is listed that may be in the wrong hands.
+const whyCompromised = "compromised"
+
+// The states of a rotation.
+const (
+	stateIdle     = "idle"
+	stateStaged   = "staged"
+	statePromoted = "promoted"
+)
+
+func (p *position) state() string {
+	switch {
+	case p.Previous != nil:
+		return statePromoted
+	case p.Staged != nil:
+		return stateStaged
+	}
+	return stateIdle
+}
+
+// held are the pairs whose secrets the mount holds.
+func (c *credentials) held() []*pairOfEntry {
+	return slices.DeleteFunc([]*pairOfEntry{&c.Current, c.Staged, c.Previous}, func(p *pairOfEntry) bool { return p == nil })
+}
+
+// entryOf is the entry about a pair, nil if it has none.
+func (c *credentials) entryOf(pair *pairOfEntry) *unrevoked {
+	if i := slices.IndexFunc(c.Unrevoked, func(u unrevoked) bool { return u.Client == pair.Client }); i >= 0 {
+		return &c.Unrevoked[i]
+	}
+	return nil
+}
+
+func (c *credentials) compromised(pair *pairOfEntry) bool {
+	listed := c.entryOf(pair)
+	return listed != nil && listed.Why == whyCompromised
+}
 
 // requestRecord is one token request at Fuuffy.
 type requestRecord struct {
@@ -243,7 +327,7 @@ func (s *storageRecord) String() string {
 		text += ", failed"
 	}
 	if s.config != nil {
-		text += fmt.Sprintf(", %s with %s", s.config.Rotation.Name(), s.config.Current.ClientID)
+		text += fmt.Sprintf(", %s with %s", s.config.state(), s.config.Current.Client)
 	}
 	if s.suspect {
 		text += ", suspect"

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // storageFate decides what happens to the storage operations of a process.
@@ -60,10 +62,12 @@ func delay(r *rand.Rand) time.Duration {
 type storageObservation struct {
 	w      *world
 	record *storageRecord
+	config *storedConfig // what a put stores, if it is the configuration
 }
 
 func (w *world) observeStorage(n *node, p *process) func(context.Context, string, *logical.StorageEntry) storageObserver {
 	return func(ctx context.Context, operation string, entry *logical.StorageEntry) storageObserver {
+		var config *storedConfig
 		s := &storageRecord{place: place{n.name, p.number}, operation: operation, key: entry.Key, applied: never}
 		if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 			s.call = c.call
@@ -82,12 +86,47 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 			s.token, s.pairID, s.suspect = w.names[t.Value], t.PairID, t.Suspect
 		}
 		if operation == "put" && entry.Key == configKey {
-			s.config = &storedConfig{}
-			_ = json.Unmarshal(entry.Value, s.config)
+			config = &storedConfig{}
+			_ = json.Unmarshal(entry.Value, config)
+			s.config = entryOf(config)
 		}
 		w.h.stored = append(w.h.stored, s)
-		return storageObservation{w, s}
+		return storageObservation{w, s, config}
 	}
+}
+
+// entryOf is the record of a stored configuration.
+func entryOf(c *storedConfig) *entry {
+	pairOf := func(p *rotation.Pair) *pairOfEntry {
+		if p == nil {
+			return nil
+		}
+		return &pairOfEntry{p.ID, p.ClientID, p.SetAt, p.Serial}
+	}
+	r := &c.Rotation
+	e := &entry{
+		WriteID: c.WriteID,
+		credentials: credentials{
+			Current: *pairOf(&c.Current), Serials: r.Serials,
+			position: position{pairOf(r.Staged), pairOf(r.Previous), r.StagedAt, r.PromotedAt, r.TokensUntil, r.Compromised},
+		},
+		settingValues: settingValues{
+			Reminder: int(c.RotationReminder.Seconds()), StaleIfError: c.StaleIfError, Buffer: c.TokenExpiryBuffer, Endpoint: fmt.Sprint(c.Endpoint),
+			Others: fmt.Sprint(c.RequestTimeout, c.TokenRefreshWindow, c.RotationPeriod, c.MaxReadTTL),
+		},
+	}
+	for _, step := range r.History {
+		e.Steps = append(e.Steps, step.At.UTC().Format(time.RFC3339)+" "+step.String())
+	}
+	for _, u := range r.Unrevoked {
+		client := u.ClientID
+		// An entry that the engine no longer recognizes is about no client.
+		if r.Entry(&rotation.Pair{ClientID: client, ClientSecret: testSecret}) == nil {
+			client = "not recognized: " + client
+		}
+		e.Unrevoked = append(e.Unrevoked, unrevoked{u.PairID, client, u.Why, u.Since})
+	}
+	return e
 }
 
 func (o storageObservation) effect(act func() error) error {
@@ -101,7 +140,7 @@ func (o storageObservation) effect(act func() error) error {
 		return nil
 	}
 	if o.record.key == configKey {
-		o.w.config = o.record.config
+		o.w.config = o.config
 	}
 	o.w.tellLocked(o.record)
 	return nil

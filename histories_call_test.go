@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // worker is one client or operator, who does one thing after the other.
@@ -32,35 +34,35 @@ type request struct {
 
 // call sends a request to a node, which may forward it to the active one, and records
 // what becomes of it.
-func (k *worker) call(n *node, c *call, r request) *call {
+func (k *worker) call(n *node, c *history.Call, r request) *history.Call {
 	w := k.w
-	c.worker = k.name
+	c.Worker = k.name
 	k.done++
 	mark := &caller{random: w.stream(k.name, k.done)}
 	ctx := context.WithValue(context.Background(), callerKey{}, mark)
 	p := w.enter(n)
 
 	w.mu.Lock()
-	c.id, c.span, c.outcome = len(w.h.calls)+1, span{w.nowLocked(), never}, endedUnknown
-	c.entered = c.begin
-	mark.call = c.id
-	w.h.calls = append(w.h.calls, c)
+	c.ID, c.Span, c.Outcome = len(w.h.Calls)+1, history.Span{Begin: w.nowLocked(), End: history.Never}, history.Unknown
+	c.Entered = c.Begin
+	mark.call = c.ID
+	w.h.Calls = append(w.h.Calls, c)
 	w.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.limit, vaultTime))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.Limit, history.CallTime))
 	defer cancel()
 	resp, err := w.send(ctx, n, p, c, r)
 	for errors.Is(err, logical.ErrReadOnly) {
 		n = w.active()
 		began := time.Now()
 		p = w.enter(n)
-		c.waited += time.Since(began)
-		c.entered = w.now()
+		c.Waited += time.Since(began)
+		c.Entered = w.now()
 		resp, err = w.send(ctx, n, p, c, r)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.answered, c.process, c.end = n.name, p.number, w.nowLocked()
+	c.Answered, c.Process, c.End = n.name, p.number, w.nowLocked()
 	if p.storage.dead.Load() {
 		return c
 	}
@@ -68,14 +70,14 @@ func (k *worker) call(n *node, c *call, r request) *call {
 	return c
 }
 
-func (w *world) send(ctx context.Context, n *node, p *process, c *call, r request) (resp *logical.Response, err error) {
+func (w *world) send(ctx context.Context, n *node, p *process, c *history.Call, r request) (resp *logical.Response, err error) {
 	defer func() {
 		<-p.calls
 		if recover() != nil {
 			resp, err = nil, &panicked{string(debug.Stack())}
 		}
 	}()
-	c.answered, c.process = n.name, p.number
+	c.Answered, c.Process = n.name, p.number
 	return p.b.HandleRequest(ctx, &logical.Request{
 		Operation: r.operation, Path: r.path, Data: r.data, Storage: p.storage, MountPoint: "fuuffy/",
 	})
@@ -87,46 +89,46 @@ type panicked struct{ stack string }
 func (p *panicked) Error() string { return "panic" }
 
 // noteLocked records the outcome of a call.
-func (w *world) noteLocked(c *call, resp *logical.Response, err error) {
+func (w *world) noteLocked(c *history.Call, resp *logical.Response, err error) {
 	coded, isCoded := errors.AsType[logical.HTTPCodedError](err)
 	if p, ok := errors.AsType[*panicked](err); ok {
-		c.panicked = p.stack
+		c.Panicked = p.stack
 	}
 	switch {
 	case isCoded:
-		c.outcome = fmt.Sprint("HTTP ", coded.Code())
+		c.Outcome = fmt.Sprint("HTTP ", coded.Code())
 	case errors.Is(err, context.DeadlineExceeded):
-		c.outcome = endedByDeadline
+		c.Outcome = history.Deadline
 	case err != nil:
-		c.outcome = "error"
+		c.Outcome = "error"
 	case resp.IsError():
-		c.outcome = endedRefused
+		c.Outcome = history.Refused
 	default:
-		c.outcome = endedWell
+		c.Outcome = history.OK
 		w.noteAnswerLocked(c, resp)
 	}
 }
 
-func (w *world) noteAnswerLocked(c *call, resp *logical.Response) {
+func (w *world) noteAnswerLocked(c *history.Call, resp *logical.Response) {
 	if resp == nil {
 		return
 	}
-	switch c.op {
-	case opRead, opReport:
+	switch c.Op {
+	case history.OpRead, history.OpReport:
 		value, _ := resp.Data["access_token"].(string)
-		c.token = w.names[value]
-		w.served = append(w.served, c.token)
+		c.Token = w.names[value]
+		w.served = append(w.served, c.Token)
 		for _, warning := range resp.Warnings {
-			c.tooYoung = c.tooYoung || strings.Contains(warning, "moments old")
-			c.stale = c.stale || strings.Contains(warning, "stale_if_error")
-			c.suspect = c.suspect || strings.Contains(warning, "An app reported")
+			c.TooYoung = c.TooYoung || strings.Contains(warning, "moments old")
+			c.Stale = c.Stale || strings.Contains(warning, "stale_if_error")
+			c.Suspect = c.Suspect || strings.Contains(warning, "An app reported")
 		}
-	case opReadConfig:
+	case history.OpReadConfig:
 		seconds, _ := resp.Data["rotation_reminder"].(int64)
-		c.reminder = int(seconds)
-	case opReadRotation:
-		c.rotation.client, _ = resp.Data["client_id"].(string)
-		c.rotation.state, _ = resp.Data["state"].(string)
-		c.rotation.lastRotated, _ = resp.Data["last_rotated"].(string)
+		c.Reminder = int(seconds)
+	case history.OpReadRotation:
+		c.Rotation.Client, _ = resp.Data["client_id"].(string)
+		c.Rotation.State, _ = resp.Data["state"].(string)
+		c.Rotation.LastRotated, _ = resp.Data["last_rotated"].(string)
 	}
 }

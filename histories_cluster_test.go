@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
@@ -49,34 +50,27 @@ type process struct {
 // maxCalls is how many calls a process serves at once.
 const maxCalls = 64
 
-// vaultTime is how long Vault lets a request run (max_request_duration). It has no limit for a
-// start: this one is only there so that a history with a start that hangs ends.
-const vaultTime = 90 * time.Second
-
 // addNodes makes the cluster of a history: an active node, mostly with a standby that serves
 // reads from the same storage, and in some histories the active node of a performance secondary,
 // which has the primary's config and a token of its own.
 func (w *world) addNodes(random *rand.Rand) {
-	w.nodes = []*node{{name: firstNode, storage: w.shared}}
+	w.nodes = []*node{{name: history.FirstNode, storage: w.shared}}
 	kind := random.IntN(6)
 	if kind >= 2 {
-		w.nodes = append(w.nodes, &node{name: secondNode, storage: w.shared, standby: true})
+		w.nodes = append(w.nodes, &node{name: history.SecondNode, storage: w.shared, standby: true})
 	}
 	if kind == 1 || kind >= 4 {
-		w.nodes = append(w.nodes, &node{name: secondaryNode, storage: localToken{w.shared, &logical.InmemStorage{}}})
+		w.nodes = append(w.nodes, &node{name: history.SecondaryNode, storage: localToken{w.shared, &logical.InmemStorage{}}})
 	}
 	skewed := chance(random, 0.4)
 	for _, n := range w.nodes {
 		n.changing, n.up = make(chan struct{}, 1), make(chan struct{})
 		if skewed {
-			n.ahead = upTo(random, 2*maxAhead) - maxAhead
-			w.h.clocks = append(w.h.clocks, &clockSetting{moment{}, n.name, n.ahead})
+			n.ahead = upTo(random, 2*history.MaxAhead) - history.MaxAhead
+			w.h.Clocks = append(w.h.Clocks, &history.Clock{Node: n.name, Ahead: n.ahead})
 		}
 	}
 }
-
-// maxAhead is how wrong a wall clock is at most, so that two of them differ by up to two minutes.
-const maxAhead = time.Minute
 
 // setClockRight corrects the wall clock of a node. Its monotonic clock goes on as it was.
 func (w *world) setClockRight(n *node) {
@@ -84,7 +78,7 @@ func (w *world) setClockRight(n *node) {
 	defer w.mu.Unlock()
 	if n.ahead != 0 {
 		n.ahead = 0
-		w.h.clocks = append(w.h.clocks, &clockSetting{w.nowLocked(), n.name, 0})
+		w.h.Clocks = append(w.h.Clocks, &history.Clock{At: w.nowLocked(), Node: n.name})
 	}
 }
 
@@ -99,7 +93,7 @@ func (w *world) active() *node {
 }
 
 // hasStandby tells whether the cluster can elect another active node.
-func (w *world) hasStandby() bool { return len(w.nodes) > 1 && w.nodes[1].name == secondNode }
+func (w *world) hasStandby() bool { return len(w.nodes) > 1 && w.nodes[1].name == history.SecondNode }
 
 func (w *world) nodeNamed(name string) *node {
 	return w.nodes[slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name })]
@@ -140,7 +134,7 @@ func (w *world) enter(n *node) *process {
 // roleOf is what Vault tells the plugin of a node, and the keys that its storage takes from it.
 func roleOf(name string, standby bool) (state consts.ReplicationState, readOnly func(key string) bool) {
 	switch {
-	case name == secondaryNode:
+	case name == history.SecondaryNode:
 		return consts.ReplicationPerformanceSecondary, func(key string) bool { return key == configKey }
 	case standby:
 		return consts.ReplicationPerformanceStandby, func(string) bool { return true }
@@ -175,16 +169,17 @@ func (w *world) start(n *node) error {
 	w.mu.Lock()
 	n.running = p
 	close(n.up)
-	s := &startRecord{span{w.nowLocked(), never}, place{n.name, number}, standby}
-	w.h.started = append(w.h.started, s)
+	s := &history.Start{Span: history.Span{Begin: w.nowLocked(), End: history.Never}, Place: history.Place{Node: n.name, Process: number}, Standby: standby}
+	w.h.Started = append(w.h.Started, s)
 	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), vaultTime)
+	// Vault has no limit for a start: this one ends a history with a start that hangs.
+	ctx, cancel := context.WithTimeout(context.Background(), history.CallTime)
 	defer cancel()
 	ctx = context.WithValue(ctx, callerKey{}, &caller{random: w.stream("initialize "+n.name, number)})
 	err = p.b.Initialize(ctx, &logical.InitializationRequest{Storage: p.storage})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s.end = w.nowLocked()
+	s.End = w.nowLocked()
 	return err
 }
 
@@ -208,7 +203,7 @@ func (w *world) stop(n *node, kill bool) {
 	begin := w.now()
 	p.b.Cleanup(context.Background())
 	w.mu.Lock()
-	w.h.cleaned = append(w.h.cleaned, &cleanup{span{begin, w.nowLocked()}, place{n.name, p.number}})
+	w.h.Cleaned = append(w.h.Cleaned, &history.Cleanup{Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: history.Place{Node: n.name, Process: p.number}})
 	w.mu.Unlock()
 	p.storage.dead.Store(true)
 	for range maxCalls {
@@ -250,16 +245,13 @@ func (w *world) elect(dies bool, down time.Duration) error {
 	return w.start(old)
 }
 
-// clockTime is the most that looking at the clock takes.
-const clockTime = 50 * time.Millisecond
-
 // slowClock returns the time, and sometimes keeps the goroutine that asked for a while:
 // much can happen between two statements.
 func (w *world) slowClock(n *node, p *process) tokencache.Instant {
 	now := tokencache.SystemClock()
 	w.mu.Lock()
 	now.Wall = now.Wall.Add(n.ahead)
-	wait := max(0, upTo(p.random, 10*clockTime)-9*clockTime)
+	wait := max(0, upTo(p.random, 10*history.ClockTime)-9*history.ClockTime)
 	w.mu.Unlock()
 	time.Sleep(wait)
 	return now

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // outcomeNothing is that of a request that ended on its way to Fuuffy.
@@ -29,14 +31,14 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 		defer w.leave(a)
 		var before, after time.Duration
 		var fault string
-		w.drawFor(r.Context(), a.client, p, func(random *rand.Rand, own, _ bool) {
+		w.drawFor(r.Context(), a.Client, p, func(random *rand.Rand, own, _ bool) {
 			before, after = upTo(random, 900*time.Millisecond), upTo(random, 900*time.Millisecond)
 			kinds := []string{"503", "limited", "rejected", "garbage", "hang", "lost"}
 			if own {
 				kinds = append(kinds, "panic") // The engine promises to survive one in a flight.
 			}
 			kind := kinds[random.IntN(len(kinds))]
-			a.retryAfter = time.Duration(1+random.IntN(20)) * time.Second
+			a.RetryAfter = time.Duration(1+random.IntN(20)) * time.Second
 			down := []string{"503", "hang"}[random.IntN(2)]
 			switch {
 			case chance(random, w.fuuffyFaults) && !w.calm:
@@ -60,45 +62,45 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 }
 
 // arrive notes a token request, and how many of flights are under way beside it.
-func (w *world) arrive(r *http.Request, n *node, p *process) *requestRecord {
-	a := &requestRecord{place: place{n.name, p.number}}
+func (w *world) arrive(r *http.Request, n *node, p *process) *history.Request {
+	a := &history.Request{Place: history.Place{Node: n.name, Process: p.number}}
 	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
-		a.call = c.call
+		a.Call = c.call
 	}
 	body, _ := r.GetBody()
 	text, _ := io.ReadAll(body)
 	form, _ := url.ParseQuery(string(text))
-	a.client = form.Get("client_id")
+	a.Client = form.Get("client_id")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a.begin, a.end, a.outcome = w.nowLocked(), never, outcomeNothing
+	a.Begin, a.End, a.Outcome = w.nowLocked(), history.Never, outcomeNothing
 	for b, ctx := range w.inFlight {
-		if a.call == 0 && b.call == 0 && b.place == a.place && ctx.Err() == nil {
-			a.beside++
+		if a.Call == 0 && b.Call == 0 && b.Place == a.Place && ctx.Err() == nil {
+			a.Beside++
 		}
 	}
 	w.inFlight[a] = r.Context()
-	w.h.asked = append(w.h.asked, a)
+	w.h.Asked = append(w.h.Asked, a)
 	return a
 }
 
-func (w *world) leave(a *requestRecord) {
+func (w *world) leave(a *history.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a.end = w.nowLocked()
+	a.End = w.nowLocked()
 	delete(w.inFlight, a)
 }
 
 // answer is the sandbox's, unless there is a fault.
-func (w *world) answer(next http.RoundTripper, r *http.Request, a *requestRecord, fault string) (*http.Response, error) {
+func (w *world) answer(next http.RoundTripper, r *http.Request, a *history.Request, fault string) (*http.Response, error) {
 	invalid := `{"error": {"code": "invalid_client", "message": "Client authentication failed"}}`
-	outcome := func(is string) { w.mu.Lock(); a.outcome = is; w.mu.Unlock() }
+	outcome := func(is string) { w.mu.Lock(); a.Outcome = is; w.mu.Unlock() }
 	outcome(fault)
 	switch fault {
 	case "503":
 		return made(r, http.StatusServiceUnavailable, "", nil), nil
 	case "limited":
-		return made(r, http.StatusTooManyRequests, "", map[string]string{"Retry-After": strconv.Itoa(int(a.retryAfter / time.Second))}), nil
+		return made(r, http.StatusTooManyRequests, "", map[string]string{"Retry-After": strconv.Itoa(int(a.RetryAfter / time.Second))}), nil
 	case "rejected":
 		return made(r, http.StatusUnauthorized, invalid, nil), nil
 	case "garbage":
@@ -133,7 +135,7 @@ func (w *world) answer(next http.RoundTripper, r *http.Request, a *requestRecord
 }
 
 // grant names the token that Fuuffy granted, perhaps once more.
-func (w *world) grant(a *requestRecord, body []byte) {
+func (w *world) grant(a *history.Request, body []byte) {
 	var granted struct {
 		Data struct {
 			AccessToken string `json:"access_token"`
@@ -147,11 +149,11 @@ func (w *world) grant(a *requestRecord, body []byte) {
 		name = fmt.Sprintf("T%d", len(w.names)+1)
 		w.names[granted.Data.AccessToken], w.values[name] = name, granted.Data.AccessToken
 	} else {
-		expires = w.h.grant(name).expires
+		expires = w.h.Grant(name).Expires
 	}
-	a.token, a.expires, a.life = name, expires, w.life
-	if a.outcome == "" {
-		a.outcome = "granted"
+	a.Token, a.Expires, a.Life = name, expires, w.life
+	if a.Outcome == "" {
+		a.Outcome = "granted"
 	}
 }
 

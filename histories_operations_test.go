@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
@@ -63,39 +64,39 @@ func (k *worker) limit() time.Duration {
 	return time.Millisecond + upTo(k.random, 2*time.Second)
 }
 
-func (k *worker) read(n *node) *call {
-	return k.call(n, &call{op: opRead, limit: k.limit()}, request{logical.ReadOperation, tokenKey, nil})
+func (k *worker) read(n *node) *history.Call {
+	return k.call(n, &history.Call{Op: history.OpRead, Limit: k.limit()}, request{logical.ReadOperation, tokenKey, nil})
 }
 
 // readForAJob reads a token that must live for longer than just any: mostly for up to half
 // of its life, sometimes for more.
 func (k *worker) readForAJob(n *node) {
 	seconds := 1 + k.random.IntN(int(k.w.life.Seconds())*6/10)
-	k.call(n, &call{op: opRead, limit: k.limit(), minTTL: time.Duration(seconds) * time.Second},
+	k.call(n, &history.Call{Op: history.OpRead, Limit: k.limit(), MinTTL: time.Duration(seconds) * time.Second},
 		request{logical.ReadOperation, tokenKey, pairs("min_ttl", seconds)})
 }
 
 // report reports the current token, an older one, an invented one, or none.
 func (k *worker) report(n *node) {
-	w, c := k.w, &call{op: opReport, limit: k.limit()}
+	w, c := k.w, &history.Call{Op: history.OpReport, Limit: k.limit()}
 	value := ""
 	switch pick := k.random.IntN(10); {
 	case pick < 6:
 		w.mu.Lock()
 		if len(w.served) > 0 {
-			c.reported = w.served[len(w.served)-1]
-			value = w.values[c.reported]
+			c.Reported = w.served[len(w.served)-1]
+			value = w.values[c.Reported]
 		}
 		w.mu.Unlock()
 	case pick < 8:
 		w.mu.Lock()
 		if len(w.served) > 0 {
-			c.reported = w.served[k.random.IntN(len(w.served))]
-			value = w.values[c.reported]
+			c.Reported = w.served[k.random.IntN(len(w.served))]
+			value = w.values[c.Reported]
 		}
 		w.mu.Unlock()
 	case pick < 9:
-		c.reported, value = "an invented one", "sk-invented"
+		c.Reported, value = "an invented one", "sk-invented"
 	}
 	var data map[string]any
 	if value != "" {
@@ -105,7 +106,7 @@ func (k *worker) report(n *node) {
 }
 
 func (k *worker) deleteToken(n *node) {
-	k.call(n, &call{op: opDeleteToken, limit: k.limit()}, request{logical.DeleteOperation, tokenKey, nil})
+	k.call(n, &history.Call{Op: history.OpDeleteToken, Limit: k.limit()}, request{logical.DeleteOperation, tokenKey, nil})
 }
 
 // writeSettings writes a rotation_reminder that no other call writes, so that a read
@@ -131,7 +132,7 @@ func (k *worker) writeConfig(n *node, with pair) {
 	if with != (pair{}) {
 		data["client_id"], data["client_secret"], data["verify_connection"] = with.id, with.secret, verify
 	}
-	k.call(n, &call{op: opWriteConfig, limit: k.limit(), pair: with.id, set: set, unproved: !verify}, request{logical.UpdateOperation, configKey, data})
+	k.call(n, &history.Call{Op: history.OpWriteConfig, Limit: k.limit(), Pair: with.id, Set: set, Unproved: !verify}, request{logical.UpdateOperation, configKey, data})
 }
 
 // pair returns new credentials, or sometimes such as were created before. Those that are listed
@@ -154,7 +155,7 @@ func (k *worker) pair() pair {
 
 // deleteConfig deletes the config, and mostly writes it anew.
 func (k *worker) deleteConfig(n *node) {
-	k.call(n, &call{op: opDeleteConfig, limit: k.limit()}, request{logical.DeleteOperation, configKey, nil})
+	k.call(n, &history.Call{Op: history.OpDeleteConfig, Limit: k.limit()}, request{logical.DeleteOperation, configKey, nil})
 	if chance(k.random, 0.8) {
 		k.writeCredentials(n)
 	}
@@ -173,16 +174,16 @@ func (k *worker) rotate(n *node) {
 	}
 	w.mu.Unlock()
 	step := func(op, path string, data map[string]any) {
-		k.call(n, &call{op: op, limit: k.limit(), unproved: data["force"] == true}, request{logical.UpdateOperation, rotatePath + path, data})
+		k.call(n, &history.Call{Op: op, Limit: k.limit(), Unproved: data["force"] == true}, request{logical.UpdateOperation, rotatePath + path, data})
 	}
 	choice := k.random.IntN(10)
 	switch {
 	case state == rotation.Staged && choice < 8, choice == 0:
-		step(opPromote, "/promote", nil)
+		step(history.OpPromote, "/promote", nil)
 	case state == rotation.Staged, choice == 1:
-		k.call(n, &call{op: opDiscard, limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
+		k.call(n, &history.Call{Op: history.OpDiscard, Limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
 	case state == rotation.Promoted && choice < 5, choice == 2:
-		step(opRollback, "/rollback", nil)
+		step(history.OpRollback, "/rollback", nil)
 	case state == rotation.Promoted && choice == 9:
 		// The stage completes the rotation first if the previous pair is revoked.
 		if chance(k.random, 0.7) {
@@ -194,7 +195,7 @@ func (k *worker) rotate(n *node) {
 		if !force && chance(k.random, 0.7) {
 			w.sandbox.RevokeClient(previous)
 		}
-		step(opComplete, "/complete", pairs("force", force))
+		step(history.OpComplete, "/complete", pairs("force", force))
 	default:
 		k.stage(n)
 	}
@@ -202,13 +203,13 @@ func (k *worker) rotate(n *node) {
 
 func (k *worker) stage(n *node) {
 	with := k.pair()
-	k.call(n, &call{op: opStage, limit: k.limit(), pair: with.id},
+	k.call(n, &history.Call{Op: history.OpStage, Limit: k.limit(), Pair: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
 }
 
 func (k *worker) compromise(n *node) {
 	with := k.pair()
-	k.call(n, &call{op: opCompromised, limit: k.limit(), pair: with.id},
+	k.call(n, &history.Call{Op: history.OpCompromised, Limit: k.limit(), Pair: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
 }
 
@@ -220,43 +221,43 @@ func (k *worker) markRevoked(n *node) {
 		client = w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID
 	}
 	w.mu.Unlock()
-	k.call(n, &call{op: opMark, limit: k.limit(), pair: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
+	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Pair: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
 }
 
 func (k *worker) check(n *node) {
-	k.call(n, &call{op: opCheck, limit: k.limit()}, request{logical.UpdateOperation, rotatePath + "/check", nil})
+	k.call(n, &history.Call{Op: history.OpCheck, Limit: k.limit()}, request{logical.UpdateOperation, rotatePath + "/check", nil})
 }
 
 func (k *worker) readConfig(n *node) {
-	k.call(n, &call{op: opReadConfig, limit: k.limit()}, request{logical.ReadOperation, configKey, nil})
+	k.call(n, &history.Call{Op: history.OpReadConfig, Limit: k.limit()}, request{logical.ReadOperation, configKey, nil})
 }
 
 func (k *worker) readRotation(n *node) {
-	k.call(n, &call{op: opReadRotation, limit: k.limit()}, request{logical.ReadOperation, rotatePath, nil})
+	k.call(n, &history.Call{Op: history.OpReadRotation, Limit: k.limit()}, request{logical.ReadOperation, rotatePath, nil})
 }
 
 func (k *worker) status(n *node) {
-	k.call(n, &call{op: opStatus, limit: k.limit()}, request{logical.ReadOperation, "status", nil})
+	k.call(n, &history.Call{Op: history.OpStatus, Limit: k.limit()}, request{logical.ReadOperation, "status", nil})
 }
 
 func (k *worker) periodic(n *node) {
-	k.call(n, &call{op: opPeriodic}, request{logical.RollbackOperation, "", nil})
+	k.call(n, &history.Call{Op: history.OpPeriodic}, request{logical.RollbackOperation, "", nil})
 }
 
 // restart ends the plugin, half of the time without warning. A start reads all that is
 // stored, so somebody often changes that meanwhile.
 func (k *worker) restart(n *node) {
-	k.end(n, opRestart, func() error { return k.w.restart(n, chance(k.random, 0.5)) })
+	k.end(n, history.OpRestart, func() error { return k.w.restart(n, chance(k.random, 0.5)) })
 }
 
 // elect makes the standby the active node, if there is one.
 func (k *worker) elect(n *node) {
-	if !k.w.hasStandby() || n.name == secondaryNode {
+	if !k.w.hasStandby() || n.name == history.SecondaryNode {
 		k.restart(n)
 		return
 	}
 	dies, down := chance(k.random, 0.5), upTo(k.random, 20*time.Second)
-	k.end(n, opElect, func() error { return k.w.elect(dies, down) })
+	k.end(n, history.OpElect, func() error { return k.w.elect(dies, down) })
 }
 
 // end ends a process of the plugin and starts another, and records that.
@@ -277,13 +278,13 @@ func (k *worker) end(n *node, op string, do func() error) {
 			beside.writeCredentials(n)
 		}
 	})
-	c := &call{id: len(w.h.calls) + 1, worker: k.name, op: op, span: span{w.nowLocked(), never}, answered: n.name, outcome: endedWell}
-	w.h.calls = append(w.h.calls, c)
+	c := &history.Call{ID: len(w.h.Calls) + 1, Worker: k.name, Op: op, Span: history.Span{Begin: w.nowLocked(), End: history.Never}, Answered: n.name, Outcome: history.OK}
+	w.h.Calls = append(w.h.Calls, c)
 	w.mu.Unlock()
 	if err := do(); err != nil {
-		c.outcome = "error"
+		c.Outcome = "error"
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.process, c.end = n.starts, w.nowLocked()
+	c.Process, c.End = n.starts, w.nowLocked()
 }

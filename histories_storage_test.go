@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
@@ -61,21 +62,21 @@ func delay(r *rand.Rand) time.Duration {
 // storageObservation notes what becomes of one operation.
 type storageObservation struct {
 	w      *world
-	record *storageRecord
+	record *history.Stored
 	config *storedConfig // what a put stores, if it is the configuration
 }
 
 func (w *world) observeStorage(n *node, p *process) func(context.Context, string, *logical.StorageEntry) storageObserver {
 	return func(ctx context.Context, operation string, entry *logical.StorageEntry) storageObserver {
 		var config *storedConfig
-		s := &storageRecord{place: place{n.name, p.number}, operation: operation, key: entry.Key, applied: never}
+		s := &history.Stored{Place: history.Place{Node: n.name, Process: p.number}, Operation: operation, Key: entry.Key, Applied: history.Never}
 		if c, ok := ctx.Value(callerKey{}).(*caller); ok {
-			s.call = c.call
+			s.Call = c.call
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		s.begin = w.nowLocked()
-		s.end = never
+		s.Begin = w.nowLocked()
+		s.End = history.Never
 		if operation == "put" && entry.Key == tokenKey {
 			var t struct {
 				Value   string `json:"access_token"`
@@ -83,34 +84,37 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 				Suspect bool   `json:"suspect"`
 			}
 			_ = json.Unmarshal(entry.Value, &t) // Damaged entries have no name, and break rules.
-			s.token, s.pairID, s.suspect = w.names[t.Value], t.PairID, t.Suspect
+			s.Token, s.PairID, s.Suspect = w.names[t.Value], t.PairID, t.Suspect
 		}
 		if operation == "put" && entry.Key == configKey {
 			config = &storedConfig{}
 			_ = json.Unmarshal(entry.Value, config)
-			s.config = entryOf(config)
+			s.Config = entryOf(config)
 		}
-		w.h.stored = append(w.h.stored, s)
+		w.h.Stored = append(w.h.Stored, s)
 		return storageObservation{w, s, config}
 	}
 }
 
 // entryOf is the record of a stored configuration.
-func entryOf(c *storedConfig) *entry {
-	pairOf := func(p *rotation.Pair) *pairOfEntry {
+func entryOf(c *storedConfig) *history.Entry {
+	pairOf := func(p *rotation.Pair) *history.Pair {
 		if p == nil {
 			return nil
 		}
-		return &pairOfEntry{p.ID, p.ClientID, p.SetAt, p.Serial}
+		return &history.Pair{ID: p.ID, Client: p.ClientID, SetAt: p.SetAt, Serial: p.Serial}
 	}
 	r := &c.Rotation
-	e := &entry{
+	e := &history.Entry{
 		WriteID: c.WriteID,
-		credentials: credentials{
+		Credentials: history.Credentials{
 			Current: *pairOf(&c.Current), Serials: r.Serials,
-			position: position{pairOf(r.Staged), pairOf(r.Previous), r.StagedAt, r.PromotedAt, r.TokensUntil, r.Compromised},
+			Position: history.Position{
+				Staged: pairOf(r.Staged), Previous: pairOf(r.Previous), Compromised: r.Compromised,
+				StagedAt: r.StagedAt, PromotedAt: r.PromotedAt, TokensUntil: r.TokensUntil,
+			},
 		},
-		settingValues: settingValues{
+		Settings: history.Settings{
 			Reminder: int(c.RotationReminder.Seconds()), StaleIfError: c.StaleIfError, Buffer: c.TokenExpiryBuffer, Endpoint: fmt.Sprint(c.Endpoint),
 			Others: fmt.Sprint(c.RequestTimeout, c.TokenRefreshWindow, c.RotationPeriod, c.MaxReadTTL),
 		},
@@ -124,7 +128,7 @@ func entryOf(c *storedConfig) *entry {
 		if r.Entry(&rotation.Pair{ClientID: client, ClientSecret: testSecret}) == nil {
 			client = "not recognized: " + client
 		}
-		e.Unrevoked = append(e.Unrevoked, unrevoked{u.PairID, client, u.Why, u.Since})
+		e.Unrevoked = append(e.Unrevoked, history.Unrevoked{ID: u.PairID, Client: client, Why: u.Why, Since: u.Since})
 	}
 	return e
 }
@@ -135,11 +139,11 @@ func (o storageObservation) effect(act func() error) error {
 	if err := act(); err != nil {
 		return err
 	}
-	o.record.applied = o.w.nowLocked()
-	if o.record.operation == "get" {
+	o.record.Applied = o.w.nowLocked()
+	if o.record.Operation == "get" {
 		return nil
 	}
-	if o.record.key == configKey {
+	if o.record.Key == configKey {
 		o.w.config = o.config
 	}
 	o.w.tellLocked(o.record)
@@ -150,44 +154,46 @@ func (o storageObservation) end(err error) {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	s := o.record
-	s.end = o.w.nowLocked()
-	s.failed = err != nil
-	if s.failed && s.operation == "put" && s.key == tokenKey && !o.w.calm {
+	s.End = o.w.nowLocked()
+	s.Failed = err != nil
+	if s.Failed && s.Operation == "put" && s.Key == tokenKey && !o.w.calm {
 		o.w.endAfterLocked(s)
 	}
 }
 
 // endAfterLocked often ends a process that could not save its token: the next one does not know it.
-func (w *world) endAfterLocked(s *storageRecord) {
-	k := &worker{w: w, name: fmt.Sprintf("failed save %d", s.begin.seq), random: w.stream("failed save", s.begin.seq)}
-	if w.runningNumberLocked(s.node) != s.process || !chance(k.random, 0.5) {
+func (w *world) endAfterLocked(s *history.Stored) {
+	k := &worker{w: w, name: fmt.Sprintf("failed save %d", s.Begin.Seq), random: w.stream("failed save", s.Begin.Seq)}
+	if w.runningNumberLocked(s.Node) != s.Process || !chance(k.random, 0.5) {
 		return
 	}
 	w.behindLocked(func() {
 		time.Sleep(upTo(k.random, 3*time.Second))
-		k.elect(w.nodeNamed(s.node))
+		k.elect(w.nodeNamed(s.Node))
 	})
 }
 
 // tellLocked sends the Invalidate of a change to the other nodes that have the entry. A process that
 // starts later reads it from storage.
-func (w *world) tellLocked(s *storageRecord) {
+func (w *world) tellLocked(s *history.Stored) {
 	for _, n := range w.nodes {
 		p := n.running
-		if n.name == s.node || p == nil || s.key == tokenKey && tokenStore(n.name) != tokenStore(s.node) {
+		if n.name == s.Node || p == nil || s.Key == tokenKey && history.TokenStore(n.name) != history.TokenStore(s.Node) {
 			continue
 		}
-		wait := delay(w.stream("tell "+n.name, s.applied.seq))
+		wait := delay(w.stream("tell "+n.name, s.Applied.Seq))
 		w.behindLocked(func() {
 			time.Sleep(wait)
 			begin := w.now()
 			if w.runningOn(n) != p {
 				return
 			}
-			p.b.InvalidateKey(context.Background(), s.key)
+			p.b.InvalidateKey(context.Background(), s.Key)
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.h.told = append(w.h.told, &invalidation{span{begin, w.nowLocked()}, place{n.name, p.number}, s.key, s.applied})
+			w.h.Told = append(w.h.Told, &history.Invalidation{
+				Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: history.Place{Node: n.name, Process: p.number}, Key: s.Key, Cause: s.Applied,
+			})
 		})
 	}
 }

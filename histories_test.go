@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 var (
@@ -52,7 +53,7 @@ func TestHistories(t *testing.T) {
 	}
 	t.Logf("histories: %d seeds; %s", n, total)
 	if n >= 300 {
-		for _, op := range []string{opRead, opReport, opDeleteToken, opWriteConfig, opDeleteConfig, opStage, opCompromised, opPromote, opComplete, opDiscard, opMark, opCheck, opRestart, opElect} {
+		for _, op := range []string{history.OpRead, history.OpReport, history.OpDeleteToken, history.OpWriteConfig, history.OpDeleteConfig, history.OpStage, history.OpCompromised, history.OpPromote, history.OpComplete, history.OpDiscard, history.OpMark, history.OpCheck, history.OpRestart, history.OpElect} {
 			if total[op] == 0 && !t.Failed() {
 				t.Errorf("no %s succeeded: the histories test too little", op)
 			}
@@ -70,23 +71,23 @@ func reportHang(seed uint64) {
 // tally counts the calls that succeeded.
 type tally map[string]int
 
-func (t tally) add(h *history) {
-	for _, c := range h.calls {
+func (t tally) add(h *history.History) {
+	for _, c := range h.Calls {
 		t["calls"]++
-		if c.ok() {
-			t[c.op]++
+		if c.OK() {
+			t[c.Op]++
 		}
 	}
-	t["token requests"] += len(h.asked)
+	t["token requests"] += len(h.Asked)
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d calls, %d reads and %d deletes of the token, %d token requests", t["calls"], t[opRead], t[opDeleteToken], t["token requests"])
+	return fmt.Sprintf("%d calls, %d reads and %d deletes of the token, %d token requests", t["calls"], t[history.OpRead], t[history.OpDeleteToken], t["token requests"])
 }
 
 // newWorld starts the nodes of a history.
 func newWorld(seed uint64) (*world, error) {
-	w := &world{seed: seed, began: time.Now(), shared: &logical.InmemStorage{}, inFlight: map[*requestRecord]context.Context{}, names: map[string]string{}, values: map[string]string{}, reminder: 1000}
+	w := &world{seed: seed, began: time.Now(), shared: &logical.InmemStorage{}, inFlight: map[*history.Request]context.Context{}, names: map[string]string{}, values: map[string]string{}, reminder: 1000}
 	random := w.stream("world", 0)
 	w.life = []time.Duration{time.Hour, 10 * time.Minute, 2 * time.Minute}[random.IntN(3)]
 	if chance(random, 0.6) {
@@ -120,7 +121,7 @@ func newWorld(seed uint64) (*world, error) {
 }
 
 // runHistory runs and judges the history of one seed.
-func runHistory(t *testing.T, seed uint64) *history {
+func runHistory(t *testing.T, seed uint64) *history.History {
 	w, err := newWorld(seed)
 	if err != nil {
 		t.Fatalf("-history-seed %d: %s", seed, err)
@@ -156,21 +157,21 @@ func runHistory(t *testing.T, seed uint64) *history {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	violations = append(violations, judge(&w.h)...)
+	violations = append(violations, history.Judge(&w.h)...)
 	if len(violations) > 0 {
 		v := violations[0]
-		t.Errorf("-history-seed %d breaks %s. The first: %s\n%s", seed, rulesOf(violations), v.text, w.h.around(v))
+		t.Errorf("-history-seed %d breaks %s. The first: %s\n%s", seed, rulesOf(violations), v.Text, w.h.Around(v))
 	}
 	return &w.h
 }
 
 // rulesOf lists the rules of violations, and how often each is broken.
-func rulesOf(violations []violation) string {
+func rulesOf(violations []history.Violation) string {
 	broken := map[string]int{}
 	var rules []string
 	for _, v := range violations {
-		if broken[v.rule]++; broken[v.rule] == 1 {
-			rules = append(rules, v.rule)
+		if broken[v.Rule]++; broken[v.Rule] == 1 {
+			rules = append(rules, v.Rule)
 		}
 	}
 	for i, rule := range rules {
@@ -214,7 +215,7 @@ func (k *worker) collide(at time.Time) {
 }
 
 // settle lets the faults end and everything come to rest. Then the engine must work.
-func (w *world) settle(operator *worker) (violations []violation) {
+func (w *world) settle(operator *worker) (violations []history.Violation) {
 	w.mu.Lock()
 	w.calm, w.life = true, time.Hour
 	w.mu.Unlock()
@@ -229,47 +230,47 @@ func (w *world) settle(operator *worker) (violations []violation) {
 
 // settled holds a quiet node to rule 9: reads work, and a token that somebody was given
 // costs one request, whatever comes after it.
-func (w *world) settled(operator *worker, n *node) []violation {
+func (w *world) settled(operator *worker, n *node) []history.Violation {
 	if !w.works() {
 		return nil
 	}
 	const rule = "a quiet engine works"
-	read := func() (*call, int) {
+	read := func() (*history.Call, int) {
 		before := w.asked()
-		c := operator.call(n, &call{op: opRead}, request{logical.ReadOperation, tokenKey, nil})
+		c := operator.call(n, &history.Call{Op: history.OpRead}, request{logical.ReadOperation, tokenKey, nil})
 		time.Sleep(15 * time.Second) // A refresh may be under way.
 		return c, w.asked() - before
 	}
 	first, cost := read()
-	if !first.ok() || cost > 1 {
-		return []violation{violated(rule, []moment{first.begin, first.end}, "a read ends with %s at %d token requests", first.outcome, cost)}
+	if !first.OK() || cost > 1 {
+		return []history.Violation{history.Violated(rule, []history.Moment{first.Begin, first.End}, "a read ends with %s at %d token requests", first.Outcome, cost)}
 	}
 	// The token may be one that could not be saved.
-	operator.call(n, &call{op: opDeleteToken}, request{logical.DeleteOperation, tokenKey, nil})
+	operator.call(n, &history.Call{Op: history.OpDeleteToken}, request{logical.DeleteOperation, tokenKey, nil})
 	w.catchUp()
 	second, cost := read()
-	if !second.ok() || cost != 1 {
-		return []violation{violated(rule, []moment{second.begin, second.end}, "a read after a delete ends with %s at %d token requests", second.outcome, cost)}
+	if !second.OK() || cost != 1 {
+		return []history.Violation{history.Violated(rule, []history.Moment{second.Begin, second.End}, "a read after a delete ends with %s at %d token requests", second.Outcome, cost)}
 	}
 	time.Sleep(time.Minute)
 	before := w.asked()
-	replaced := operator.call(n, &call{op: opReport, reported: second.token}, request{logical.UpdateOperation, tokenKey, pairs("rejected_token", w.values[second.token])})
+	replaced := operator.call(n, &history.Call{Op: history.OpReport, Reported: second.Token}, request{logical.UpdateOperation, tokenKey, pairs("rejected_token", w.values[second.Token])})
 	w.catchUp()
-	if !replaced.ok() || replaced.token == second.token || w.asked() != before+1 {
-		return []violation{violated(rule, []moment{replaced.begin, replaced.end}, "a report of %s ends with %s and %s", second.token, replaced.outcome, replaced.token)}
+	if !replaced.OK() || replaced.Token == second.Token || w.asked() != before+1 {
+		return []history.Violation{history.Violated(rule, []history.Moment{replaced.Begin, replaced.End}, "a report of %s ends with %s and %s", second.Token, replaced.Outcome, replaced.Token)}
 	}
 	var err error
-	if w.hasStandby() && n.name != secondaryNode {
+	if w.hasStandby() && n.name != history.SecondaryNode {
 		err = w.elect(true, time.Second)
 	} else {
 		err = w.restart(n, true)
 	}
 	if err != nil {
-		return []violation{violated(rule, []moment{second.end}, "the plugin does not start")}
+		return []history.Violation{history.Violated(rule, []history.Moment{second.End}, "the plugin does not start")}
 	}
 	third, cost := read()
-	if third.token != replaced.token || cost != 0 {
-		return []violation{violated(rule, []moment{second.begin, third.end}, "a read after a restart ends with %s of %s in place of %s, at %d token requests", third.outcome, third.token, replaced.token, cost)}
+	if third.Token != replaced.Token || cost != 0 {
+		return []history.Violation{history.Violated(rule, []history.Moment{second.Begin, third.End}, "a read after a restart ends with %s of %s in place of %s, at %d token requests", third.Outcome, third.Token, replaced.Token, cost)}
 	}
 	return nil
 }
@@ -287,8 +288,8 @@ func (w *world) works() bool {
 func (w *world) asked() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range w.h.asked {
-		if a.outcome != outcomeNothing {
+	for _, a := range w.h.Asked {
+		if a.Outcome != outcomeNothing {
 			n++
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // world is what one history happens in: the nodes, their storage, Fuuffy, and who
@@ -44,8 +45,8 @@ type world struct {
 	// mu guards what follows. Nobody waits while holding it.
 	mu       sync.Mutex
 	seq      int
-	h        history
-	inFlight map[*requestRecord]context.Context
+	h        history.History
+	inFlight map[*history.Request]context.Context
 	names    map[string]string // the tokens' names in the records
 	values   map[string]string // and the other way around
 	served   []string          // the tokens that were served, the last one last
@@ -71,15 +72,15 @@ type caller struct {
 
 type callerKey struct{}
 
-func (w *world) now() moment {
+func (w *world) now() history.Moment {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.nowLocked()
 }
 
-func (w *world) nowLocked() moment {
+func (w *world) nowLocked() history.Moment {
 	w.seq++
-	return moment{w.seq, time.Since(w.began)}
+	return history.Moment{Seq: w.seq, At: time.Since(w.began)}
 }
 
 // stream returns a random source of its own for each use, so that the order in which

@@ -6,10 +6,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"runtime/debug"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -36,14 +36,14 @@ type request struct {
 // what becomes of it.
 func (k *worker) call(n *node, c *history.Call, r request) *history.Call {
 	w := k.w
-	c.Worker = k.name
+	c.Worker, c.Asked = k.name, n.name
 	k.done++
 	mark := &caller{random: w.stream(k.name, k.done)}
 	ctx := context.WithValue(context.Background(), callerKey{}, mark)
 	p := w.enter(n)
 
 	w.mu.Lock()
-	c.ID, c.Span, c.Outcome = len(w.h.Calls)+1, history.Span{Begin: w.nowLocked(), End: history.Never}, history.Unknown
+	c.ID, c.Span, c.Outcome = len(w.h.Calls)+1, history.Open(w.nowLocked()), history.Unknown
 	c.Entered = c.Begin
 	mark.call = c.ID
 	w.h.Calls = append(w.h.Calls, c)
@@ -62,7 +62,7 @@ func (k *worker) call(n *node, c *history.Call, r request) *history.Call {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.Answered, c.Process, c.End = n.name, p.number, w.nowLocked()
+	c.Place, c.End = p.place(), w.nowLocked()
 	if p.storage.dead.Load() {
 		return c
 	}
@@ -77,7 +77,7 @@ func (w *world) send(ctx context.Context, n *node, p *process, c *history.Call, 
 			resp, err = nil, &panicked{string(debug.Stack())}
 		}
 	}()
-	c.Answered, c.Process = n.name, p.number
+	c.Place = p.place()
 	return p.b.HandleRequest(ctx, &logical.Request{
 		Operation: r.operation, Path: r.path, Data: r.data, Storage: p.storage, MountPoint: "fuuffy/",
 	})
@@ -96,13 +96,14 @@ func (w *world) noteLocked(c *history.Call, resp *logical.Response, err error) {
 	}
 	switch {
 	case isCoded:
-		c.Outcome = fmt.Sprint("HTTP ", coded.Code())
-	case errors.Is(err, context.DeadlineExceeded):
-		c.Outcome = history.Deadline
+		c.Status, c.Outcome = coded.Code(), history.Failed
+		if slices.Contains(history.Refusals, c.Status) {
+			c.Outcome = history.Refused
+		}
 	case err != nil:
-		c.Outcome = "error"
+		c.Outcome = history.Failed
 	case resp.IsError():
-		c.Outcome = history.Refused
+		c.Status, c.Outcome = http.StatusBadRequest, history.Refused
 	default:
 		c.Outcome = history.OK
 		w.noteAnswerLocked(c, resp)
@@ -111,24 +112,21 @@ func (w *world) noteLocked(c *history.Call, resp *logical.Response, err error) {
 
 func (w *world) noteAnswerLocked(c *history.Call, resp *logical.Response) {
 	if resp == nil {
-		return
+		resp = &logical.Response{}
 	}
+	text := func(field string) string { s, _ := resp.Data[field].(string); return s }
 	switch c.Op {
 	case history.OpRead, history.OpReport:
-		value, _ := resp.Data["access_token"].(string)
-		c.Token = w.names[value]
+		c.Token = w.names[text("access_token")]
 		w.served = append(w.served, c.Token)
-		for _, warning := range resp.Warnings {
-			c.TooYoung = c.TooYoung || strings.Contains(warning, "moments old")
-			c.Stale = c.Stale || strings.Contains(warning, "stale_if_error")
-			c.Suspect = c.Suspect || strings.Contains(warning, "An app reported")
-		}
+		c.Heed(resp.Warnings)
 	case history.OpReadConfig:
 		seconds, _ := resp.Data["rotation_reminder"].(int64)
-		c.Reminder = int(seconds)
+		c.Seen = &history.Seen{Reminder: int(seconds), Current: text("client_id")}
 	case history.OpReadRotation:
-		c.Rotation.Client, _ = resp.Data["client_id"].(string)
-		c.Rotation.State, _ = resp.Data["state"].(string)
-		c.Rotation.LastRotated, _ = resp.Data["last_rotated"].(string)
+		c.Seen = &history.Seen{
+			State: text("state"), Current: text("client_id"), Staged: text("staged_client_id"), Previous: text("previous_client_id"),
+			Compromised: resp.Data["compromised"] == true, RotatedAt: text("last_rotated"),
+		}
 	}
 }

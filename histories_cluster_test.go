@@ -17,6 +17,14 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
+// Nodes: the active node and the standby of the primary cluster, which swap roles, and the active
+// node of a performance secondary.
+const (
+	firstNode     = "A"
+	secondNode    = "B"
+	secondaryNode = "C"
+)
+
 // node is one Vault server.
 type node struct {
 	name    string
@@ -38,6 +46,7 @@ type node struct {
 
 // process is one run of the plugin.
 type process struct {
+	node    string
 	number  int
 	b       *backend
 	storage *slowStorage
@@ -47,6 +56,8 @@ type process struct {
 	calls chan struct{}
 }
 
+func (p *process) place() history.Place { return history.Place{Node: p.node, Process: p.number} }
+
 // maxCalls is how many calls a process serves at once.
 const maxCalls = 64
 
@@ -54,13 +65,13 @@ const maxCalls = 64
 // reads from the same storage, and in some histories the active node of a performance secondary,
 // which has the primary's config and a token of its own.
 func (w *world) addNodes(random *rand.Rand) {
-	w.nodes = []*node{{name: history.FirstNode, storage: w.shared}}
+	w.nodes = []*node{{name: firstNode, storage: w.shared}}
 	kind := random.IntN(6)
 	if kind >= 2 {
-		w.nodes = append(w.nodes, &node{name: history.SecondNode, storage: w.shared, standby: true})
+		w.nodes = append(w.nodes, &node{name: secondNode, storage: w.shared, standby: true})
 	}
 	if kind == 1 || kind >= 4 {
-		w.nodes = append(w.nodes, &node{name: history.SecondaryNode, storage: localToken{w.shared, &logical.InmemStorage{}}})
+		w.nodes = append(w.nodes, &node{name: secondaryNode, storage: localToken{w.shared, &logical.InmemStorage{}}})
 	}
 	skewed := chance(random, 0.4)
 	for _, n := range w.nodes {
@@ -93,7 +104,7 @@ func (w *world) active() *node {
 }
 
 // hasStandby tells whether the cluster can elect another active node.
-func (w *world) hasStandby() bool { return len(w.nodes) > 1 && w.nodes[1].name == history.SecondNode }
+func (w *world) hasStandby() bool { return len(w.nodes) > 1 && w.nodes[1].name == secondNode }
 
 func (w *world) nodeNamed(name string) *node {
 	return w.nodes[slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name })]
@@ -134,7 +145,7 @@ func (w *world) enter(n *node) *process {
 // roleOf is what Vault tells the plugin of a node, and the keys that its storage takes from it.
 func roleOf(name string, standby bool) (state consts.ReplicationState, readOnly func(key string) bool) {
 	switch {
-	case name == history.SecondaryNode:
+	case name == secondaryNode:
 		return consts.ReplicationPerformanceSecondary, func(key string) bool { return key == configKey }
 	case standby:
 		return consts.ReplicationPerformanceStandby, func(string) bool { return true }
@@ -148,7 +159,7 @@ func (w *world) start(n *node) error {
 	n.starts++
 	number, standby := n.starts, n.standby
 	w.mu.Unlock()
-	p := &process{number: number, random: w.stream("process "+n.name, number), calls: make(chan struct{}, maxCalls)}
+	p := &process{node: n.name, number: number, random: w.stream("process "+n.name, number), calls: make(chan struct{}, maxCalls)}
 	system := logical.TestSystemView()
 	p.storage = &slowStorage{Storage: n.storage, fate: w.storageFate(p), begin: w.observeStorage(n, p)}
 	system.ReplicationStateVal, p.storage.readOnly = roleOf(n.name, standby)
@@ -169,7 +180,7 @@ func (w *world) start(n *node) error {
 	w.mu.Lock()
 	n.running = p
 	close(n.up)
-	s := &history.Start{Span: history.Span{Begin: w.nowLocked(), End: history.Never}, Place: history.Place{Node: n.name, Process: number}, Standby: standby}
+	s := &history.Start{Span: history.Open(w.nowLocked()), Place: p.place(), Standby: standby}
 	w.h.Started = append(w.h.Started, s)
 	w.mu.Unlock()
 	// Vault has no limit for a start: this one ends a history with a start that hangs.
@@ -203,7 +214,7 @@ func (w *world) stop(n *node, kill bool) {
 	begin := w.now()
 	p.b.Cleanup(context.Background())
 	w.mu.Lock()
-	w.h.Cleaned = append(w.h.Cleaned, &history.Cleanup{Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: history.Place{Node: n.name, Process: p.number}})
+	w.h.Cleaned = append(w.h.Cleaned, &history.Cleanup{Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: p.place()})
 	w.mu.Unlock()
 	p.storage.dead.Store(true)
 	for range maxCalls {

@@ -11,14 +11,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
-
-// outcomeNothing is that of a request that ended on its way to Fuuffy.
-const outcomeNothing = "nothing"
 
 // transport connects a process to Fuuffy.
 func (w *world) transport(n *node, p *process) http.RoundTripper {
@@ -33,7 +31,7 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 		var fault string
 		w.drawFor(r.Context(), a.Client, p, func(random *rand.Rand, own, _ bool) {
 			before, after = upTo(random, 900*time.Millisecond), upTo(random, 900*time.Millisecond)
-			kinds := []string{"503", "limited", "rejected", "garbage", "hang", "lost"}
+			kinds := []string{"503", history.Limited, history.Rejected, "garbage", "hang", "lost"}
 			if own {
 				kinds = append(kinds, "panic") // The engine promises to survive one in a flight.
 			}
@@ -63,7 +61,7 @@ func (w *world) transport(n *node, p *process) http.RoundTripper {
 
 // arrive notes a token request, and how many of flights are under way beside it.
 func (w *world) arrive(r *http.Request, n *node, p *process) *history.Request {
-	a := &history.Request{Place: history.Place{Node: n.name, Process: p.number}}
+	a := &history.Request{Place: p.place()}
 	if c, ok := r.Context().Value(callerKey{}).(*caller); ok {
 		a.Call = c.call
 	}
@@ -73,14 +71,14 @@ func (w *world) arrive(r *http.Request, n *node, p *process) *history.Request {
 	a.Client = form.Get("client_id")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a.Begin, a.End, a.Outcome = w.nowLocked(), history.Never, outcomeNothing
+	a.Begin, a.End, a.Outcome = w.nowLocked(), history.Never, history.Lost
 	for b, ctx := range w.inFlight {
 		if a.Call == 0 && b.Call == 0 && b.Place == a.Place && ctx.Err() == nil {
 			a.Beside++
 		}
 	}
 	w.inFlight[a] = r.Context()
-	w.h.Asked = append(w.h.Asked, a)
+	w.h.Requests = append(w.h.Requests, a)
 	return a
 }
 
@@ -99,9 +97,9 @@ func (w *world) answer(next http.RoundTripper, r *http.Request, a *history.Reque
 	switch fault {
 	case "503":
 		return made(r, http.StatusServiceUnavailable, "", nil), nil
-	case "limited":
+	case history.Limited:
 		return made(r, http.StatusTooManyRequests, "", map[string]string{"Retry-After": strconv.Itoa(int(a.RetryAfter / time.Second))}), nil
-	case "rejected":
+	case history.Rejected:
 		return made(r, http.StatusUnauthorized, invalid, nil), nil
 	case "garbage":
 		return made(r, http.StatusOK, "<html>", nil), nil
@@ -124,7 +122,7 @@ func (w *world) answer(next http.RoundTripper, r *http.Request, a *history.Reque
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		outcome("rejected")
+		outcome(history.Rejected)
 		return made(r, resp.StatusCode, string(body), nil), nil
 	}
 	w.grant(a, body)
@@ -149,11 +147,12 @@ func (w *world) grant(a *history.Request, body []byte) {
 		name = fmt.Sprintf("T%d", len(w.names)+1)
 		w.names[granted.Data.AccessToken], w.values[name] = name, granted.Data.AccessToken
 	} else {
-		expires = w.h.Grant(name).Expires
+		first := slices.IndexFunc(w.h.Requests, func(r *history.Request) bool { return r.Token == name })
+		expires = w.h.Requests[first].Expires
 	}
 	a.Token, a.Expires, a.Life = name, expires, w.life
 	if a.Outcome == "" {
-		a.Outcome = "granted"
+		a.Outcome = history.Granted
 	}
 }
 

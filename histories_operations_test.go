@@ -132,7 +132,7 @@ func (k *worker) writeConfig(n *node, with pair) {
 	if with != (pair{}) {
 		data["client_id"], data["client_secret"], data["verify_connection"] = with.id, with.secret, verify
 	}
-	k.call(n, &history.Call{Op: history.OpWriteConfig, Limit: k.limit(), Pair: with.id, Set: set, Unproved: !verify}, request{logical.UpdateOperation, configKey, data})
+	k.call(n, &history.Call{Op: history.OpWriteConfig, Limit: k.limit(), Client: with.id, Set: set, Unproved: !verify}, request{logical.UpdateOperation, configKey, data})
 }
 
 // pair returns new credentials, or sometimes such as were created before. Those that are listed
@@ -203,13 +203,13 @@ func (k *worker) rotate(n *node) {
 
 func (k *worker) stage(n *node) {
 	with := k.pair()
-	k.call(n, &history.Call{Op: history.OpStage, Limit: k.limit(), Pair: with.id},
+	k.call(n, &history.Call{Op: history.OpStage, Limit: k.limit(), Client: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
 }
 
 func (k *worker) compromise(n *node) {
 	with := k.pair()
-	k.call(n, &history.Call{Op: history.OpCompromised, Limit: k.limit(), Pair: with.id},
+	k.call(n, &history.Call{Op: history.OpCompromised, Limit: k.limit(), Client: with.id},
 		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
 }
 
@@ -221,7 +221,7 @@ func (k *worker) markRevoked(n *node) {
 		client = w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID
 	}
 	w.mu.Unlock()
-	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Pair: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
+	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Client: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
 }
 
 func (k *worker) check(n *node) {
@@ -252,7 +252,7 @@ func (k *worker) restart(n *node) {
 
 // elect makes the standby the active node, if there is one.
 func (k *worker) elect(n *node) {
-	if !k.w.hasStandby() || n.name == history.SecondaryNode {
+	if !k.w.hasStandby() || n.name == secondaryNode {
 		k.restart(n)
 		return
 	}
@@ -278,11 +278,11 @@ func (k *worker) end(n *node, op string, do func() error) {
 			beside.writeCredentials(n)
 		}
 	})
-	c := &history.Call{ID: len(w.h.Calls) + 1, Worker: k.name, Op: op, Span: history.Span{Begin: w.nowLocked(), End: history.Never}, Answered: n.name, Outcome: history.OK}
+	c := &history.Call{ID: len(w.h.Calls) + 1, Worker: k.name, Op: op, Span: history.Open(w.nowLocked()), Asked: n.name, Place: history.Place{Node: n.name}, Outcome: history.OK}
 	w.h.Calls = append(w.h.Calls, c)
 	w.mu.Unlock()
 	if err := do(); err != nil {
-		c.Outcome = "error"
+		c.Outcome = history.Failed
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -69,7 +69,7 @@ type storageObservation struct {
 func (w *world) observeStorage(n *node, p *process) func(context.Context, string, *logical.StorageEntry) storageObserver {
 	return func(ctx context.Context, operation string, entry *logical.StorageEntry) storageObserver {
 		var config *storedConfig
-		s := &history.Stored{Place: history.Place{Node: n.name, Process: p.number}, Operation: operation, Key: entry.Key, Applied: history.Never}
+		s := &history.Stored{Place: p.place(), Operation: operation, Key: entry.Key, Applied: history.Never}
 		if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 			s.Call = c.call
 		}
@@ -98,17 +98,17 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 
 // entryOf is the record of a stored configuration.
 func entryOf(c *storedConfig) *history.Entry {
-	pairOf := func(p *rotation.Pair) *history.Pair {
+	pairOf := func(p *rotation.Pair) history.Pair {
 		if p == nil {
-			return nil
+			return history.Pair{}
 		}
-		return &history.Pair{ID: p.ID, Client: p.ClientID, SetAt: p.SetAt, Serial: p.Serial}
+		return history.Pair{ID: p.ID, Client: p.ClientID, SetAt: p.SetAt, Serial: p.Serial}
 	}
 	r := &c.Rotation
 	e := &history.Entry{
 		WriteID: c.WriteID,
 		Credentials: history.Credentials{
-			Current: *pairOf(&c.Current), Serials: r.Serials,
+			Current: pairOf(&c.Current), Serials: r.Serials,
 			Position: history.Position{
 				Staged: pairOf(r.Staged), Previous: pairOf(r.Previous), Compromised: r.Compromised,
 				StagedAt: r.StagedAt, PromotedAt: r.PromotedAt, TokensUntil: r.TokensUntil,
@@ -178,7 +178,7 @@ func (w *world) endAfterLocked(s *history.Stored) {
 func (w *world) tellLocked(s *history.Stored) {
 	for _, n := range w.nodes {
 		p := n.running
-		if n.name == s.Node || p == nil || s.Key == tokenKey && history.TokenStore(n.name) != history.TokenStore(s.Node) {
+		if n.name == s.Node || p == nil || s.Key == tokenKey && (n.name == secondaryNode) != (s.Node == secondaryNode) {
 			continue
 		}
 		wait := delay(w.stream("tell "+n.name, s.Applied.Seq))
@@ -192,7 +192,7 @@ func (w *world) tellLocked(s *history.Stored) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.h.Told = append(w.h.Told, &history.Invalidation{
-				Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: history.Place{Node: n.name, Process: p.number}, Key: s.Key, Cause: s.Applied,
+				Span: history.Span{Begin: begin, End: w.nowLocked()}, Place: p.place(), Key: s.Key, Cause: s.Applied,
 			})
 		})
 	}

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// judgeRequests: one flight at a time.
-func judgeRequests(h *History) (broken []Violation) {
-	for _, a := range h.Asked {
+// judgeFlights: one flight at a time.
+func judgeFlights(h *History) (broken []Violation) {
+	for _, a := range h.Requests {
 		if a.Beside > 0 {
 			broken = append(broken, Violated("one token request at a time", []Moment{a.Begin}, "%d others are under way beside that for %s", a.Beside, a.Client))
 		}
@@ -19,11 +19,11 @@ func judgeRequests(h *History) (broken []Violation) {
 }
 
 // judgeHoldOff: after a refusal, the engine sends no request for as long as Fuuffy, or
-// the engine's own rule, says, unless somebody changed something. With that go at
+// the engine's own rule, says, unless someone changed something. With that go at
 // most ten requests a minute that nothing but time explains.
 func judgeHoldOff(h *History) (broken []Violation) {
 	last := map[Place]*Request{}
-	for _, a := range h.Asked {
+	for _, a := range h.Requests {
 		if a.Call != 0 {
 			continue
 		}
@@ -34,14 +34,14 @@ func judgeHoldOff(h *History) (broken []Violation) {
 		}
 		wait := time.Duration(0)
 		switch before.Outcome {
-		case "limited":
+		case Limited:
 			wait = before.RetryAfter
-		case "rejected":
+		case Rejected:
 			wait = 30 * time.Second
 			if a.Client != before.Client {
 				wait = 0 // The fallback's turn.
 			}
-		case "granted":
+		case Granted:
 			continue
 		}
 		if a.Begin.At < before.End.At+wait-ClockTime {
@@ -51,8 +51,8 @@ func judgeHoldOff(h *History) (broken []Violation) {
 	return broken
 }
 
-// changedBetween tells whether somebody who lifts a hold-off acted meanwhile, or the process loaded what
-// somebody changed before.
+// changedBetween tells whether someone who lifts a hold-off acted meanwhile, or the process loaded what
+// someone changed before.
 func (h *History) changedBetween(p Place, meanwhile Span) bool {
 	return slices.ContainsFunc(h.Calls, func(c *Call) bool {
 		return c.changes() && c.overlaps(meanwhile)
@@ -78,7 +78,7 @@ func judgeTime(h *History) (broken []Violation) {
 			continue
 		}
 		took, limit := c.End.At-c.Begin.At-c.Waited, cmp.Or(c.Limit, CallTime)+slack
-		at := []Moment{c.Begin, c.End}
+		at := c.ends()
 		if c.End == Never || took > limit {
 			broken = append(broken, Violated("a call returns in time", at, "call %d (%s) takes %s, its limit is %s", c.ID, c.Op, took, limit))
 			continue
@@ -148,13 +148,13 @@ func (h *History) fuuffyTimes(s Span) (times []stretch) {
 		// After so many requests in a minute, the next may have to wait for its turn.
 		many, turn = 8, 15 * time.Second
 	)
-	for _, a := range h.Asked {
+	for _, a := range h.Requests {
 		to := pause
 		if a.Begin.At > s.End.At || a.End != Never && a.End.At+turn < s.Begin.At {
 			continue
 		}
 		recent := 0
-		for _, b := range h.Asked {
+		for _, b := range h.Requests {
 			if b.Place == a.Place && b.Begin.At <= a.Begin.At && b.Begin.At > a.Begin.At-time.Minute {
 				recent++
 			}
@@ -172,13 +172,13 @@ func (h *History) fuuffyTimes(s Span) (times []stretch) {
 // judgeSaved: who is given a token gets it once it is stored, or after that failed, or after the engine
 // waited in vain for its turn to store it. A save does not take for ever.
 func judgeSaved(h *History) (broken []Violation) {
-	for _, c := range h.served() {
+	for _, c := range h.served {
 		tried := slices.ContainsFunc(h.Stored, func(s *Stored) bool {
 			return s.Key == TokenKey && s.Operation == "put" && s.Token == c.Token && (s.End.before(c.End) || s.Applied.before(c.End))
 		})
-		busy := slices.ContainsFunc(h.grants(c.Token), func(a *Request) bool { return h.storageBusy(a.Place, Span{a.Begin, c.End}) })
+		busy := slices.ContainsFunc(h.grants[c.Token], func(a *Request) bool { return h.storageBusy(a.Place, Span{a.Begin, c.End}) })
 		if !tried && !busy {
-			broken = append(broken, Violated("a token is saved before it is served", []Moment{c.Begin, c.End}, "call %d gets %s, which is not in storage", c.ID, c.Token))
+			broken = append(broken, Violated("a token is saved before it is served", c.ends(), "call %d gets %s, which is not in storage", c.ID, c.Token))
 		}
 	}
 	for _, s := range h.Stored {
@@ -202,7 +202,7 @@ func judgeCleaned(h *History) (broken []Violation) {
 				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, s.Begin}, "it goes on with a %s of %s", s.Operation, s.Key))
 			}
 		}
-		for _, a := range h.Asked {
+		for _, a := range h.Requests {
 			if a.Place == d.Place && d.End.before(a.End) {
 				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, a.Begin}, "it goes on asking Fuuffy"))
 			}
@@ -211,11 +211,11 @@ func judgeCleaned(h *History) (broken []Violation) {
 	return broken
 }
 
-// judgePanics: no call panics. That would end the mounts of everybody.
+// judgePanics: no call panics. That would end all mounts.
 func judgePanics(h *History) (broken []Violation) {
 	for _, c := range h.Calls {
 		if c.Panicked != "" {
-			broken = append(broken, Violated("no call panics", []Moment{c.Begin, c.End}, "call %d does: %s", c.ID, c.Panicked))
+			broken = append(broken, Violated("no call panics", c.ends(), "call %d does: %s", c.ID, c.Panicked))
 		}
 	}
 	return broken

@@ -5,38 +5,59 @@ package history
 import (
 	"reflect"
 	"slices"
-	"time"
 )
 
 // judgeWrites: what a successful write of the config set is read by who begins
 // afterwards, unless another write follows; what was refused is never read.
 func judgeWrites(h *History) (broken []Violation) {
+	wrote := map[int][]*Call{}
+	var writes []*Call
+	for _, c := range h.Calls {
+		if c.writesConfig() {
+			wrote[c.Set], writes = append(wrote[c.Set], c), append(writes, c)
+		}
+	}
+	// overwritten tells whether a write that began after a moment ended before a read.
+	overwritten := func(after Moment, r *Call) bool {
+		return slices.ContainsFunc(writes, func(w *Call) bool {
+			return w.OK() && after.before(w.Begin) && w.End.before(r.from)
+		})
+	}
+	// wroteIt tells whether a read may have seen what a write left.
+	wroteIt := func(w, r *Call) bool {
+		return w.Outcome != Refused && w.Outcome != Unsent && w.Begin.before(r.End) && !overwritten(h.until(w), r)
+	}
 	for _, r := range h.Calls {
-		if r.OK() && r.Op == OpReadConfig && !slices.ContainsFunc(h.Calls, func(w *Call) bool { return h.explains(w, r) }) && !h.unconfigured(r) {
-			broken = append(broken, Violated("no write is lost", []Moment{r.Begin, r.End}, "call %d reads a rotation_reminder of %d, which is out of date or was never written", r.ID, r.Reminder))
+		if !r.OK() || r.Op != OpReadConfig {
+			continue
+		}
+		unconfigured := r.Seen.Reminder == 0 && !overwritten(beginning, r)
+		if !unconfigured && !slices.ContainsFunc(wrote[r.Seen.Reminder], func(w *Call) bool { return wroteIt(w, r) }) {
+			broken = append(broken, Violated("no write is lost", r.ends(), "call %d reads a rotation_reminder of %d, which is out of date or was never written", r.ID, r.Seen.Reminder))
 		}
 	}
 	return broken
 }
 
-// explains tells whether a read of the config may have seen what a call left.
-func (h *History) explains(w, r *Call) bool {
-	if !w.writesConfig() || w.Set != r.Reminder || w.Outcome == Refused || !w.Begin.before(r.End) {
-		return false
+// judgeLooks: the configuration, and where the rotation stands, are told as they were at some
+// moment of the call. A read that may tell of the past, because of who may have answered, tells
+// what was true since then.
+func judgeLooks(h *History) (broken []Violation) {
+	for _, c := range h.Calls {
+		if !c.OK() || !c.looks() {
+			continue
+		}
+		if !h.was(c, func(now Config) bool {
+			if h.Inside == nil {
+				now.Reminder = c.Seen.Reminder // judgeWrites is about that.
+			}
+			return now.shows(c.Seen)
+		}) {
+			broken = append(broken, Violated("config and rotation are told as they are", []Moment{c.from, c.End}, "call %d is told%s", c.ID, c.Seen))
+		}
 	}
-	return !h.overwritten(w.End, r)
+	return broken
 }
-
-// overwritten tells whether a write that began after a moment ended before a read.
-func (h *History) overwritten(after Moment, r *Call) bool {
-	return slices.ContainsFunc(h.Calls, func(x *Call) bool {
-		return x.writesConfig() && x.OK() && after.before(x.Begin) && x.End.before(r.Begin)
-	})
-}
-
-// unconfigured tells whether a read of no config may have seen the engine before
-// anybody configured it.
-func (h *History) unconfigured(r *Call) bool { return r.Reminder == 0 && !h.overwritten(Moment{}, r) }
 
 // judgeEntries: each stored config differs from the one before it in what its call is
 // about, and in nothing else. A name of a write never repeats, and the date of the
@@ -60,7 +81,7 @@ func judgeEntries(h *History) (broken []Violation) {
 		if h.overtaken(s) {
 			broken = append(broken, Violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.Call))
 		}
-		if before != nil && before.Current.same(&s.Config.Current) && !before.Current.SetAt.Equal(s.Config.Current.SetAt) {
+		if before != nil && before.Current.Client == s.Config.Current.Client && !before.Current.SetAt.Equal(s.Config.Current.SetAt) {
 			broken = append(broken, Violated("last_rotated moves with the credentials only", at, "call %d moves it", s.Call))
 		}
 		before = s.Config
@@ -71,7 +92,7 @@ func judgeEntries(h *History) (broken []Violation) {
 		}
 		takes := len(h.takesOf(c, ConfigKey))
 		if c.OK() && takes != 1 || c.Outcome == Refused && takes != 0 {
-			broken = append(broken, Violated("no write is lost", []Moment{c.Begin, c.End}, "call %d ended with %s and changed the config %d times", c.ID, c.Outcome, takes))
+			broken = append(broken, Violated("no write is lost", c.ends(), "call %d ended with %s and changed the config %d times", c.ID, c.Outcome, takes))
 		}
 	}
 	return broken
@@ -108,139 +129,20 @@ func (h *History) writeID(m Moment) (id string) {
 // lostIn says what a stored config lost of the one before it.
 func lostIn(config, before *Entry, c *Call) string {
 	if c == nil {
-		return "nobody wrote"
+		return "no one wrote"
 	}
 	writes := c.Op == OpWriteConfig
 	switch {
-	case before == nil && !(writes && c.Pair != ""):
+	case before == nil && !(writes && c.Client != ""):
 		return "had been deleted"
 	case before == nil:
 		return ""
-	case writes && !reflect.DeepEqual(config.Position, before.Position):
+	case writes && config.Position != before.Position:
 		return "is at another step of the rotation"
-	case writes && c.Pair == "" && !reflect.DeepEqual(config.Credentials, before.Credentials):
+	case writes && c.Client == "" && !reflect.DeepEqual(config.Credentials, before.Credentials):
 		return "has other credentials, which it does not name"
 	case !writes && config.Settings != before.Settings:
 		return "has other settings, in a step of the rotation"
 	}
 	return ""
-}
-
-// judgeRotationReads: where the rotation stands is told as it is stored.
-func judgeRotationReads(h *History) (broken []Violation) {
-	configs := h.configsOf()
-	for _, c := range h.Calls {
-		if !c.OK() || c.Op != OpReadRotation {
-			continue
-		}
-		if !slices.ContainsFunc(configs(c.at()), func(f inForce) bool {
-			return f.overlaps(c.Span) && f.config != nil && c.Rotation == RotationSeen{f.config.Current.Client, f.config.state(), f.config.Current.SetAt.UTC().Format(time.RFC3339)}
-		}) {
-			broken = append(broken, Violated("the rotation is told as it is stored", []Moment{c.Begin, c.End}, "call %d reads %s, %s, last rotated %s", c.ID, c.Rotation.Client, c.Rotation.State, c.Rotation.LastRotated))
-		}
-	}
-	return broken
-}
-
-// judgeProofs: what a call stored was proved by that call: the pair that it put in force
-// or staged got a token, and the one that it forgot was rejected.
-func judgeProofs(h *History) (broken []Violation) {
-	var before *Entry
-	for _, s := range h.configChanges() {
-		c, last := h.call(s.Call), before
-		before = s.Config
-		if c == nil || s.Config == nil || last == nil {
-			continue
-		}
-		mustWork, mustBeRevoked := "", ""
-		switch {
-		case c.Op == OpStage:
-			mustWork = s.Config.Staged.Client
-			if previous := last.Previous; previous != nil {
-				mustBeRevoked = previous.Client // The stage completed the rotation first.
-			}
-		case c.Op == OpPromote, c.Op == OpRollback, c.Op == OpCompromised, c.Op == OpWriteConfig && c.Pair != "" && !c.Unproved:
-			mustWork = s.Config.Current.Client
-		case c.Op == OpComplete && !c.Unproved:
-			mustWork, mustBeRevoked = s.Config.Current.Client, last.Previous.Client
-		}
-		if c.Op == OpWriteConfig && last.Current.same(&s.Config.Current) {
-			mustWork = ""
-		}
-		if !h.askedFor(c, mustWork, "granted") || !h.askedFor(c, mustBeRevoked, "rejected") {
-			broken = append(broken, Violated("what is stored was proved", []Moment{s.Begin, s.End}, "call %d stores %s with %s without a proof", c.ID, s.Config.state(), s.Config.Current.Client))
-		}
-	}
-	return broken
-}
-
-// askedFor tells whether a call asked Fuuffy for a token of a client, with this outcome.
-func (h *History) askedFor(c *Call, client, outcome string) bool {
-	return client == "" || slices.ContainsFunc(h.Asked, func(a *Request) bool {
-		return a.Call == c.ID && a.Client == client && a.Outcome == outcome
-	})
-}
-
-// judgeGivenUp: a pair that the mount stops using is listed as unrevoked, unless Fuuffy rejected
-// it. A compromised one stays listed until it is marked or Fuuffy rejects it, and it never
-// becomes current or staged again before that.
-func judgeGivenUp(h *History) (broken []Violation) {
-	var before *Entry
-	for _, s := range h.configChanges() {
-		c, last := h.call(s.Call), before
-		before = s.Config
-		if c == nil || s.Config == nil || last == nil {
-			continue
-		}
-		report := func(rule, text, client string) {
-			broken = append(broken, Violated(rule, []Moment{s.Begin, s.Applied, s.End}, "call %d "+text, s.Call, client))
-		}
-		for _, pair := range last.held() {
-			if !holds(s.Config, pair) && s.Config.entryOf(pair) == nil && !h.revoked(pair.Client, s) {
-				report("what is given up is listed", "gives up client %s in silence", pair.Client)
-			}
-		}
-		if leaked := s.Config.Previous; c.Op == OpCompromised && !h.revoked(leaked.Client, s) && !s.Config.compromised(leaked) {
-			report("a leak is listed", "does not list the compromised client %s", leaked.Client)
-		}
-		for _, u := range last.Unrevoked {
-			marked := c.Op == OpMark && c.Pair == u.Client
-			if u.Why == WhyCompromised && !slices.Contains(s.Config.Unrevoked, u) && !marked && !h.revoked(u.Client, s) {
-				report("a leak is listed", "forgets that client %s is compromised", u.Client)
-			}
-		}
-		if current := &s.Config.Current; !current.same(&last.Current) && last.compromised(current) {
-			report("a compromised pair never comes back", "makes the compromised client %s current", current.Client)
-		}
-		if staged := s.Config.Staged; staged != nil && !staged.same(last.Staged) && last.compromised(staged) {
-			report("a compromised pair never comes back", "stages the compromised client %s", staged.Client)
-		}
-		if previous := s.Config.Previous; previous != nil && !s.Config.Compromised && s.Config.compromised(previous) {
-			report("a compromised pair never comes back", "can fall back to the compromised client %s", previous.Client)
-		}
-	}
-	return broken
-}
-
-func holds(config *Entry, pair *Pair) bool {
-	return slices.ContainsFunc(config.held(), pair.same)
-}
-
-// revoked tells whether Fuuffy rejected a client when a process asked before it stored a config,
-// and the process got no token of the client after that.
-func (h *History) revoked(client string, s *Stored) bool {
-	return slices.ContainsFunc(h.Asked, func(no *Request) bool {
-		return no.Client == client && no.Place == s.Place && no.Outcome == "rejected" && no.End.before(s.Begin) &&
-			!slices.ContainsFunc(h.Asked, func(yes *Request) bool {
-				return yes.Client == client && yes.Place == s.Place && yes.Outcome == "granted" &&
-					no.End.before(yes.Begin) && yes.End.At+time.Second < s.Begin.At && h.arrived(yes)
-			})
-	})
-}
-
-// arrived tells whether the engine certainly got the token of a request. A caller or a process may
-// end before that.
-func (h *History) arrived(a *Request) bool {
-	c := h.call(a.Call)
-	return c != nil && c.OK() || slices.ContainsFunc(h.Stored, func(s *Stored) bool { return s.Token == a.Token })
 }

@@ -3,180 +3,186 @@
 package history
 
 import (
+	"fmt"
 	"slices"
+	"strings"
+	"time"
 )
 
-// Judge holds a history to every rule. The rules are pure functions of the records.
-func Judge(h *History) []Violation {
-	var all []Violation
-	for _, rule := range []func(*History) []Violation{
-		judgeDeleted, judgeReported, judgeSuspect, judgeCompromised, judgeGranted, judgeServed, judgeStale,
-		judgeWrites, judgeEntries, judgeRotationReads,
-		judgeProofs, judgeGivenUp, judgeRequests, judgeHoldOff, judgeTime, judgeStarts, judgeSaved, judgeCleaned, judgePanics,
-	} {
-		all = append(all, rule(h)...)
-	}
-	return all
+// Violation is a rule that a history broke, and the moments that show it.
+type Violation struct {
+	Rule, Text string
+	At         []Moment
 }
 
-// served returns the calls that were answered with a token.
-func (h *History) served() []*Call {
-	var served []*Call
+// Violated is the violation of a rule.
+func Violated(rule string, at []Moment, format string, args ...any) Violation {
+	return Violation{rule, fmt.Sprintf(format, args...), at}
+}
+
+func (c *Call) ends() []Moment { return []Moment{c.Begin, c.End} }
+
+// part is what of a record a rule needs beside the calls and the requests.
+type part string
+
+const (
+	nothing part = ""
+	inside  part = "what happens inside the nodes"
+	cluster part = "the run of a real cluster"
+)
+
+// rules are what every history is held to.
+var rules = []struct {
+	name  string
+	needs part
+	judge func(*History) []Violation
+}{
+	{"a deleted token is not served again", nothing, judgeDeleted},
+	{"a reported token is replaced", nothing, judgeReported},
+	{"who gets a suspect token is warned", inside, judgeSuspect},
+	{"a token of compromised credentials is not served", nothing, judgeCompromised},
+	{"a served token is of current credentials, and lives", nothing, judgeGranted},
+	{"no reader fails or waits while a token is at hand", inside, judgeServed},
+	{"stale_if_error serves what has life left", inside, judgeStale},
+	{"a quiet node works", inside, judgeQuiet},
+	{"after the faults everyone is served", cluster, judgeServedAgain},
+	{"what was written is read", nothing, judgeWrites},
+	{"a write changes what it names", inside, judgeEntries},
+	{"config and rotation are told as they are", nothing, judgeLooks},
+	{"config and rotation are linearizable", cluster, judgeLinear},
+	{"no step of a rotation is lost or taken twice", cluster, judgeSteps},
+	{"what is stored was proved", inside, judgeProofs},
+	{"what is given up is listed", inside, judgeGivenUp},
+	{"one token request at a time", inside, judgeFlights},
+	{"the engine holds off", inside, judgeHoldOff},
+	{"Fuuffy gets no more requests than the contract allows", cluster, judgeRequests},
+	{"a call returns in time", inside, judgeTime},
+	{"nothing holds a start up", inside, judgeStarts},
+	{"a token is saved before it is served", inside, judgeSaved},
+	{"a backend that was cleaned up is quiet", inside, judgeCleaned},
+	{"no call panics", inside, judgePanics},
+}
+
+// has tells whether a record has a part.
+func (h *History) has(p part) bool {
+	return p == nothing || p == inside && h.Inside != nil || p == cluster && h.Cluster != nil
+}
+
+// Judge returns what a history breaks of the rules that it can decide.
+func Judge(h *History) (violations []Violation) {
+	h.prepare()
+	for _, rule := range rules {
+		if h.has(rule.needs) {
+			violations = append(violations, rule.judge(h)...)
+		}
+	}
+	return violations
+}
+
+// Undecided names the rules that a record can't decide, and what it lacks.
+func (h *History) Undecided() string {
+	var names []string
+	lacks := nothing
+	for _, rule := range rules {
+		if !h.has(rule.needs) {
+			lacks, names = rule.needs, append(names, rule.name)
+		}
+	}
+	return fmt.Sprintf("not decided, because the record lacks %s: %s", lacks, strings.Join(names, "; "))
+}
+
+// index is what several rules work out of a history.
+type index struct {
+	// served are the calls that were given a token, and servedBy those of each.
+	served   []*Call
+	servedBy map[string][]*Call
+	grants   map[string][]*Request
+	// known are the configurations of the processes, and tokens the changes of the stored
+	// tokens, as far as they were asked for.
+	known  map[Place][]period
+	tokens map[string][]*Stored
+	// What only a real cluster needs.
+	clusterIndex
+}
+
+func (h *History) prepare() {
+	h.index = index{servedBy: map[string][]*Call{}, grants: map[string][]*Request{}, known: map[Place][]period{}, tokens: map[string][]*Stored{}}
 	for _, c := range h.Calls {
+		c.from = c.Begin
 		if c.OK() && c.Token != "" {
-			served = append(served, c)
+			h.served = append(h.served, c)
+			h.servedBy[c.Token] = append(h.servedBy[c.Token], c)
 		}
 	}
-	return served
-}
-
-// takesOf returns what a call changed under a key.
-func (h *History) takesOf(c *Call, key string) []*Stored {
-	var takes []*Stored
-	for _, s := range h.Stored {
-		if s.Call == c.ID && s.Key == key && s.took() {
-			takes = append(takes, s)
+	for _, r := range h.Requests {
+		if r.Token != "" {
+			h.grants[r.Token] = append(h.grants[r.Token], r)
 		}
 	}
-	return takes
+	if h.Cluster != nil {
+		h.prepareCluster()
+	}
 }
 
-// knownBefore tells whether a token existed before a moment in a cluster: it was given out or
-// stored, or the flight that got it was under way.
-func (h *History) knownBefore(token, store string, m Moment) bool {
-	return slices.ContainsFunc(h.Stored, func(s *Stored) bool {
-		return s.Token == token && TokenStore(s.Node) == store && s.Applied.before(m)
-	}) || slices.ContainsFunc(h.Calls, func(c *Call) bool {
-		return c.Token == token && TokenStore(c.Answered) == store && c.End.before(m)
-	}) || slices.ContainsFunc(h.Asked, func(a *Request) bool {
-		return a.Token == token && TokenStore(a.Node) == store && a.Call == 0 && a.Begin.before(m)
-	})
+// grant is the request that first brought a token, nil if there is none.
+func (h *History) grant(token string) *Request {
+	if grants := h.grants[token]; len(grants) > 0 {
+		return grants[0]
+	}
+	return nil
 }
 
 // judgeDeleted: once the token (or the config) was deleted, no read that began later gets
-// a token from before, on any node that knows of it or after a restart, and none is stored.
+// a token from before, of anyone who knows of it or after a restart, and none is stored.
 func judgeDeleted(h *History) (broken []Violation) {
 	const rule = "a deleted token is not served again"
+	said := map[*Call]bool{}
 	for _, d := range h.Calls {
 		if !d.OK() || d.Op != OpDeleteToken && d.Op != OpDeleteConfig {
 			continue
 		}
-		store := TokenStore(d.Answered)
-		takes := h.takesOf(d, TokenKey)
-		if len(takes) == 0 {
-			broken = append(broken, Violated(rule, []Moment{d.Begin, d.End}, "call %d left the token in storage", d.ID))
-		}
+		store := h.store(d.Place)
+		known := map[string]bool{}
 		deleted := func(token string) bool {
-			return h.knownBefore(token, store, d.Begin) && !h.regranted(token, d.Begin)
+			is, ok := known[token]
+			if !ok {
+				is = h.knownBefore(token, store, d.Begin) && !h.regranted(token, d.Begin)
+				known[token] = is
+			}
+			return is
 		}
-		for _, erased := range takes {
-			for _, c := range h.served() {
-				if TokenStore(c.Answered) == store && h.heardToken(c.at(), erased, d.End).before(c.Begin) && deleted(c.Token) {
-					broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, c.Begin}, "call %d gets %s, which call %d deleted", c.ID, c.Token, d.ID))
+		var erased []*Stored
+		if h.Inside != nil {
+			erased = h.takesOf(d, TokenKey)
+			if len(erased) == 0 {
+				broken = append(broken, Violated(rule, d.ends(), "call %d left the token in storage", d.ID))
+			}
+			for _, s := range h.tokenChanges(store) {
+				if d.End.before(s.Applied) && s.Token != "" && deleted(s.Token) {
+					broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, s.Applied}, "%s is stored, which call %d deleted", s.Token, d.ID))
 				}
 			}
 		}
-		for _, s := range h.tokenChanges(store) {
-			if d.End.before(s.Applied) && s.Token != "" && deleted(s.Token) {
-				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, s.Applied}, "%s is stored, which call %d deleted", s.Token, d.ID))
+		for _, c := range h.served {
+			if !said[c] && h.store(c.Place) == store && h.heard(c, d.End, erased) && deleted(c.Token) {
+				said[c] = true
+				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, c.Begin}, "call %d gets %s, which call %d deleted", c.ID, c.Token, d.ID))
 			}
 		}
 	}
 	return broken
 }
 
-// tokenChanges are the changes of a stored token, in their order.
-func (h *History) tokenChanges(store string) []*Stored {
-	var changes []*Stored
-	for _, s := range h.Stored {
-		if s.Key == TokenKey && TokenStore(s.Node) == store && s.took() {
-			changes = append(changes, s)
-		}
-	}
-	slices.SortFunc(changes, func(a, b *Stored) int { return a.Applied.Seq - b.Applied.Seq })
-	return changes
-}
-
-// inForce is a stored configuration, and the time in which a node may act on it.
-type inForce struct {
-	Span
-	config *Entry // nil for none
-}
-
-// allows tells whether a token of a client may be served.
-func (f *inForce) allows(client string) bool {
-	if f.config == nil {
-		return false
-	}
-	fallback := f.config.Previous
-	return client == f.config.Current.Client || fallback != nil && !f.config.Compromised && client == fallback.Client
-}
-
-// configs are the configurations of a process. One ends when the process knows of the next, and not
-// earlier: memory follows storage.
-func (h *History) configs(p Place) []inForce {
-	all := []inForce{{Span{Moment{}, Never}, nil}}
-	for _, s := range h.configChanges() {
-		replaced := h.heardConfig(p, s)
-		if last := &all[len(all)-1]; replaced.before(last.End) {
-			last.End = replaced
-		}
-		all = append(all, inForce{Span{s.Applied, Never}, s.Config})
-	}
-	// Who missed one change still knows of it by the next.
-	for i := len(all) - 2; i >= 0; i-- {
-		if all[i+1].End.before(all[i].End) {
-			all[i].End = all[i+1].End
-		}
-	}
-	return all
-}
-
-// configsOf is configs, which takes time, for many calls.
-func (h *History) configsOf() func(Place) []inForce {
-	known := map[Place][]inForce{}
-	return func(p Place) []inForce {
-		if _, ok := known[p]; !ok {
-			known[p] = h.configs(p)
-		}
-		return known[p]
-	}
-}
-
-// configChanges are the changes of the stored configuration, in their order.
-func (h *History) configChanges() []*Stored {
-	var changes []*Stored
-	for _, s := range h.Stored {
-		if s.Key == ConfigKey && s.took() {
-			changes = append(changes, s)
-		}
-	}
-	slices.SortFunc(changes, func(a, b *Stored) int { return a.Applied.Seq - b.Applied.Seq })
-	return changes
-}
-
-// returned is when the call that made a change returned.
-func (h *History) returned(s *Stored) Moment {
-	if c := h.call(s.Call); c != nil {
-		return c.End
-	}
-	return s.End
-}
-
-func (h *History) call(id int) *Call {
-	if id < 1 || id > len(h.Calls) {
-		return nil
-	}
-	return h.Calls[id-1]
-}
-
-func (h *History) Grant(token string) *Request {
-	for _, a := range h.Asked {
-		if a.Token == token {
-			return a
-		}
-	}
-	return nil
+// knownBefore tells whether a token existed before a moment in a cluster: it was given out or
+// stored, or the flight that got it was under way.
+func (h *History) knownBefore(token, store string, m Moment) bool {
+	return slices.ContainsFunc(h.servedBy[token], func(c *Call) bool {
+		return h.store(c.Place) == store && c.End.before(m)
+	}) || slices.ContainsFunc(h.grants[token], func(r *Request) bool {
+		return h.store(r.Place) == store && r.Begin.before(m) && h.forReaders(r)
+	}) || h.Inside != nil && slices.ContainsFunc(h.tokenChanges(store), func(s *Stored) bool {
+		return s.Token == token && s.Applied.before(m)
+	})
 }
 
 // judgeCompromised: once a stage with compromised=true has returned, no token of the
@@ -186,39 +192,43 @@ func judgeCompromised(h *History) (broken []Violation) {
 		if !e.OK() || e.Op != OpCompromised {
 			continue
 		}
-		for _, s := range h.takesOf(e, ConfigKey) {
-			leaked := s.Config.Previous
-			for _, c := range h.served() {
-				granted := h.Grant(c.Token)
-				if granted != nil && leaked != nil && granted.Client == leaked.Client && !h.issued(c.Token, e.End) && h.heardConfig(c.at(), s).before(c.Begin) {
-					broken = append(broken, Violated("a token of compromised credentials is not served", []Moment{e.Begin, e.End, c.Begin},
-						"call %d gets %s of %s, which call %d gave up", c.ID, c.Token, granted.Client, e.ID))
-				}
+		leaked, changes := h.leaked(e)
+		for _, c := range h.served {
+			g := h.grant(c.Token)
+			if g != nil && leaked != "" && g.Client == leaked && !h.issuedAfter(c.Token, e.End) && h.heard(c, e.End, changes) {
+				broken = append(broken, Violated("a token of compromised credentials is not served", []Moment{e.Begin, e.End, c.Begin},
+					"call %d gets %s of %s, which call %d gave up", c.ID, c.Token, g.Client, e.ID))
 			}
 		}
 	}
 	return broken
 }
 
-// judgeGranted: every token that is served was granted to credentials that were in
-// force, or the fallback, while the call was under way, had not expired, and lives for as
+// judgeGranted: every token that is served was issued to credentials that were
+// current, or the fallback, while the call was under way, had not expired, and lives for as
 // long as the reader needs it.
 func judgeGranted(h *History) (broken []Violation) {
-	const rule = "a served token is of the current credentials"
-	configs := h.configsOf()
-	for _, c := range h.served() {
-		granted := h.Grant(c.Token)
-		at := []Moment{c.Begin, c.End}
+	for _, c := range h.served {
+		g := h.grant(c.Token)
 		switch {
-		case granted == nil || !granted.Begin.before(c.End):
-			broken = append(broken, Violated(rule, at, "Fuuffy never granted the token that call %d gets", c.ID))
-		case granted.Expires+h.deadFor(c, !c.Stale) <= c.Begin.At:
-			broken = append(broken, Violated("a served token has not expired", at, "call %d gets %s, which expired at %s", c.ID, c.Token, granted.Expires))
-		case c.MinTTL > 0 && granted.Expires+h.deadFor(c, false) < c.End.At+c.MinTTL-6*ClockTime:
-			broken = append(broken, Violated("a served token lives for min_ttl", at, "call %d wants %s and gets %s, which expires at %s", c.ID, c.MinTTL, c.Token, granted.Expires))
-		case !slices.ContainsFunc(configs(c.at()), func(f inForce) bool { return f.overlaps(c.Span) && f.allows(granted.Client) }):
-			broken = append(broken, Violated(rule, at, "call %d gets %s of %s, which was not current", c.ID, c.Token, granted.Client))
+		case g == nil || !g.Begin.before(c.End):
+			broken = append(broken, Violated("a served token was issued", c.ends(), "Fuuffy never issued the token %s that call %d gets", c.Token, c.ID))
+		case g.Expires+h.deadFor(c, !c.Stale) <= c.Begin.At:
+			broken = append(broken, Violated("a served token has not expired", c.ends(), "call %d gets %s, which expired at %s", c.ID, c.Token, g.Expires))
+		case c.MinTTL > 0 && g.Expires+h.deadFor(c, false) < h.mustLiveUntil(c):
+			broken = append(broken, Violated("a served token lives for min_ttl", c.ends(), "call %d wants %s and gets %s, which expires at %s", c.ID, c.MinTTL, c.Token, g.Expires))
+		case !h.was(c, func(now Config) bool { return now.allows(g.Client) }):
+			broken = append(broken, Violated("a served token is of current credentials", []Moment{c.from, c.End}, "call %d gets %s of %s, which was not current", c.ID, c.Token, g.Client))
 		}
 	}
 	return broken
+}
+
+// mustLiveUntil is until when a token must live that a call got for min_ttl. Where only the client
+// is known, it was right when the call began.
+func (h *History) mustLiveUntil(c *Call) time.Duration {
+	if h.Inside == nil {
+		return c.Begin.At + c.MinTTL
+	}
+	return c.End.At + c.MinTTL - 6*ClockTime
 }

@@ -8,20 +8,105 @@ import (
 	"time"
 )
 
-// TokenStore is which storage of the token a node has: a secondary has its own.
-func TokenStore(node string) string {
-	if node == SecondaryNode {
-		return SecondaryNode
+// store is which stored token a process has: that of a secondary is its own.
+func (h *History) store(p Place) string {
+	if h.Inside != nil && p.Node == h.Secondary {
+		return h.Secondary
 	}
-	return FirstNode
+	return ""
 }
 
-// later is the later of two moments.
-func later(a, b Moment) Moment {
-	if a.before(b) {
-		return b
+// takesOf returns what a call changed under a key.
+func (h *History) takesOf(c *Call, key string) []*Stored {
+	return h.storedIf(func(s *Stored) bool { return s.Call == c.ID && s.Key == key && s.took() })
+}
+
+// tokenChanges are the changes of a stored token, in their order.
+func (h *History) tokenChanges(store string) []*Stored {
+	if h.tokens[store] == nil {
+		h.tokens[store] = h.storedIf(func(s *Stored) bool { return s.Key == TokenKey && h.store(s.Place) == store && s.took() })
 	}
-	return a
+	return h.tokens[store]
+}
+
+// configChanges are the changes of the stored configuration, in their order.
+func (h *History) configChanges() []*Stored {
+	return h.storedIf(func(s *Stored) bool { return s.Key == ConfigKey && s.took() })
+}
+
+func (h *History) storedIf(is func(*Stored) bool) (some []*Stored) {
+	for _, s := range h.Stored {
+		if is(s) {
+			some = append(some, s)
+		}
+	}
+	slices.SortStableFunc(some, func(a, b *Stored) int { return cmp.Compare(a.Applied.Seq, b.Applied.Seq) })
+	return some
+}
+
+// period is a stored configuration, and the time in which a process may act on it.
+type period struct {
+	Span
+	config *Entry // nil for none
+}
+
+// configs are the configurations of a process. One ends when the process knows of the next, and not
+// earlier: memory follows storage.
+func (h *History) configs(p Place) []period {
+	if known := h.known[p]; known != nil {
+		return known
+	}
+	all := []period{{Span{beginning, Never}, nil}}
+	for _, s := range h.configChanges() {
+		replaced := h.heardConfig(p, s)
+		if last := &all[len(all)-1]; replaced.before(last.End) {
+			last.End = replaced
+		}
+		all = append(all, period{Span{s.Applied, Never}, s.Config})
+	}
+	// Who missed one change still knows of it by the next.
+	for i := len(all) - 2; i >= 0; i-- {
+		all[i].End = earlier(all[i].End, all[i+1].End)
+	}
+	h.known[p] = all
+	return all
+}
+
+// returned is when the call that made a change returned.
+func (h *History) returned(s *Stored) Moment {
+	if c := h.call(s.Call); c != nil {
+		return c.End
+	}
+	return s.End
+}
+
+func (h *History) call(id int) *Call {
+	if id < 1 || id > len(h.Calls) {
+		return nil
+	}
+	return h.Calls[id-1]
+}
+
+// was tells whether the configuration could be so for whoever answered a call, at some moment of it.
+func (h *History) was(c *Call, so func(Config) bool) bool {
+	if h.Inside == nil {
+		return h.during(c.from, c.End, so)
+	}
+	return slices.ContainsFunc(h.configs(c.Place), func(p period) bool { return p.overlaps(c.Span) && so(p.config.shown()) })
+}
+
+// heard tells whether whoever answered a call knew of something that had returned, by what that
+// changed in storage.
+func (h *History) heard(c *Call, returned Moment, changes []*Stored) bool {
+	if h.Inside == nil {
+		return returned.before(c.from)
+	}
+	return slices.ContainsFunc(changes, func(s *Stored) bool {
+		if s.Key == TokenKey {
+			return h.heardToken(c.Place, s, returned).before(c.Begin)
+		}
+		return h.heardConfig(c.Place, s).before(c.Begin)
+	})
 }
 
 // began is when a process started.
@@ -89,11 +174,11 @@ func (h *History) heardConfig(p Place, changed *Stored) Moment {
 	return Never
 }
 
-// loadTime is how long a process may take to put in force what it has read.
+// loadTime is how long a process may take to act on what it has read.
 const loadTime = time.Second
 
 // loaded is when a process has loaded the configuration after something made it forget that. Its
-// readers wait for the load, unless one fails: then they get what was in force before.
+// readers wait for the load, unless one fails: then they get what was current before.
 func (h *History) loaded(p Place, forgot Span) Moment {
 	var gets []*Stored
 	for _, s := range h.Stored {
@@ -128,7 +213,7 @@ func (h *History) disturbed(p Place, g *Stored) bool {
 	return slices.ContainsFunc(h.Told, func(t *Invalidation) bool {
 		return t.Place == p && t.Key == ConfigKey && t.overlaps(until)
 	}) || slices.ContainsFunc(h.Calls, func(c *Call) bool {
-		return c.at() == p && c.changes() && c.overlaps(until)
+		return c.Place == p && c.changes() && c.overlaps(until)
 	})
 }
 
@@ -153,36 +238,26 @@ func (h *History) skew() time.Duration {
 	return most - least
 }
 
-// issued tells whether Fuuffy issued a token, or issued it once more, after a moment.
-func (h *History) issued(token string, after Moment) bool {
-	return slices.ContainsFunc(h.Asked, func(a *Request) bool { return a.Token == token && after.before(a.Begin) })
+// issuedAfter tells whether Fuuffy issued a token, or issued it once more, after a moment.
+func (h *History) issuedAfter(token string, after Moment) bool {
+	return slices.ContainsFunc(h.grants[token], func(r *Request) bool { return after.before(r.Begin) })
 }
 
-// regranted is issued, or tells that a call got the token that ended after the moment.
+// regranted is issuedAfter, or tells that the call that got the token ended after the moment.
 func (h *History) regranted(token string, after Moment) bool {
-	return h.issued(token, after) || slices.ContainsFunc(h.Asked, func(a *Request) bool {
-		c := h.call(a.Call)
-		return a.Token == token && c != nil && after.before(c.End)
+	return h.issuedAfter(token, after) || slices.ContainsFunc(h.grants[token], func(r *Request) bool {
+		c := h.call(r.Call)
+		return c != nil && after.before(c.End)
 	})
-}
-
-// grants are the requests that brought a token.
-func (h *History) grants(token string) (grants []*Request) {
-	for _, a := range h.Asked {
-		if a.Token == token {
-			grants = append(grants, a)
-		}
-	}
-	return grants
 }
 
 // deadFor is how wrong a node may be about the end of a token that it serves, because its wall clock is
 // behind that of the process that got the token. The engine allows for two minutes, but not for more
 // than a twentieth of the token's life. buffered tells whether the node kept to the buffer too.
 func (h *History) deadFor(c *Call, buffered bool) time.Duration {
-	elsewhere := func(a *Request) bool { return a.Place != c.at() }
-	grants := h.grants(c.Token)
-	if h.skew() == 0 || !slices.ContainsFunc(grants, elsewhere) {
+	elsewhere := func(a *Request) bool { return a.Place != c.Place }
+	grants := h.grants[c.Token]
+	if h.Inside == nil || h.skew() == 0 || !slices.ContainsFunc(grants, elsewhere) {
 		return 0
 	}
 	if len(grants) > 1 {

@@ -1,49 +1,74 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package history is what happened in a simulated or a real cluster while clients and operators
-// used the engine: the record, the rules that it is held to, and the judge.
+// Package history judges what happened while clients and operators used the engine. A recorder
+// writes down each call, each token request at Fuuffy, and what else it sees; the rules are pure
+// functions of that record.
+//
+// There are two recorders. The simulation in virtual time sees into the nodes. The test of a real
+// cluster sees only what clients see, but much that can't be simulated happens there. Most rules
+// hold for both. Undecided names those that a record can't decide.
 package history
 
 import (
-	"cmp"
-	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 )
 
-// The keys of the entries that the engine stores.
-const (
-	ConfigKey = "config"
-	TokenKey  = "token"
-)
-
-// What a recorder keeps to.
-const (
-	// CallTime is how long Vault lets a request run (max_request_duration).
-	CallTime = 90 * time.Second
-	// ClockTime is the most that looking at the clock takes.
-	ClockTime = 50 * time.Millisecond
-	// MaxAhead is how wrong a wall clock is at most, so that two of them differ by up to two minutes.
-	MaxAhead = time.Minute
-)
-
-// Moment is a point of a history. The virtual time alone ties.
+// Moment is a point of a history, in the time since it began.
 type Moment struct {
-	Seq int
+	// Seq orders what a recorder saw, because virtual time alone ties. A moment that was worked
+	// out, or read from a log, has none.
+	Seq int `json:",omitempty"`
 	At  time.Duration
 }
 
-// Never is after every moment.
-var Never = Moment{Seq: math.MaxInt, At: math.MaxInt64}
+// Never is after every moment, and beginning before.
+var (
+	Never     = Moment{math.MaxInt, math.MaxInt64}
+	beginning = Moment{-1, -1}
+)
 
-func (m Moment) before(o Moment) bool { return m.Seq < o.Seq }
+func (m Moment) before(o Moment) bool {
+	if m.Seq == 0 || o.Seq == 0 {
+		return m.At < o.At
+	}
+	return m.Seq < o.Seq
+}
+
+// minus is a moment so much earlier.
+func (m Moment) minus(d time.Duration) Moment { return Moment{At: m.At - d} }
+
+// earlier is the earlier of two moments, and later the later one.
+func earlier(a, b Moment) Moment {
+	if b.before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b Moment) Moment {
+	if a.before(b) {
+		return b
+	}
+	return a
+}
 
 // Span is from one moment to another.
 type Span struct{ Begin, End Moment }
 
+// Open is a span that has not ended.
+func Open(begin Moment) Span { return Span{begin, Never} }
+
 func (s Span) overlaps(o Span) bool { return s.Begin.before(o.End) && o.Begin.before(s.End) }
+
+// Place is one process of a node.
+type Place struct {
+	Node    string `json:",omitempty"`
+	Process int    `json:",omitempty"`
+}
 
 // The operations of a history.
 const (
@@ -68,189 +93,173 @@ const (
 	OpElect        = "elect"
 )
 
-// The outcomes of a call, other than the error of a fault.
+// The outcomes of a call.
 const (
-	OK       = "ok"
-	Refused  = "refused" // with a status of 400
-	Unknown  = "crashed" // nobody knows what became of it
-	Deadline = "deadline"
+	OK      = "ok"
+	Refused = "refused" // The engine said that it changed nothing.
+	Failed  = "failed"  // It ended with another error, or by its own deadline.
+	Unknown = "unknown" // No one answered. It may have happened, now or later, or not.
+	Unsent  = "unsent"  // It never left the client.
 )
 
-// Nodes: the active node and the standby of the primary cluster, which swap roles, and the active
-// node of a performance secondary.
-const (
-	FirstNode     = "A"
-	SecondNode    = "B"
-	SecondaryNode = "C"
-)
+// Refusals are the statuses with which the engine says that it changed nothing. Vault has none of
+// them for requests such as these.
+var Refusals = []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusGatewayTimeout}
 
-// Place is one process of a node.
-type Place struct {
-	Node    string
-	Process int
-}
-
-// Call is one request to the engine.
+// Call is one request to the engine, as its client saw it.
 type Call struct {
-	ID     int
-	Worker string
-	Op     string
+	ID         int
+	Worker, Op string
 	Span
-	// answered is the node whose answer it is, and process its process.
-	Answered string
-	Process  int
-	// limit is the caller's own deadline, 0 for none.
-	Limit time.Duration
-	// entered is when that process got the call, and waited how long its start kept the call from it.
-	Entered Moment
-	Waited  time.Duration
+	// Asked is the node that got the request. It may have forwarded it.
+	Asked string `json:",omitempty"`
+	// Place is the process whose answer it is, if the recorder sees into the nodes.
+	Place
+	// Entered is when that process got the call, and Waited how long its start kept the call from it.
+	Entered Moment        `json:",omitzero"`
+	Waited  time.Duration `json:",omitempty"`
+	// Limit is the caller's own deadline, 0 for none.
+	Limit time.Duration `json:",omitempty"`
 
-	MinTTL   time.Duration // the life that the token must have left
-	Reported string        // the token that was reported
-	Pair     string        // the client that was written, or marked
-	Unproved bool          // verify_connection=false or force=true
-	Set      int           // the rotation_reminder that was written, which no other call writes
+	// Tokens have names in a history, T1 and so on.
+	MinTTL   time.Duration `json:",omitempty"` // the life that the token must have left
+	Reported string        `json:",omitempty"` // the token that was reported
+	Client   string        `json:",omitempty"` // the client that was written, or marked
+	Unproved bool          `json:",omitempty"` // verify_connection=false or force=true
+	Set      int           `json:",omitempty"` // the rotation_reminder that was written, which no other call writes
 
 	Outcome  string
-	Panicked string // the stack
-	Token    string // the token that was served
+	Status   int    `json:",omitempty"`
+	Error    string `json:",omitempty"`
+	Panicked string `json:",omitempty"` // the stack
+	Token    string `json:",omitempty"` // the token that was served
 	// What the warnings said of the token.
-	TooYoung, Stale, Suspect bool
+	TooYoung, Stale, Suspect bool `json:",omitempty"`
+	// Unchanged is set if the engine said that there was nothing to do.
+	Unchanged bool  `json:",omitempty"`
+	Seen      *Seen `json:",omitempty"`
 
-	Reminder int // the rotation_reminder that was read, 0 if not configured
-	Rotation RotationSeen
+	// from is the earliest moment that the call may tell of. The judge works it out.
+	from Moment
 }
 
-// RotationSeen is what somebody reads of the rotation.
-type RotationSeen struct{ Client, State, LastRotated string }
+// Seen is what a call was told of the configuration, and of the rotation if State is set.
+type Seen struct {
+	Reminder                           int    `json:",omitempty"`
+	Current                            string `json:",omitempty"`
+	State, Staged, Previous, RotatedAt string `json:",omitempty"`
+	Compromised                        bool   `json:",omitempty"`
+	// Steps are the lines of rotate-root's history.
+	Steps []string `json:",omitempty"`
+}
 
+// OK tells whether the call succeeded.
 func (c *Call) OK() bool { return c.Outcome == OK }
 
-// at is the process whose answer it is.
-func (c *Call) at() Place { return Place{c.Answered, c.Process} }
+// Heed notes what the warnings of an answer say.
+func (c *Call) Heed(warnings []string) {
+	for _, says := range []struct {
+		what *bool
+		text string
+	}{
+		{&c.TooYoung, "moments old"}, {&c.Stale, "stale_if_error"}, {&c.Suspect, "An app reported"},
+		{&c.Unchanged, "Nothing was changed."}, {&c.Unchanged, "only tested them again"},
+	} {
+		*says.what = *says.what || slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, says.text) })
+	}
+}
 
 // changes tells whether the call may change what is stored or what the engine remembers.
 func (c *Call) changes() bool {
 	return !slices.Contains([]string{OpRead, OpReport, OpReadConfig, OpReadRotation, OpStatus, OpPeriodic}, c.Op)
 }
 
+// reads tells whether a standby may answer the call.
+func (c *Call) reads() bool {
+	return c.Op == OpRead || c.looks()
+}
+
+func (c *Call) looks() bool { return c.Op == OpReadConfig || c.Op == OpReadRotation }
+
 func (c *Call) writesConfig() bool { return c.Op == OpWriteConfig || c.Op == OpDeleteConfig }
+
+// steps tells whether the call may change the rotation or the credentials.
+func (c *Call) steps() bool {
+	return c.Op == OpWriteConfig && c.Client != "" ||
+		slices.Contains([]string{OpStage, OpCompromised, OpPromote, OpRollback, OpComplete, OpDiscard}, c.Op)
+}
+
+// The outcomes of a token request. Faults have others.
+const (
+	Granted  = "granted"
+	Rejected = "rejected"
+	Limited  = "limited"
+	Lost     = "nothing" // It ended on its way.
+)
+
+// Request is one token request at Fuuffy.
+type Request struct {
+	Span
+	// Place sent it, for Call or on its own (0), if the recorder sees into the nodes.
+	Place
+	Call int `json:",omitempty"`
+	// Beside counts the requests of flights of this process that were under way.
+	Beside     int `json:",omitempty"`
+	Client     string
+	Outcome    string
+	RetryAfter time.Duration `json:",omitempty"`
+	Token      string        `json:",omitempty"`
+	// Expires is when the token expires, at the latest, and Life how long it lives.
+	Expires, Life time.Duration `json:",omitempty"`
+}
+
+// History is all that happened.
+type History struct {
+	Seed     uint64
+	Calls    []*Call
+	Requests []*Request
+	*Inside
+	*Cluster
+
+	index
+}
+
+// Inside is what only a recorder knows that sees into the nodes.
+type Inside struct {
+	// Secondary is the node that has a token of its own.
+	Secondary string
+	Stored    []*Stored
+	Told      []*Invalidation
+	Cleaned   []*Cleanup
+	Started   []*Start
+	Clocks    []*Clock
+	// Calm is when the faults had ended, and everything had come to rest. From then on one
+	// operator checks one node after the other.
+	Calm Moment
+}
 
 // Stored is one storage operation.
 type Stored struct {
 	Span
 	Place
-	Call      int // 0 for what the engine did on its own
+	Call      int `json:",omitempty"` // 0 for what the engine did on its own
 	Operation string
 	Key       string
-	Applied   Moment // never if it had no effect
-	Failed    bool   // it ended with an error
-	Token     string
-	PairID    string // of the credentials that got the token
-	Suspect   bool   // the token is stored as suspect
-	Config    *Entry
+	Applied   Moment // Never if it had no effect
+	Failed    bool   `json:",omitempty"` // it ended with an error
+	Token     string `json:",omitempty"`
+	PairID    string `json:",omitempty"` // of the credentials that got the token
+	Suspect   bool   `json:",omitempty"` // the token is stored as suspect
+	Config    *Entry `json:",omitempty"`
 }
 
-func (s *Stored) took() bool { return s.Applied != Never && s.Operation != "get" }
-
-// Entry is a stored configuration.
-type Entry struct {
-	WriteID string
-	Credentials
-	Settings
-}
-
-// Settings are the part of an entry that steps of the rotation leave alone.
-type Settings struct {
-	Reminder         int
-	StaleIfError     bool
-	Buffer           time.Duration
-	Endpoint, Others string
-}
-
-// Credentials are the part of an entry that writes of settings leave alone.
-type Credentials struct {
-	Current Pair
-	Position
-	Unrevoked []Unrevoked
-	Steps     []string
-	Serials   int
-}
-
-// Position is where a rotation stands.
-type Position struct {
-	Staged, Previous                  *Pair
-	StagedAt, PromotedAt, TokensUntil time.Time
-	Compromised                       bool
-}
-
-// Pair is one pair of credentials. In a history, each client has one secret.
-type Pair struct {
-	ID, Client string
-	SetAt      time.Time
-	Serial     int
-}
-
-func (p *Pair) same(o *Pair) bool { return p != nil && o != nil && p.Client == o.Client }
-
-// Unrevoked is an entry about a pair that is no longer used but may still work.
-type Unrevoked struct {
-	ID, Client, Why string
-	Since           time.Time
-}
-
-// WhyCompromised is why a pair is listed that may be in the wrong hands.
-const WhyCompromised = "compromised"
-
-// The states of a rotation.
+// The keys of the entries that the engine stores.
 const (
-	Idle     = "idle"
-	Staged   = "staged"
-	Promoted = "promoted"
+	ConfigKey = "config"
+	TokenKey  = "token"
 )
 
-func (p *Position) state() string {
-	switch {
-	case p.Previous != nil:
-		return Promoted
-	case p.Staged != nil:
-		return Staged
-	}
-	return Idle
-}
-
-// held are the pairs whose secrets the mount holds.
-func (c *Credentials) held() []*Pair {
-	return slices.DeleteFunc([]*Pair{&c.Current, c.Staged, c.Previous}, func(p *Pair) bool { return p == nil })
-}
-
-// entryOf is the entry about a pair, nil if it has none.
-func (c *Credentials) entryOf(pair *Pair) *Unrevoked {
-	if i := slices.IndexFunc(c.Unrevoked, func(u Unrevoked) bool { return u.Client == pair.Client }); i >= 0 {
-		return &c.Unrevoked[i]
-	}
-	return nil
-}
-
-func (c *Credentials) compromised(pair *Pair) bool {
-	listed := c.entryOf(pair)
-	return listed != nil && listed.Why == WhyCompromised
-}
-
-// Request is one token request at Fuuffy.
-type Request struct {
-	Span
-	Place
-	Call   int // 0 for a flight
-	Client string
-	// beside counts the requests of flights of this process that were under way.
-	Beside     int
-	Outcome    string // "granted", "rejected", "limited", or another fault
-	RetryAfter time.Duration
-	Token      string
-	Expires    time.Duration
-	Life       time.Duration // of a token that Fuuffy has just made
-}
+func (s *Stored) took() bool { return s.Applied != Never && s.Operation != "get" }
 
 // Invalidation is one Invalidate that Vault sent to a process, after a change of another node.
 type Invalidation struct {
@@ -280,144 +289,56 @@ type Clock struct {
 	Ahead time.Duration
 }
 
-// History is all that happened.
-type History struct {
-	Calls   []*Call
-	Stored  []*Stored
-	Asked   []*Request
-	Told    []*Invalidation
-	Cleaned []*Cleanup
-	Started []*Start
-	Clocks  []*Clock
+// What a simulation keeps to.
+const (
+	// CallTime is how long Vault lets a request run (max_request_duration).
+	CallTime = 90 * time.Second
+	// QuietTime is how long everything is left alone after a read of a quiet node: a refresh
+	// may be under way.
+	QuietTime = 15 * time.Second
+	// ClockTime is the most that looking at the clock takes.
+	ClockTime = 50 * time.Millisecond
+	// MaxAhead is how wrong a wall clock is at most, so that two of them differ by up to two minutes.
+	MaxAhead = time.Minute
+)
+
+// Cluster is what is known of the run of a real cluster.
+type Cluster struct {
+	Server string
+	Began  time.Time
+	For    time.Duration
+	Nodes  []string
+	// StandbysRead is set where standbys serve reads (OpenBao), as soon as they learn of
+	// what others wrote.
+	StandbysRead bool
+	// Life is that of each token. Buffer and RequestTimeout are configured.
+	Life, Buffer, RequestTimeout time.Duration
+	// LongestStop is how long a node may have been stopped at most.
+	LongestStop time.Duration
+
+	Faults []*Fault
+	Terms  []*Term
+	// Unsaved are the moments at which a node logged that it could not save a token.
+	Unsaved []Moment
+	// Healed is when all faults had ended and the current credentials worked, and
+	// Quiet when everyone was served again and no one changed anything any more.
+	Healed, Quiet Moment
+	// Outage is when Fuuffy began to fail for the last time, with no one but readers, and
+	// Over when that was over.
+	Outage, Over Moment
+	End          Moment
 }
 
-// Violation is a rule that a history broke, and the moments that show it.
-type Violation struct {
-	Rule string
-	Text string
-	At   []Moment
+// Fault is one disturbance that was brought about.
+type Fault struct {
+	Span
+	Kind  string
+	Node  string `json:",omitempty"` // empty: none
+	Error string `json:",omitempty"`
 }
 
-func Violated(rule string, at []Moment, format string, args ...any) Violation {
-	return Violation{rule, fmt.Sprintf(format, args...), at}
-}
-
-func (m Moment) String() string {
-	if m == Never {
-		return "never"
-	}
-	return fmt.Sprintf("%.3fs#%d", m.At.Seconds(), m.Seq)
-}
-
-func (s Span) String() string { return s.Begin.String() + " – " + s.End.String() }
-
-func (c *Call) String() string {
-	text := fmt.Sprintf("%s: call %d, %s on %s.%d: %s", c.Span, c.ID, c.Worker, c.Answered, c.Process, c.Op)
-	for _, part := range []struct{ name, value string }{
-		{"of", c.Reported}, {"with", c.Pair}, {"reminder", number(c.Set)}, {"limit", number(int(c.Limit / time.Millisecond))},
-		{"→", c.Outcome}, {"token", c.Token}, {"reminder", number(c.Reminder)}, {"client", c.Rotation.Client}, {"in", c.Rotation.State},
-	} {
-		if part.value != "" {
-			text += " " + part.name + " " + part.value
-		}
-	}
-	for _, part := range []struct {
-		is   bool
-		name string
-	}{{c.TooYoung, " (too young)"}, {c.Stale, " (stale)"}, {c.Suspect, " (suspect)"}} {
-		if part.is {
-			text += part.name
-		}
-	}
-	return text
-}
-
-func number(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprint(n)
-}
-
-func (s *Stored) String() string {
-	text := fmt.Sprintf("%s: storage of %s.%d, call %d: %s %s, applied %s", s.Span, s.Node, s.Process, s.Call, s.Operation, s.Key, s.Applied)
-	if s.Failed {
-		text += ", failed"
-	}
-	if s.Config != nil {
-		text += fmt.Sprintf(", %s with %s", s.Config.state(), s.Config.Current.Client)
-	}
-	if s.Suspect {
-		text += ", suspect"
-	}
-	return text + " " + s.Token
-}
-
-func (a *Request) String() string {
-	return fmt.Sprintf("%s: Fuuffy, from %s.%d, call %d, for %s: %s %s", a.Span, a.Node, a.Process, a.Call, a.Client, a.Outcome, a.Token)
-}
-
-func (t *Invalidation) String() string {
-	return fmt.Sprintf("%s: invalidate %s on %s.%d", t.Span, t.Key, t.Node, t.Process)
-}
-
-func (d *Cleanup) String() string {
-	return fmt.Sprintf("%s: clean up %s.%d", d.Span, d.Node, d.Process)
-}
-
-func (s *Start) String() string {
-	role := "active"
-	if s.Standby {
-		role = "standby"
-	}
-	return fmt.Sprintf("%s: start %s.%d, %s", s.Span, s.Node, s.Process, role)
-}
-
-func (c *Clock) String() string {
-	return fmt.Sprintf("%s: the wall clock of %s is fast by %s", c.At, c.Node, c.Ahead)
-}
-
-// Around returns the records near the moments of a violation, in their order.
-func (h *History) Around(v Violation) string {
-	const near = 2 * time.Second
-	type line struct {
-		begin Moment
-		text  string
-	}
-	var lines []line
-	add := func(s Span, text fmt.Stringer) {
-		for _, m := range v.At {
-			if s.Begin.At-near <= m.At && (s.End == Never || m.At-near <= s.End.At) {
-				lines = append(lines, line{s.Begin, "  " + text.String()})
-				return
-			}
-		}
-	}
-	for _, c := range h.Calls {
-		add(c.Span, c)
-	}
-	for _, s := range h.Stored {
-		add(s.Span, s)
-	}
-	for _, a := range h.Asked {
-		add(a.Span, a)
-	}
-	for _, t := range h.Told {
-		add(t.Span, t)
-	}
-	for _, d := range h.Cleaned {
-		add(d.Span, d)
-	}
-	for _, s := range h.Started {
-		add(s.Span, s)
-	}
-	for _, c := range h.Clocks {
-		lines = append(lines, line{c.At, "  " + c.String()})
-	}
-	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.begin.Seq, b.begin.Seq) })
-	texts := make([]string, len(lines))
-	for i, l := range lines {
-		texts[i] = l.text
-	}
-	return strings.Join(texts, "\n")
+// Term is a time in which a node took itself for the active one.
+type Term struct {
+	Span
+	Node string
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // judgeReported: a report that was answered with a newer token replaced the reported
-// one for everybody, and it is never answered with the reported one for any reason but
+// one for everyone, and it is never answered with the reported one for any reason but
 // its age.
 func judgeReported(h *History) (broken []Violation) {
 	for _, r := range h.Calls {
@@ -17,18 +17,18 @@ func judgeReported(h *History) (broken []Violation) {
 		}
 		if r.Token == r.Reported {
 			if !r.TooYoung {
-				broken = append(broken, Violated("a report is not answered with its token", []Moment{r.Begin, r.End}, "call %d reports %s and gets it", r.ID, r.Reported))
+				broken = append(broken, Violated("a report is not answered with its token", r.ends(), "call %d reports %s and gets it", r.ID, r.Reported))
 			}
 			continue
 		}
-		if old, fresh := h.Grant(r.Reported), h.Grant(r.Token); old != nil && fresh != nil && fresh.Begin.before(old.Begin) {
+		if old, fresh := h.grant(r.Reported), h.grant(r.Token); old != nil && fresh != nil && fresh.Begin.before(old.Begin) {
 			continue // Another node gave the reported one out before this node's memory had it.
 		}
 		if h.regranted(r.Reported, r.End) {
 			continue
 		}
-		for _, c := range h.served() {
-			if c.Token == r.Reported && r.End.before(c.Begin) && h.knowsReplaced(c, r) {
+		for _, c := range h.servedBy[r.Reported] {
+			if r.End.before(c.Begin) && h.knowsReplaced(c, r) {
 				broken = append(broken, Violated("a replaced token is not served again", []Moment{r.Begin, r.End, c.Begin},
 					"call %d gets %s, which call %d reported and got %s for", c.ID, c.Token, r.ID, r.Token))
 			}
@@ -37,20 +37,22 @@ func judgeReported(h *History) (broken []Violation) {
 	return broken
 }
 
-// knowsReplaced tells whether the process of a call knows that a report replaced a token: the one that
-// answered the report, one that starts later and finds another token in storage or none, and one that
-// heard of that.
+// knowsReplaced tells whether whoever answered a call knows that a report replaced a token: the process
+// that answered the report, one that starts later and finds another token in storage or none, and one
+// that heard of that. If a token could not be saved, an older one comes back after a failover.
 func (h *History) knowsReplaced(c, r *Call) bool {
 	switch {
-	case c.at() == r.at():
+	case h.Inside == nil:
+		return r.End.before(c.from) && !h.unsavedBetween(h.grant(c.Token).Begin, c.End)
+	case c.Place == r.Place:
 		return true
-	case TokenStore(c.Answered) != TokenStore(r.Answered), h.maybeLeftStored(r):
+	case h.store(c.Place) != h.store(r.Place), h.maybeLeftStored(r):
 		return false
-	case r.End.before(h.began(c.at())):
+	case r.End.before(h.began(c.Place)):
 		return true
 	}
-	return slices.ContainsFunc(h.tokenChanges(TokenStore(c.Answered)), func(s *Stored) bool {
-		return r.Begin.before(s.Applied) && s.Token != r.Reported && h.heardToken(c.at(), s, later(r.End, s.End)).before(c.Begin)
+	return slices.ContainsFunc(h.tokenChanges(h.store(c.Place)), func(s *Stored) bool {
+		return r.Begin.before(s.Applied) && s.Token != r.Reported && h.heardToken(c.Place, s, later(r.End, s.End)).before(c.Begin)
 	})
 }
 
@@ -59,23 +61,23 @@ func (h *History) knowsReplaced(c, r *Call) bool {
 // process didn't know of it.
 func (h *History) maybeLeftStored(r *Call) bool {
 	held := ""
-	for _, s := range h.tokenChanges(TokenStore(r.Answered)) {
+	for _, s := range h.tokenChanges(h.store(r.Place)) {
 		if s.Applied.before(r.End) {
 			held = s.Token
 		}
 	}
-	fresh := h.Grant(r.Token)
+	fresh := h.grant(r.Token)
 	return held == r.Reported && (fresh == nil || r.Begin.At+time.Second >= fresh.End.At || !h.knew(r, fresh.Begin) ||
-		h.storageFailed(r.at(), "delete", TokenKey, r.Span) || h.storageBusy(r.at(), Span{fresh.Begin, r.End}))
+		h.storageFailed(r.Place, "delete", TokenKey, r.Span) || h.storageBusy(r.Place, Span{fresh.Begin, r.End}))
 }
 
 // knew tells whether the process of a report had the reported token before a moment: it got it from
 // Fuuffy, or could read storage.
 func (h *History) knew(r *Call, before Moment) bool {
-	return slices.ContainsFunc(h.Asked, func(a *Request) bool {
-		return a.Place == r.at() && a.Token == r.Reported && a.End.before(before)
+	return slices.ContainsFunc(h.Requests, func(a *Request) bool {
+		return a.Place == r.Place && a.Token == r.Reported && a.End.before(before)
 	}) || slices.ContainsFunc(h.Stored, func(s *Stored) bool {
-		return s.Place == r.at() && s.Operation == "get" && s.Key == TokenKey && !s.Failed && s.End.before(before)
+		return s.Place == r.Place && s.Operation == "get" && s.Key == TokenKey && !s.Failed && s.End.before(before)
 	})
 }
 

@@ -20,19 +20,18 @@ const readTime = time.Second
 // judgeServed: no reader waits for Fuuffy, or fails, while the node that answers has a token that may be
 // served, in memory or in storage that works.
 func judgeServed(h *History) (broken []Violation) {
-	configs := h.configsOf()
 	for _, c := range h.Calls {
 		if !plainRead(c) {
 			continue
 		}
-		for _, t := range []*atHand{h.inMemory(c, configs), h.inStorage(c, configs)} {
+		for _, t := range []*atHand{h.inMemory(c), h.inStorage(c)} {
 			if t == nil || !h.livesOn(t.token, c.End, false) {
 				continue
 			}
-			at := []Moment{c.Begin, c.End}
+			at := c.ends()
 			switch took := c.End.At - c.Entered.At; {
 			case !c.OK():
-				broken = append(broken, Violated("no reader fails while a token is at hand", at, "call %d ends with %s, and could have %s", c.ID, c.Outcome, t.token))
+				broken = append(broken, Violated("no reader fails while a token is at hand", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
 			case took > t.patience:
 				broken = append(broken, Violated("no reader waits while a token is at hand", at, "call %d takes %s, and could have %s", c.ID, took, t.token))
 			}
@@ -42,24 +41,23 @@ func judgeServed(h *History) (broken []Violation) {
 }
 
 // judgeStale: with stale_if_error, a token in its buffer is served when Fuuffy fails, after a restart and
-// an election too. Nobody waits for it while Fuuffy is known to fail.
+// an election too. No reader waits for it while Fuuffy is known to fail.
 func judgeStale(h *History) (broken []Violation) {
-	configs := h.configsOf()
 	for _, c := range h.Calls {
-		if !plainRead(c) || !allowsStale(configs(c.at()), c.Span) {
+		if !plainRead(c) || !allowsStale(h.configs(c.Place), c.Span) {
 			continue
 		}
-		for _, t := range []*atHand{h.inMemory(c, configs), h.inStorage(c, configs)} {
+		for _, t := range []*atHand{h.inMemory(c), h.inStorage(c)} {
 			if t == nil || !h.livesOn(t.token, c.End, true) {
 				continue
 			}
-			at := []Moment{c.Begin, c.End}
+			at := c.ends()
 			if c.failedForFuuffy() {
-				broken = append(broken, Violated("stale_if_error serves what has life left", at, "call %d ends with %s, and could have %s", c.ID, c.Outcome, t.token))
+				broken = append(broken, Violated("stale_if_error serves what has life left", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
 			}
 		}
-		if t := h.knownStale(c, configs); t != "" && h.livesOn(t, c.End, true) && c.End.At-c.Entered.At > 2*time.Second+readTime {
-			broken = append(broken, Violated("a stale token is served without a wait", []Moment{c.Begin, c.End}, "call %d takes %s, and could have %s", c.ID, c.End.At-c.Entered.At, t))
+		if t := h.knownStale(c); t != "" && h.livesOn(t, c.End, true) && c.End.At-c.Entered.At > 2*time.Second+readTime {
+			broken = append(broken, Violated("a stale token is served without a wait", c.ends(), "call %d takes %s, and could have %s", c.ID, c.End.At-c.Entered.At, t))
 		}
 	}
 	return broken
@@ -73,14 +71,14 @@ func plainRead(c *Call) bool {
 // failedForFuuffy tells whether a call got no token because Fuuffy didn't work. A rejection is another
 // matter.
 func (c *Call) failedForFuuffy() bool {
-	return slices.Contains([]string{"HTTP 429", "HTTP 502", "HTTP 503", "HTTP 504"}, c.Outcome)
+	return slices.Contains([]int{429, 502, 503, 504}, c.Status)
 }
 
 // livesOn tells whether a token may still be served at a moment, to its end or to its buffer, on each
-// node, whatever its clock. Nobody knows that of a token that Fuuffy issued twice: its life depends on
+// node, whatever its clock. That is unknown of a token that Fuuffy issued twice: its life depends on
 // which of the two a node has.
 func (h *History) livesOn(token string, m Moment, toItsEnd bool) bool {
-	grants := h.grants(token)
+	grants := h.grants[token]
 	if len(grants) != 1 {
 		return false
 	}
@@ -97,8 +95,8 @@ func (h *History) livesOn(token string, m Moment, toItsEnd bool) bool {
 func (h *History) requested(granted *Request) time.Duration {
 	const most, pause = 50 * time.Second, 15 * time.Second
 	first := granted.Begin.At
-	for i := len(h.Asked) - 1; i >= 0; i-- {
-		a := h.Asked[i]
+	for i := len(h.Requests) - 1; i >= 0; i-- {
+		a := h.Requests[i]
 		if a.Place == granted.Place && a.Call == granted.Call && a.Client == granted.Client &&
 			a.Begin.At < first && a.End.At > first-pause && a.Begin.At > granted.Begin.At-most {
 			first = a.Begin.At
@@ -117,8 +115,8 @@ func (h *History) mostBuffer() (most time.Duration) {
 	return most
 }
 
-// sameCredentials returns the pair in force all through a span, "" if there were several, or none.
-func sameCredentials(configs []inForce, s Span) (id string) {
+// sameCredentials returns the pair that was current all through a span, "" if there were several, or none.
+func sameCredentials(configs []period, s Span) (id string) {
 	first := true
 	previous := ""
 	for _, f := range configs {
@@ -128,39 +126,35 @@ func sameCredentials(configs []inForce, s Span) (id string) {
 		if f.config == nil {
 			return ""
 		}
-		kept := ""
-		if f.config.Previous != nil {
-			kept = f.config.Previous.ID
-		}
-		if !first && (id != f.config.Current.ID || previous != kept) {
+		if !first && (id != f.config.Current.ID || previous != f.config.Previous.ID) {
 			return ""
 		}
-		id, previous, first = f.config.Current.ID, kept, false
+		id, previous, first = f.config.Current.ID, f.config.Previous.ID, false
 	}
 	return id
 }
 
 // allowsStale tells whether stale_if_error was set all through a span.
-func allowsStale(configs []inForce, s Span) bool {
-	return !slices.ContainsFunc(configs, func(f inForce) bool {
+func allowsStale(configs []period, s Span) bool {
+	return !slices.ContainsFunc(configs, func(f period) bool {
 		return f.overlaps(s) && (f.config == nil || !f.config.StaleIfError)
 	})
 }
 
 // inMemory returns the token that the process of a call certainly has: it served it before, and nothing
 // could take it away since.
-func (h *History) inMemory(c *Call, configs func(Place) []inForce) *atHand {
+func (h *History) inMemory(c *Call) *atHand {
 	y := h.lastServed(c)
 	if y == nil {
 		return nil
 	}
 	since := Span{y.Begin, c.End}
-	if h.dropsBetween(c.at(), since) || sameCredentials(configs(c.at()), since) == "" {
+	if h.dropsBetween(c.Place, since) || sameCredentials(h.configs(c.Place), since) == "" {
 		return nil
 	}
 	// After something made the process forget the configuration, the reader may wait for a load.
 	patience := readTime
-	if n := h.forgets(c.at(), since); n > 0 {
+	if n := h.forgets(c.Place, since); n > 0 {
 		patience += storageTime * time.Duration(1+n)
 	}
 	return &atHand{y.Token, patience}
@@ -169,7 +163,7 @@ func (h *History) inMemory(c *Call, configs func(Place) []inForce) *atHand {
 // lastServed is the last answer of the same process before a call that was a token.
 func (h *History) lastServed(c *Call) (last *Call) {
 	for _, y := range h.Calls {
-		if y.OK() && y.Token != "" && y.at() == c.at() && y.End.before(c.Entered) && (last == nil || last.End.before(y.End)) {
+		if y.OK() && y.Token != "" && y.Place == c.Place && y.End.before(c.Entered) && (last == nil || last.End.before(y.End)) {
 			last = y
 		}
 	}
@@ -179,7 +173,7 @@ func (h *History) lastServed(c *Call) (last *Call) {
 // dropsBetween tells whether something may have dropped the token of a process.
 func (h *History) dropsBetween(p Place, s Span) bool {
 	return slices.ContainsFunc(h.Calls, func(c *Call) bool {
-		return (c.Op == OpDeleteToken && TokenStore(c.Answered) == TokenStore(p.Node) || c.Op == OpDeleteConfig) && c.overlaps(s)
+		return (c.Op == OpDeleteToken && h.store(c.Place) == h.store(p) || c.Op == OpDeleteConfig) && c.overlaps(s)
 	}) || slices.ContainsFunc(h.Told, func(t *Invalidation) bool {
 		return t.Place == p && t.Key == TokenKey && t.overlaps(s)
 	})
@@ -193,7 +187,7 @@ func (h *History) forgets(p Place, s Span) (n int) {
 		}
 	}
 	for _, c := range h.Calls {
-		if c.at() == p && c.changes() && !c.OK() && c.overlaps(s) {
+		if c.Place == p && c.changes() && !c.OK() && c.overlaps(s) {
 			n++
 		}
 	}
@@ -201,10 +195,10 @@ func (h *History) forgets(p Place, s Span) (n int) {
 }
 
 // inStorage returns the token that the process of a call finds in storage. Nothing changes meanwhile,
-// nobody reported the token, and storage works.
-func (h *History) inStorage(c *Call, configs func(Place) []inForce) *atHand {
+// no one reported the token, and storage works.
+func (h *History) inStorage(c *Call) *atHand {
 	var stored *Stored
-	for _, s := range h.tokenChanges(TokenStore(c.Answered)) {
+	for _, s := range h.tokenChanges(h.store(c.Place)) {
 		if s.Applied.before(c.Entered) {
 			stored = s
 		} else if s.Applied.before(c.End) {
@@ -214,11 +208,11 @@ func (h *History) inStorage(c *Call, configs func(Place) []inForce) *atHand {
 	at := Span{c.Entered, c.End}
 	switch {
 	case stored == nil, stored.Token == "", stored.Suspect,
-		stored.PairID != sameCredentials(configs(c.at()), at),
-		h.changesBetween(c.at(), at),
-		h.dropsBetween(c.at(), Span{stored.Applied, c.End}),
+		stored.PairID != sameCredentials(h.configs(c.Place), at),
+		h.changesBetween(c.Place, at),
+		h.dropsBetween(c.Place, Span{stored.Applied, c.End}),
 		h.mayBeReported(stored, c.End),
-		!h.readable(c.at(), c.End):
+		!h.readable(c.Place, c.End):
 		return nil
 	}
 	return &atHand{stored.Token, readTime + covered(at, h.storageTimes(at, c.ID))}
@@ -232,7 +226,7 @@ func (h *History) changesBetween(p Place, s Span) bool {
 	}) || slices.ContainsFunc(h.Told, func(t *Invalidation) bool { return t.Place == p && t.overlaps(s) })
 }
 
-// mayBeReported tells whether somebody may have reported a stored token before a moment.
+// mayBeReported tells whether someone may have reported a stored token before a moment.
 func (h *History) mayBeReported(s *Stored, m Moment) bool {
 	return slices.ContainsFunc(h.Calls, func(r *Call) bool {
 		return r.Op == OpReport && r.Begin.before(m) && (r.Reported == s.Token || r.Reported == "" && s.Begin.before(r.End))
@@ -253,16 +247,64 @@ func covered(s Span, stretches []stretch) time.Duration {
 
 // knownStale returns the token that a process served as stale before a call, if Fuuffy is known to
 // fail since.
-func (h *History) knownStale(c *Call, configs func(Place) []inForce) string {
+func (h *History) knownStale(c *Call) string {
 	y := h.lastServed(c)
 	if y == nil || !y.Stale {
 		return ""
 	}
 	since := Span{y.Begin, c.End}
-	if h.changesBetween(c.at(), since) || !allowsStale(configs(c.at()), since) || slices.ContainsFunc(h.Asked, func(a *Request) bool {
-		return a.Place == c.at() && a.overlaps(since) && (a.Token != "" || a.Outcome == "rejected")
+	if h.changesBetween(c.Place, since) || !allowsStale(h.configs(c.Place), since) || slices.ContainsFunc(h.Requests, func(a *Request) bool {
+		return a.Place == c.Place && a.overlaps(since) && (a.Token != "" || a.Outcome == Rejected)
 	}) {
 		return ""
 	}
 	return y.Token
+}
+
+// judgeQuiet: a node that is left alone works. A read costs one token request at most, one after a
+// delete costs one, and so does a report, which replaces the token. The new token is there after a
+// restart, at no cost.
+func judgeQuiet(h *History) (broken []Violation) {
+	report := func(c *Call, format string, args ...any) {
+		broken = append(broken, Violated("a quiet node works", c.ends(), "call %d, "+format+" (%s, %s)", append(append([]any{c.ID}, args...), c.result(), c.Token)...))
+	}
+	calm := slices.IndexFunc(h.Calls, func(c *Call) bool { return h.Calm.before(c.Begin) })
+	if calm < 0 {
+		return nil
+	}
+	for calls := range slices.Chunk(h.Calls[calm:], len(quietCalls)) {
+		for i, op := range quietCalls {
+			if i == len(calls) || calls[i].Op != op {
+				report(calls[0], "is not followed by what is expected")
+				return broken
+			}
+		}
+		read, again, replaced, restarted := calls[0], calls[2], calls[3], calls[4]
+		if cost := h.cost(read); !read.OK() || cost > 1 {
+			report(read, "a read, costs %d requests", cost)
+		}
+		if cost := h.cost(again); !again.OK() || cost != 1 {
+			report(again, "a read after a delete, costs %d requests", cost)
+		}
+		if cost := h.cost(replaced); !replaced.OK() || replaced.Token == again.Token || cost != 1 {
+			report(replaced, "a report of %s, costs %d requests", again.Token, cost)
+		}
+		if cost := h.cost(restarted); restarted.Token != replaced.Token || cost != 0 {
+			report(restarted, "a read after a restart, costs %d requests and should get %s", cost, replaced.Token)
+		}
+	}
+	return broken
+}
+
+// quietCalls are the calls to a quiet node. It is restarted before the last.
+var quietCalls = []string{OpRead, OpDeleteToken, OpRead, OpReport, OpRead}
+
+// cost counts the token requests during a call and shortly after.
+func (h *History) cost(c *Call) (n int) {
+	for _, r := range h.Requests {
+		if r.Outcome != Lost && c.Begin.before(r.Begin) && r.Begin.At < c.End.At+QuietTime {
+			n++
+		}
+	}
+	return n
 }

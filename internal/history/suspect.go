@@ -10,14 +10,14 @@ import (
 // suspectTime is how long a process may take to store that a token is suspect.
 const suspectTime = storageTime + time.Second
 
-// judgeSuspect: once a report has failed because Fuuffy granted no other token, who gets the reported
+// judgeSuspect: once a report has failed because Fuuffy issued no other token, who gets the reported
 // one is warned, on every node that knows of it and after a restart.
 func judgeSuspect(h *History) (broken []Violation) {
 	for _, r := range h.Calls {
 		if r.Op != OpReport || r.Reported == "" || r.End == Never || !(r.failedForFuuffy() || r.Outcome == Refused) || !h.holds(r) {
 			continue
 		}
-		for _, c := range h.served() {
+		for _, c := range h.served {
 			if c.Token == r.Reported && !c.Suspect && !c.TooYoung && h.knowsSuspect(c, r) && !h.regranted(c.Token, r.End) {
 				broken = append(broken, Violated("who gets a suspect token is warned", []Moment{r.Begin, r.End, c.Begin},
 					"call %d gets %s, which call %d reported in vain", c.ID, c.Token, r.ID))
@@ -36,29 +36,29 @@ func (h *History) holds(r *Call) bool {
 	}
 	since := Span{y.Begin, r.End}
 	other := func(token string) bool { return token != "" && token != r.Reported }
-	return !h.changesBetween(r.at(), since) &&
-		!slices.ContainsFunc(h.Asked, func(a *Request) bool {
-			return a.Place == r.at() && other(a.Token) && a.overlaps(since)
+	return !h.changesBetween(r.Place, since) &&
+		!slices.ContainsFunc(h.Requests, func(a *Request) bool {
+			return a.Place == r.Place && other(a.Token) && a.overlaps(since)
 		}) &&
-		!slices.ContainsFunc(h.Calls, func(c *Call) bool { return c.at() == r.at() && other(c.Token) && c.overlaps(since) })
+		!slices.ContainsFunc(h.Calls, func(c *Call) bool { return c.Place == r.Place && other(c.Token) && c.overlaps(since) })
 }
 
 // knowsSuspect tells whether the process of a call knows that a report was in vain: the one that
 // answered it, and one that starts later or hears of it, if that could be stored.
 func (h *History) knowsSuspect(c, r *Call) bool {
 	switch {
-	case !r.End.before(c.Begin), TokenStore(c.Answered) != TokenStore(r.Answered):
+	case !r.End.before(c.Begin), h.store(c.Place) != h.store(r.Place):
 		return false
-	case c.at() == r.at():
+	case c.Place == r.Place:
 		return true
 	}
-	for _, s := range h.tokenChanges(TokenStore(c.Answered)) {
-		if s.Suspect && s.Token == r.Reported && r.Begin.before(s.Applied) && h.heardToken(c.at(), s, later(r.End, s.End)).before(c.Begin) {
+	for _, s := range h.tokenChanges(h.store(c.Place)) {
+		if s.Suspect && s.Token == r.Reported && r.Begin.before(s.Applied) && h.heardToken(c.Place, s, later(r.End, s.End)).before(c.Begin) {
 			return true
 		}
 	}
 	storing := Span{r.Begin, h.firstBegin(r.End.At + suspectTime)}
-	return r.End.before(h.began(c.at())) &&
-		!h.ended(r.at()).before(storing.End) &&
-		!h.storageFailed(r.at(), "put", TokenKey, storing) && !h.storageBusy(r.at(), storing)
+	return r.End.before(h.began(c.Place)) &&
+		!h.ended(r.Place).before(storing.End) &&
+		!h.storageFailed(r.Place, "put", TokenKey, storing) && !h.storageBusy(r.Place, storing)
 }

@@ -129,7 +129,7 @@ func (w *world) rage(ctx context.Context, faults []fault) {
 		case fuuffyItself:
 			node = -1
 		}
-		over := w.record.fault(f.kind.name, node)
+		over := w.record.fault(f.kind.name, nodeName(node))
 		over(f.kind.disturb(ctx, w, node, f))
 	}
 }
@@ -139,7 +139,7 @@ const recovery = 2 * time.Minute
 
 func kill(ctx context.Context, w *world, node int, f fault) error {
 	w.cluster.Nodes[node].Kill()
-	w.record.ended(node, time.Now())
+	w.record.ended(nodeName(node), time.Now())
 	pause(ctx, f.lasts)
 	return w.restart(node)
 }
@@ -219,7 +219,7 @@ func fillDisk(ctx context.Context, w *world, node int, f fault) error {
 	if !ended {
 		return err
 	}
-	w.record.ended(node, when)
+	w.record.ended(nodeName(node), when)
 	v.Kill() // The plugin outlives a Vault that panics.
 	return w.restart(node)
 }
@@ -255,6 +255,14 @@ func revokeClient(_ context.Context, w *world, _ int, _ fault) error {
 		return errors.New("there is none")
 	}
 	return nil
+}
+
+// nodeName is a node's name in the history, empty for none.
+func nodeName(node int) string {
+	if node < 0 {
+		return ""
+	}
+	return fmt.Sprint("node ", node)
 }
 
 // active returns the node that is active, -1 if none is.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // tokenPath is where tokens are requested, below the host.
@@ -29,7 +31,6 @@ type fuuffy struct {
 	*fuuffytest.Sandbox
 	server *httptest.Server
 	record *recorder
-	life   time.Duration
 	// switches makes it answer 101.
 	switches atomic.Bool
 	// ended is closed when the server ends, so that no answer outlives it.
@@ -40,7 +41,7 @@ type fuuffy struct {
 func newFuuffy(record *recorder, life time.Duration) *fuuffy {
 	f := &fuuffy{
 		Sandbox: fuuffytest.New(fuuffytest.Config{TokenLifetime: life, PerMinute: -1, PerHour: -1}),
-		record:  record, life: life, ended: make(chan struct{}),
+		record:  record, ended: make(chan struct{}),
 	}
 	f.server = httptest.NewUnstartedServer(f)
 	f.server.Config.ErrorLog = log.New(io.Discard, "", 0) // Connections that break are what some faults are for.
@@ -76,8 +77,7 @@ func (f *fuuffy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	form, _ := url.ParseQuery(string(body))
-	asked := &request{Begin: f.record.now(), End: never, Client: form.Get("client_id")}
-	f.record.request(asked)
+	asked := f.record.request(form.Get("client_id"))
 	copied := &copied{ResponseWriter: w}
 	defer func() { f.answered(asked, copied) }() // Faults abort the handler with a panic.
 	if f.switches.Load() {
@@ -89,14 +89,23 @@ func (f *fuuffy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // answered records what a token request was answered.
-func (f *fuuffy) answered(asked *request, answer *copied) {
+func (f *fuuffy) answered(asked *history.Request, answer *copied) {
 	var granted struct {
 		Data struct {
 			AccessToken string `json:"access_token"`
 		} `json:"data"`
 	}
 	_ = json.Unmarshal(answer.body.Bytes(), &granted)
-	f.record.answer(asked, answer.status, granted.Data.AccessToken, f.life)
+	outcome := fmt.Sprint(answer.status)
+	switch {
+	case granted.Data.AccessToken != "":
+		outcome = history.Granted
+	case answer.status == http.StatusUnauthorized:
+		outcome = history.Rejected
+	case answer.status == http.StatusTooManyRequests:
+		outcome = history.Limited
+	}
+	f.record.answer(asked, outcome, granted.Data.AccessToken)
 }
 
 // switchProtocols answers 101 and keeps the connection open for as long as the client.

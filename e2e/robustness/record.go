@@ -1,30 +1,41 @@
 // SPDX-License-Identifier: MPL-2.0
 
+// Package robustness disturbs a real cluster at random, and records what every client saw, for
+// internal/history to judge. Jepsen and the robustness tests of etcd do the same.
 package robustness
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // recorder writes the history.
 type recorder struct {
 	mu sync.Mutex
-	h  history
+	h  history.History
+	// seq is that of the last moment.
+	seq int
 	// names are those of the tokens in the history.
 	names map[string]string
 	// served is the token that someone got last.
 	served string
-	killed map[int][]moment
+	killed map[string][]history.Moment
 }
 
-func newRecorder(seed uint64, length, life time.Duration) *recorder {
-	return &recorder{names: map[string]string{}, h: history{Seed: seed, For: length, Life: life, Began: time.Now()}}
+func newRecorder(seed uint64, of *history.Cluster) *recorder {
+	of.Began = time.Now()
+	return &recorder{names: map[string]string{}, killed: map[string][]history.Moment{}, h: history.History{Seed: seed, Cluster: of}}
 }
 
-func (r *recorder) now() moment { return time.Since(r.h.Began) }
+func (r *recorder) nowLocked() history.Moment {
+	r.seq++
+	return history.Moment{Seq: r.seq, At: time.Since(r.h.Began)}
+}
 
 // nameLocked is a token's name in the history.
 func (r *recorder) nameLocked(token string) string {
@@ -39,84 +50,86 @@ func (r *recorder) nameLocked(token string) string {
 	return name
 }
 
-// begin records that an operation is on its way.
-func (r *recorder) begin(o *operation, reported string) {
+// begin records that a call is on its way.
+func (r *recorder) begin(c *history.Call, reported string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o.ID = len(r.h.Operations) + 1
-	o.Reported = r.nameLocked(reported)
-	o.Begin, o.End, o.Outcome = r.now(), never, unknown
-	r.h.Operations = append(r.h.Operations, o)
+	c.ID = len(r.h.Calls) + 1
+	c.Reported = r.nameLocked(reported)
+	c.Span, c.Outcome = history.Open(r.nowLocked()), history.Unknown
+	r.h.Calls = append(r.h.Calls, c)
 }
 
-// end records what became of an operation.
-func (r *recorder) end(o *operation, a *answer) {
+// end records what became of a call.
+func (r *recorder) end(c *history.Call, a *answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o.End = r.now()
-	o.Outcome, o.Status, o.Error = a.outcome, a.status, a.problem
-	if a.outcome != ended {
+	c.End = r.nowLocked()
+	c.Outcome, c.Status, c.Error = a.outcome, a.status, a.problem
+	if !c.OK() {
 		for token, name := range r.names {
-			o.Error = strings.ReplaceAll(o.Error, token, name)
+			c.Error = strings.ReplaceAll(c.Error, token, name)
 		}
 		return
 	}
-	o.Unchanged = a.unchanged()
-	switch o.Kind {
-	case opRead, opReport:
+	c.Heed(a.warnings)
+	switch c.Op {
+	case history.OpRead, history.OpReport:
 		r.served = a.text("access_token")
-		o.Token = r.nameLocked(r.served)
-	case opReadConfig:
-		o.Seen = &seen{Reminder: a.number("rotation_reminder"), Current: a.text("client_id")}
-	case opSettings, opCredentials, opDelete:
+		c.Token = r.nameLocked(r.served)
+	case history.OpReadConfig:
+		c.Seen = &history.Seen{Reminder: a.number("rotation_reminder"), Current: a.text("client_id")}
+	case history.OpWriteConfig, history.OpDeleteToken:
 	default:
-		o.Seen = &seen{
-			Current: a.text("client_id"), Staged: a.text("staged_client_id"), Previous: a.text("previous_client_id"),
+		c.Seen = &history.Seen{
+			State: a.text("state"), Current: a.text("client_id"), Staged: a.text("staged_client_id"), Previous: a.text("previous_client_id"),
 			Compromised: a.data["compromised"] == true, Steps: strings.Split(a.text("history"), "\n"),
 		}
 	}
 }
 
 // request records that a token request arrived at Fuuffy.
-func (r *recorder) request(asked *request) {
+func (r *recorder) request(client string) *history.Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	asked := &history.Request{Span: history.Open(r.nowLocked()), Client: client}
 	r.h.Requests = append(r.h.Requests, asked)
+	return asked
 }
 
 // answer records what Fuuffy answered.
-func (r *recorder) answer(asked *request, status int, token string, life time.Duration) {
+func (r *recorder) answer(asked *history.Request, outcome, token string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	asked.End, asked.Status, asked.Token = r.now(), status, r.nameLocked(token)
+	asked.End, asked.Outcome, asked.Token = r.nowLocked(), outcome, r.nameLocked(token)
 	if token != "" {
-		asked.Expires = asked.End + life
+		asked.Life, asked.Expires = r.h.Life, asked.End.At+r.h.Life
 	}
 }
 
-// fault records a disturbance, and returns what ends it.
-func (r *recorder) fault(kind string, node int) (over func(error)) {
+// fault records a disturbance of a node, empty for none, and returns what ends it.
+func (r *recorder) fault(kind, node string) (over func(error)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := &disturbance{Kind: kind, Node: node, Begin: r.now(), End: never}
-	r.h.Faults = append(r.h.Faults, d)
+	f := &history.Fault{Kind: kind, Node: node, Span: history.Open(r.nowLocked())}
+	r.h.Faults = append(r.h.Faults, f)
 	return func(err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		d.End = r.now()
+		f.End = r.nowLocked()
 		if err != nil {
-			d.Error = err.Error()
+			f.Error = err.Error()
 		}
 	}
 }
 
 // latest is what someone last saw of the rotation, nil for nothing yet.
-func (r *recorder) latest() *seen {
+func (r *recorder) latest() *history.Seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := len(r.h.Operations) - 1; i >= 0; i-- {
-		if s := r.h.Operations[i].Seen; s != nil && s.Steps != nil {
-			return s
+	for _, c := range slices.Backward(r.h.Calls) {
+		if c.Seen != nil && c.Seen.State != "" {
+			return c.Seen
 		}
 	}
 	return nil
@@ -130,8 +143,28 @@ func (r *recorder) lastServed() string {
 }
 
 // mark notes a moment of the history.
-func (r *recorder) mark(note func(h *history, now moment)) {
+func (r *recorder) mark(m *history.Moment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	note(&r.h, r.now())
+	*m = r.nowLocked()
+}
+
+// ended notes when a node was killed, or ended by itself.
+func (r *recorder) ended(node string, when time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.killed[node] = append(r.killed[node], history.Moment{At: when.Sub(r.h.Began)})
+}
+
+// finish completes the history with what the logs of the nodes say.
+func (r *recorder) finish(logs map[string]string) (*history.History, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.End = r.nowLocked()
+	for node, file := range logs {
+		if err := readLog(r.h.Cluster, node, file, r.killed[node]); err != nil {
+			return nil, err
+		}
+	}
+	return &r.h, nil
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 // patience is how long a client waits for an answer.
@@ -33,16 +35,9 @@ func (a *answer) text(field string) string {
 	return text
 }
 
-func (a *answer) number(field string) int64 {
+func (a *answer) number(field string) int {
 	number, _ := a.data[field].(float64)
-	return int64(number)
-}
-
-// unchanged tells whether the engine found nothing to do.
-func (a *answer) unchanged() bool {
-	return slices.ContainsFunc(a.warnings, func(warning string) bool {
-		return strings.Contains(warning, "Nothing was changed.") || strings.Contains(warning, "only tested them again")
-	})
+	return int(number)
 }
 
 // client sends requests to one node, as an app does that retries nothing.
@@ -67,13 +62,13 @@ func (c *client) send(ctx context.Context, method, path string, data map[string]
 	if data != nil {
 		text, err := json.Marshal(data)
 		if err != nil {
-			return &answer{outcome: unsent, problem: "encode the request"}
+			return &answer{outcome: history.Unsent, problem: "encode the request"}
 		}
 		body = bytes.NewReader(text)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, c.address+"/v1/"+path, body)
 	if err != nil {
-		return &answer{outcome: unsent, problem: "make the request"}
+		return &answer{outcome: history.Unsent, problem: "make the request"}
 	}
 	r.Header.Set("X-Vault-Token", c.token)
 	r.Header.Set("X-Vault-Request", "true")
@@ -84,7 +79,7 @@ func (c *client) send(ctx context.Context, method, path string, data map[string]
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return &answer{outcome: unknown, status: response.StatusCode, problem: "the answer ended early"}
+		return &answer{outcome: history.Unknown, status: response.StatusCode, problem: "the answer ended early"}
 	}
 	return readAnswer(response.StatusCode, text)
 }
@@ -92,9 +87,9 @@ func (c *client) send(ctx context.Context, method, path string, data map[string]
 // outcomeOfError tells a request that was never sent from one that no one answered.
 func outcomeOfError(err error) string {
 	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" || errors.Is(err, syscall.ECONNREFUSED) {
-		return unsent
+		return history.Unsent
 	}
-	return unknown
+	return history.Unknown
 }
 
 func readAnswer(status int, text []byte) *answer {
@@ -107,15 +102,11 @@ func readAnswer(status int, text []byte) *answer {
 	a := &answer{status: status, data: body.Data, warnings: body.Warnings, problem: strings.Join(body.Errors, "; ")}
 	switch {
 	case status == http.StatusOK, status == http.StatusNoContent:
-		a.outcome = ended
-	case slices.Contains(refusals, status):
-		a.outcome = refused
+		a.outcome = history.OK
+	case slices.Contains(history.Refusals, status):
+		a.outcome = history.Refused
 	default:
-		a.outcome = unknown
+		a.outcome = history.Unknown
 	}
 	return a
 }
-
-// refusals are the statuses with which the engine says that it changed nothing. Vault
-// has none of them for requests such as these.
-var refusals = []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusGatewayTimeout}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 const (
@@ -95,33 +97,33 @@ func (w *world) worker(name string) *worker {
 
 // do sends a request to a node chosen at random and records it. An operation that was
 // begun is waited for, even if the worker is about to go.
-func (k *worker) do(o *operation, method, path string, data map[string]any, reported string) *answer {
-	o.Worker, o.Node = k.name, k.random.IntN(len(k.clients))
-	return k.send(o, method, path, data, reported)
+func (k *worker) do(c *history.Call, method, path string, data map[string]any, reported string) *answer {
+	return k.send(k.random.IntN(len(k.clients)), c, method, path, data, reported)
 }
 
-// send sends a request to o.Node.
-func (k *worker) send(o *operation, method, path string, data map[string]any, reported string) *answer {
-	k.world.record.begin(o, reported)
-	a := k.clients[o.Node].send(context.Background(), method, mount+"/"+path, data)
-	k.world.record.end(o, a)
+// send sends a request to a node.
+func (k *worker) send(node int, c *history.Call, method, path string, data map[string]any, reported string) *answer {
+	c.Worker, c.Asked = k.name, nodeName(node)
+	k.world.record.begin(c, reported)
+	a := k.clients[node].send(context.Background(), method, mount+"/"+path, data)
+	k.world.record.end(c, a)
 	return a
 }
 
 func (k *worker) read(context.Context) {
-	k.do(&operation{Kind: opRead}, http.MethodGet, "token", nil, "")
+	k.do(&history.Call{Op: history.OpRead}, http.MethodGet, "token", nil, "")
 }
 
 // readForAJob reads a token that lives for longer than just any, for up to half of its life.
 func (k *worker) readForAJob(context.Context) {
 	seconds := 1 + k.random.IntN(int(k.world.life.Seconds())/2)
-	k.do(&operation{Kind: opRead, MinTTL: time.Duration(seconds) * time.Second},
+	k.do(&history.Call{Op: history.OpRead, MinTTL: time.Duration(seconds) * time.Second},
 		http.MethodGet, fmt.Sprintf("token?min_ttl=%d", seconds), nil, "")
 }
 
 // use is an app: it reads a token, and reports it if Fuuffy refuses it.
 func (k *worker) use(context.Context) {
-	a := k.do(&operation{Kind: opRead}, http.MethodGet, "token", nil, "")
+	a := k.do(&history.Call{Op: history.OpRead}, http.MethodGet, "token", nil, "")
 	if token := a.text("access_token"); token != "" && !k.world.fuuffy.TokenAlive(token) {
 		k.report(token)
 	}
@@ -133,38 +135,38 @@ func (k *worker) lie(context.Context) {
 		k.report(fmt.Sprintf("sk-invented-%d", k.random.Uint32()))
 		return
 	}
-	if token := k.do(&operation{Kind: opRead}, http.MethodGet, "token", nil, "").text("access_token"); token != "" {
+	if token := k.do(&history.Call{Op: history.OpRead}, http.MethodGet, "token", nil, "").text("access_token"); token != "" {
 		k.report(token)
 	}
 }
 
 func (k *worker) report(token string) {
-	k.do(&operation{Kind: opReport}, http.MethodPost, "token", map[string]any{"rejected_token": token}, token)
+	k.do(&history.Call{Op: history.OpReport}, http.MethodPost, "token", map[string]any{"rejected_token": token}, token)
 }
 
 func (k *worker) deleteToken(context.Context) {
-	k.do(&operation{Kind: opDelete}, http.MethodDelete, "token", nil, "")
+	k.do(&history.Call{Op: history.OpDeleteToken}, http.MethodDelete, "token", nil, "")
 }
 
 // write writes a setting, or sometimes other credentials.
 func (k *worker) write(context.Context) {
-	set := k.world.reminders.Add(1)
-	o, data := &operation{Kind: opSettings, Set: set}, map[string]any{"rotation_reminder": set}
+	set := k.world.newReminder()
+	c, data := &history.Call{Op: history.OpWriteConfig, Set: set}, map[string]any{"rotation_reminder": set}
 	if chance(k.random, 0.1) {
-		o.Kind, o.Client = opCredentials, k.world.newClient()
-		data["client_id"], data["client_secret"] = o.Client, secret
-		data["verify_connection"] = chance(k.random, 0.8)
+		verify := chance(k.random, 0.8)
+		c.Client, c.Unproved = k.world.newClient(), !verify
+		data["client_id"], data["client_secret"], data["verify_connection"] = c.Client, secret, verify
 	}
-	k.do(o, http.MethodPost, "config", data, "")
+	k.do(c, http.MethodPost, "config", data, "")
 }
 
 // observe looks where the configuration and the rotation stand.
 func (k *worker) observe(context.Context) {
 	if chance(k.random, 0.4) {
-		k.do(&operation{Kind: opReadConfig}, http.MethodGet, "config", nil, "")
+		k.do(&history.Call{Op: history.OpReadConfig}, http.MethodGet, "config", nil, "")
 		return
 	}
-	k.do(&operation{Kind: opReadSteps}, http.MethodGet, "rotate-root", nil, "")
+	k.do(&history.Call{Op: history.OpReadRotation}, http.MethodGet, "rotate-root", nil, "")
 }
 
 // operate takes the step of the rotation that makes sense as things were last seen, and
@@ -201,7 +203,7 @@ func (k *worker) operate(context.Context) {
 	}
 }
 
-func (k *worker) stage() { k.pair(opStage, k.world.newClient(), false) }
+func (k *worker) stage() { k.pair(history.OpStage, k.world.newClient(), false) }
 
 // stageOver stages the next credentials before the last rotation is completed. The engine
 // completes that one first if Fuuffy proves that its previous client is revoked.
@@ -213,23 +215,23 @@ func (k *worker) stageOver(previous string) {
 }
 
 // cryEmergency replaces credentials that are revoked or compromised, in any state.
-func (k *worker) cryEmergency() { k.pair(opEmergency, k.world.newClient(), true) }
+func (k *worker) cryEmergency() { k.pair(history.OpCompromised, k.world.newClient(), true) }
 
-func (k *worker) pair(kind, client string, compromised bool) *answer {
+func (k *worker) pair(op, client string, compromised bool) *answer {
 	data := map[string]any{"client_id": client, "client_secret": secret, "compromised": compromised}
-	return k.do(&operation{Kind: kind, Client: client}, http.MethodPost, "rotate-root", data, "")
+	return k.do(&history.Call{Op: op, Client: client}, http.MethodPost, "rotate-root", data, "")
 }
 
 func (k *worker) promote() {
-	k.do(&operation{Kind: opPromote}, http.MethodPost, "rotate-root/promote", nil, "")
+	k.do(&history.Call{Op: history.OpPromote}, http.MethodPost, "rotate-root/promote", nil, "")
 }
 
 func (k *worker) rollback() {
-	k.do(&operation{Kind: opRollback}, http.MethodPost, "rotate-root/rollback", nil, "")
+	k.do(&history.Call{Op: history.OpRollback}, http.MethodPost, "rotate-root/rollback", nil, "")
 }
 
 func (k *worker) discard() {
-	k.do(&operation{Kind: opDiscard}, http.MethodDelete, "rotate-root", nil, "")
+	k.do(&history.Call{Op: history.OpDiscard}, http.MethodDelete, "rotate-root", nil, "")
 }
 
 // complete mostly revokes the old client first, as the workflow wants it.
@@ -237,17 +239,17 @@ func (k *worker) complete(previous string) {
 	if chance(k.random, 0.8) {
 		k.world.fuuffy.RevokeClient(previous)
 	}
-	data := map[string]any{}
-	if chance(k.random, 0.3) {
-		data["force"] = true
-	}
-	k.do(&operation{Kind: opComplete}, http.MethodPost, "rotate-root/complete", data, "")
+	force := chance(k.random, 0.3)
+	data := map[string]any{"force": force}
+	k.do(&history.Call{Op: history.OpComplete, Unproved: force}, http.MethodPost, "rotate-root/complete", data, "")
 }
 
 // counters give out what must not come twice.
 type counters struct {
 	reminders, clientNumbers atomic.Int64
 }
+
+func (w *world) newReminder() int { return int(w.reminders.Add(1)) }
 
 // newClient creates a client at Fuuffy, as in its dashboard.
 func (w *world) newClient() string {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/e2e/internal/stack"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
 )
 
 const (
@@ -44,7 +45,10 @@ type world struct {
 
 // newWorld starts a cluster and configures the engine.
 func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64, length time.Duration) (*world, error) {
-	w := &world{seed: seed, life: tokenLife, network: newNetwork(), record: newRecorder(seed, length, tokenLife), ownDisks: s.OwnDisks}
+	w := &world{seed: seed, life: tokenLife, network: newNetwork(), ownDisks: s.OwnDisks}
+	w.record = newRecorder(seed, &history.Cluster{
+		For: length, Life: tokenLife, Buffer: expiryBuffer, RequestTimeout: requestTimeout, LongestStop: longestStop,
+	})
 	w.reminders.Store(1000)
 	w.network.owner = w.ownerOf
 	s.Advertise = w.network.advertise
@@ -53,7 +57,9 @@ func newWorld(ctx context.Context, s *stack.Stack, p stack.Programs, seed uint64
 		return nil, err
 	}
 	w.cluster = cluster
-	w.record.h.Nodes = nodes
+	for node := range cluster.Nodes {
+		w.record.h.Nodes = append(w.record.h.Nodes, nodeName(node))
+	}
 	version, err := exec.Command(p.Vault, "version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask Vault for its version: %w", err)
@@ -88,14 +94,14 @@ func (w *world) ownerOf(port int) string {
 }
 
 func (w *world) configure() error {
-	k, set := w.worker("setup"), w.reminders.Add(1)
-	o := &operation{Kind: opCredentials, Worker: k.name, Client: w.newClient(), Set: set}
-	a := k.send(o, http.MethodPost, "config", map[string]any{
-		"client_id": o.Client, "client_secret": secret, "rotation_reminder": set,
+	set := w.newReminder()
+	c := &history.Call{Op: history.OpWriteConfig, Client: w.newClient(), Set: set}
+	a := w.worker("setup").send(0, c, http.MethodPost, "config", map[string]any{
+		"client_id": c.Client, "client_secret": secret, "rotation_reminder": set,
 		"base_url": w.fuuffy.baseURL(), "ca_cert": w.fuuffy.caCert(), "request_timeout": requestTimeout.String(),
 		"token_expiry_buffer": expiryBuffer.String(), "token_refresh_window": expiryBuffer.String(),
 	}, "")
-	if a.outcome != ended {
+	if a.outcome != history.OK {
 		return fmt.Errorf("configure the engine: %s", a.problem)
 	}
 	return nil
@@ -103,7 +109,7 @@ func (w *world) configure() error {
 
 // run lets everyone work and everything fail, then ends the faults, and returns the
 // history once everyone was served again.
-func (w *world) run(ctx context.Context, length time.Duration) (*history, error) {
+func (w *world) run(ctx context.Context, length time.Duration) (*history.History, error) {
 	nodeSchedule := schedule(stream(w.seed, "nodes"), nodeFaults, length, time.Second, 6*time.Second)
 	fuuffySchedule := schedule(stream(w.seed, "fuuffy"), fuuffyFaults, length, time.Second, 7*time.Second)
 
@@ -123,9 +129,9 @@ func (w *world) run(ctx context.Context, length time.Duration) (*history, error)
 	if err := w.settle(ctx); err != nil {
 		return nil, err
 	}
-	var logs []string
-	for _, node := range w.cluster.Nodes {
-		logs = append(logs, node.LogFile)
+	logs := map[string]string{}
+	for i, node := range w.cluster.Nodes {
+		logs[nodeName(i)] = node.LogFile
 	}
 	return w.record.finish(logs)
 }
@@ -149,17 +155,17 @@ func (w *world) settle(ctx context.Context) error {
 	if err := w.replaceDeadCredentials(ctx, k); err != nil {
 		return err
 	}
-	w.record.mark(func(h *history, now moment) { h.Healed = now })
+	w.record.mark(&w.record.h.Healed)
 	w.awaitService(ctx, k)
-	w.record.mark(func(h *history, now moment) { h.Quiet = now })
+	w.record.mark(&w.record.h.Quiet)
 	w.watch(ctx, quietTime)
 
-	w.record.mark(func(h *history, now moment) { h.Outage = now })
+	w.record.mark(&w.record.h.Outage)
 	w.fuuffy.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusServiceUnavailable})
 	k.deleteToken(ctx)
 	w.watch(ctx, outageTime)
 	w.fuuffy.ClearFault()
-	w.record.mark(func(h *history, now moment) { h.Over = now })
+	w.record.mark(&w.record.h.Over)
 	w.awaitService(ctx, k)
 	return nil
 }
@@ -167,8 +173,8 @@ func (w *world) settle(ctx context.Context) error {
 // replaceDeadCredentials cries emergency if Fuuffy no longer knows the current ones.
 func (w *world) replaceDeadCredentials(ctx context.Context, k *worker) error {
 	return stack.Eventually(ctx, "credentials that work", func() error {
-		a := k.do(&operation{Kind: opReadSteps}, http.MethodGet, "rotate-root", nil, "")
-		if a.outcome != ended {
+		a := k.do(&history.Call{Op: history.OpReadRotation}, http.MethodGet, "rotate-root", nil, "")
+		if a.outcome != history.OK {
 			return errors.New(a.problem)
 		}
 		if !w.fuuffy.works(a.text("client_id")) {
@@ -182,10 +188,10 @@ func (w *world) replaceDeadCredentials(ctx context.Context, k *worker) error {
 // awaitService waits until each node serves a token, but not for ever: the judge says
 // whether that took too long.
 func (w *world) awaitService(ctx context.Context, k *worker) {
-	ctx, cancel := context.WithTimeout(ctx, 2*servedWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*w.record.h.ServedWithin())
 	defer cancel()
 	for node := range w.cluster.Nodes {
-		for ctx.Err() == nil && k.send(&operation{Kind: opRead, Worker: k.name, Node: node}, http.MethodGet, "token", nil, "").outcome != ended {
+		for ctx.Err() == nil && k.send(node, &history.Call{Op: history.OpRead}, http.MethodGet, "token", nil, "").outcome != history.OK {
 			pause(ctx, 200*time.Millisecond)
 		}
 	}

@@ -3,6 +3,7 @@
 package history
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 )
@@ -143,6 +144,11 @@ func lostIn(config, before *Entry, c *Call) string {
 		return "has other credentials, which it does not name"
 	case !writes && config.Settings != before.Settings:
 		return "has other settings, in a step of the rotation"
+	}
+	is, was := config.shown(), before.shown()
+	is.RotatedAt, was.RotatedAt = "", ""
+	if next, _ := was.apply(c); next != is {
+		return fmt.Sprintf("is %+v, and should be %+v", is, next)
 	}
 	return ""
 }

@@ -49,6 +49,7 @@ func TestJudgeInside(t *testing.T) {
 		"a setting takes back the rotation":             {judgeEntries, func(h *History) { h.Stored[8].Config.Position = Position{} }},
 		"credentials take back the rotation":            {judgeEntries, func(h *History) { h.Calls[10].Client, h.Stored[8].Config.Position = "C2", Position{} }},
 		"a step takes back a setting":                   {judgeEntries, func(h *History) { h.Stored[5].Config.Reminder = 0 }},
+		"a step stores another step":                    {judgeEntries, func(h *History) { h.Stored[5].Config.Previous = Pair{} }},
 		"a setting brings back a config":                {judgeEntries, func(h *History) { h.Stored[5].Config = nil }},
 		"a flight writes the config":                    {judgeEntries, func(h *History) { h.Stored[8].Call = 0 }},
 		"last_rotated moves":                            {judgeEntries, func(h *History) { h.Stored[8].Config.Current.SetAt = time.Time{} }},
@@ -221,13 +222,14 @@ func TestJudgeAllowsInside(t *testing.T) {
 			plantRejected(h, "C1", 95)
 			h.Calls[10].Op, h.Requests[4].Call = OpComplete, 11
 			h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: 11, Client: "C2", Outcome: Granted, Token: "T5", Expires: time.Hour})
-			h.Stored[8].Config.Previous = Pair{}
+			h.Stored[8].Config.Position = Position{}
 		},
 		"a pair that is listed": func(h *History) {
-			h.Calls[11].Seen.Current = "C3"
-			h.Calls[10].Client, h.Calls[10].Unproved = "C3", true
-			h.Stored[8].Config.Current = Pair{ID: "3", Client: "C3"}
-			h.Stored[8].Config.Unrevoked = append([]Unrevoked{{Client: "C2", Why: "replaced"}}, h.Stored[8].Config.Unrevoked...)
+			h.Calls[10].Op, h.Calls[10].Client, h.Calls[10].Set, h.Calls[11].Seen = OpCompromised, "C3", 0, &Seen{Reminder: 1001, Current: "C3"}
+			h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: 11, Client: "C3", Outcome: Granted, Token: "T5", Expires: time.Hour})
+			e := h.Stored[8].Config
+			e.Reminder, e.Previous, e.Current = 1001, e.Current, Pair{ID: "3", Client: "C3"}
+			e.Unrevoked = append([]Unrevoked{{Client: "C2", Why: compromised}}, e.Unrevoked...)
 		},
 		"a quiet node":                   plantQuiet,
 		"a suspect token with a warning": plantInVain,

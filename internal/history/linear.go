@@ -17,13 +17,13 @@ func (c Config) apply(o *Call) (next Config, possible bool) {
 	switch state := c.state(); o.Op {
 	case OpWriteConfig:
 		next.Reminder = o.Set
-		if o.Client == "" {
+		switch {
+		case o.Client == "", o.Client == c.Current:
 			return next, c.Current != ""
-		}
-		next.Current = o.Client
-		if state != idle {
+		case state != idle:
 			return c, false
 		}
+		next.Current = o.Client
 	case OpStage:
 		switch {
 		case o.Client == c.Staged, state == promoted && o.Client == c.Current:

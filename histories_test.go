@@ -61,7 +61,7 @@ func TestHistories(t *testing.T) {
 		}
 		hung.Stop()
 	}
-	t.Logf("histories: %d seeds; %s", n, total)
+	t.Logf("histories: %d seeds; %s; %s", n, total, (&history.History{Inside: &history.Inside{}}).Undecided())
 	if n >= 300 {
 		for _, op := range []string{history.OpRead, history.OpReport, history.OpDeleteToken, history.OpWriteConfig, history.OpDeleteConfig, history.OpStage, history.OpCompromised, history.OpPromote, history.OpComplete, history.OpDiscard, history.OpMark, history.OpCheck, history.OpRestart, history.OpElect} {
 			if total[op] == 0 && !t.Failed() {

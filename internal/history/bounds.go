@@ -12,7 +12,7 @@ import (
 func judgeFlights(h *History) (broken []Violation) {
 	for _, a := range h.Requests {
 		if a.Beside > 0 {
-			broken = append(broken, Violated("one token request at a time", []Moment{a.Begin}, "%d others are under way beside that for %s", a.Beside, a.Client))
+			broken = append(broken, violated("one token request at a time", []Moment{a.Begin}, "%d others are under way beside that for %s", a.Beside, a.Client))
 		}
 	}
 	return broken
@@ -45,7 +45,7 @@ func judgeHoldOff(h *History) (broken []Violation) {
 			continue
 		}
 		if a.Begin.At < before.End.At+wait-ClockTime {
-			broken = append(broken, Violated("the engine holds off", []Moment{before.Begin, a.Begin}, "%s after a request ended as %s, Fuuffy is asked again", a.Begin.At-before.End.At, before.Outcome))
+			broken = append(broken, violated("the engine holds off", []Moment{before.Begin, a.Begin}, "%s after a request ended as %s, Fuuffy is asked again", a.Begin.At-before.End.At, before.Outcome))
 		}
 	}
 	return broken
@@ -80,11 +80,11 @@ func judgeTime(h *History) (broken []Violation) {
 		took, limit := c.End.At-c.Begin.At-c.Waited, cmp.Or(c.Limit, CallTime)+slack
 		at := c.ends()
 		if c.End == Never || took > limit {
-			broken = append(broken, Violated("a call returns in time", at, "call %d (%s) takes %s, its limit is %s", c.ID, c.Op, took, limit))
+			broken = append(broken, violated("a call returns in time", at, "call %d (%s) takes %s, its limit is %s", c.ID, c.Op, took, limit))
 			continue
 		}
 		if idle := h.heldUp(c.Span, c.ID) - c.Waited; idle > heldUpTime {
-			broken = append(broken, Violated("nothing holds a call up", at, "call %d (%s) is held up for %s", c.ID, c.Op, idle))
+			broken = append(broken, violated("nothing holds a call up", at, "call %d (%s) is held up for %s", c.ID, c.Op, idle))
 		}
 	}
 	return broken
@@ -94,7 +94,7 @@ func judgeTime(h *History) (broken []Violation) {
 func judgeStarts(h *History) (broken []Violation) {
 	for _, s := range h.Started {
 		if idle := h.heldUp(s.Span, 0); s.End == Never || idle > heldUpTime {
-			broken = append(broken, Violated("nothing holds a start up", []Moment{s.Begin, s.End}, "that of %s.%d is held up for %s", s.Node, s.Process, idle))
+			broken = append(broken, violated("nothing holds a start up", []Moment{s.Begin, s.End}, "that of %s.%d is held up for %s", s.Node, s.Process, idle))
 		}
 	}
 	return broken
@@ -178,12 +178,12 @@ func judgeSaved(h *History) (broken []Violation) {
 		})
 		busy := slices.ContainsFunc(h.grants[c.Token], func(a *Request) bool { return h.storageBusy(a.Place, Span{a.Begin, c.End}) })
 		if !tried && !busy {
-			broken = append(broken, Violated("a token is saved before it is served", c.ends(), "call %d gets %s, which is not in storage", c.ID, c.Token))
+			broken = append(broken, violated("a token is saved before it is served", c.ends(), "call %d gets %s, which is not in storage", c.ID, c.Token))
 		}
 	}
 	for _, s := range h.Stored {
 		if took := s.End.At - s.Begin.At; s.Key == TokenKey && s.Operation == "put" && took > storageTime {
-			broken = append(broken, Violated("a save ends in time", []Moment{s.Begin, s.End}, "that of %s takes %s", s.Token, took))
+			broken = append(broken, violated("a save ends in time", []Moment{s.Begin, s.End}, "that of %s takes %s", s.Token, took))
 		}
 	}
 	return broken
@@ -195,16 +195,16 @@ func judgeCleaned(h *History) (broken []Violation) {
 	const rule = "a backend that was cleaned up is quiet"
 	for _, d := range h.Cleaned {
 		if took := d.End.At - d.Begin.At; took > 5*time.Second+100*time.Millisecond {
-			broken = append(broken, Violated(rule, []Moment{d.Begin, d.End}, "it took %s", took))
+			broken = append(broken, violated(rule, []Moment{d.Begin, d.End}, "it took %s", took))
 		}
 		for _, s := range h.Stored {
 			if s.Place == d.Place && d.End.before(s.End) {
-				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, s.Begin}, "it goes on with a %s of %s", s.Operation, s.Key))
+				broken = append(broken, violated(rule, []Moment{d.Begin, d.End, s.Begin}, "it goes on with a %s of %s", s.Operation, s.Key))
 			}
 		}
 		for _, a := range h.Requests {
 			if a.Place == d.Place && d.End.before(a.End) {
-				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, a.Begin}, "it goes on asking Fuuffy"))
+				broken = append(broken, violated(rule, []Moment{d.Begin, d.End, a.Begin}, "it goes on asking Fuuffy"))
 			}
 		}
 	}
@@ -215,7 +215,7 @@ func judgeCleaned(h *History) (broken []Violation) {
 func judgePanics(h *History) (broken []Violation) {
 	for _, c := range h.Calls {
 		if c.Panicked != "" {
-			broken = append(broken, Violated("no call panics", c.ends(), "call %d does: %s", c.ID, c.Panicked))
+			broken = append(broken, violated("no call panics", c.ends(), "call %d does: %s", c.ID, c.Panicked))
 		}
 	}
 	return broken

@@ -34,7 +34,7 @@ func judgeWrites(h *History) (broken []Violation) {
 		}
 		unconfigured := r.Seen.Reminder == 0 && !overwritten(beginning, r)
 		if !unconfigured && !slices.ContainsFunc(wrote[r.Seen.Reminder], func(w *Call) bool { return wroteIt(w, r) }) {
-			broken = append(broken, Violated("no write is lost", r.ends(), "call %d reads a rotation_reminder of %d, which is out of date or was never written", r.ID, r.Seen.Reminder))
+			broken = append(broken, violated("no write is lost", r.ends(), "call %d reads a rotation_reminder of %d, which is out of date or was never written", r.ID, r.Seen.Reminder))
 		}
 	}
 	return broken
@@ -54,7 +54,7 @@ func judgeLooks(h *History) (broken []Violation) {
 			}
 			return now.shows(c.Seen)
 		}) {
-			broken = append(broken, Violated("config and rotation are told as they are", []Moment{c.from, c.End}, "call %d is told%s", c.ID, c.Seen))
+			broken = append(broken, violated("config and rotation are told as they are", []Moment{c.from, c.End}, "call %d is told%s", c.ID, c.Seen))
 		}
 	}
 	return broken
@@ -73,17 +73,17 @@ func judgeEntries(h *History) (broken []Violation) {
 			continue
 		}
 		if seen[s.Config.WriteID] || s.Config.WriteID == "" {
-			broken = append(broken, Violated("a write_id is used once", at, "call %d uses one again", s.Call))
+			broken = append(broken, violated("a write_id is used once", at, "call %d uses one again", s.Call))
 		}
 		seen[s.Config.WriteID] = true
 		if lost := lostIn(s.Config, before, h.call(s.Call)); lost != "" {
-			broken = append(broken, Violated("no write is lost", at, "call %d stores a config that %s", s.Call, lost))
+			broken = append(broken, violated("no write is lost", at, "call %d stores a config that %s", s.Call, lost))
 		}
 		if h.overtaken(s) {
-			broken = append(broken, Violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.Call))
+			broken = append(broken, violated("an overtaken write is refused", at, "call %d stores what it made of an older config", s.Call))
 		}
 		if before != nil && before.Current.Client == s.Config.Current.Client && !before.Current.SetAt.Equal(s.Config.Current.SetAt) {
-			broken = append(broken, Violated("last_rotated moves with the credentials only", at, "call %d moves it", s.Call))
+			broken = append(broken, violated("last_rotated moves with the credentials only", at, "call %d moves it", s.Call))
 		}
 		before = s.Config
 	}
@@ -93,7 +93,7 @@ func judgeEntries(h *History) (broken []Violation) {
 		}
 		takes := len(h.takesOf(c, ConfigKey))
 		if c.OK() && takes != 1 || c.Outcome == Refused && takes != 0 {
-			broken = append(broken, Violated("no write is lost", c.ends(), "call %d ended with %s and changed the config %d times", c.ID, c.Outcome, takes))
+			broken = append(broken, violated("no write is lost", c.ends(), "call %d ended with %s and changed the config %d times", c.ID, c.Outcome, takes))
 		}
 	}
 	return broken

@@ -46,6 +46,62 @@ func (c Config) shows(s *Seen) bool {
 		(s.State == "" || c.state() == s.State && c.Staged == s.Staged && c.Previous == s.Previous && c.Compromised == s.Compromised)
 }
 
+// apply is what an operation makes of the configuration, and whether the engine may
+// answer it with success. It leaves alone what is not possible.
+func (c Config) apply(o *Call) (next Config, possible bool) {
+	next = c
+	switch state := c.state(); o.Op {
+	case OpWriteConfig:
+		next.Reminder = o.Set
+		switch {
+		case o.Client == "", o.Client == c.Current:
+			return next, c.Current != ""
+		case state != idle:
+			return c, false
+		}
+		next.Current = o.Client
+	case OpStage:
+		switch {
+		case o.Client == c.Staged, state == promoted && o.Client == c.Current:
+			return c, o.Unchanged
+		case state == staged:
+			return c, false
+		}
+		// If the rotation is promoted, the engine completes it first.
+		next.Staged, next.Previous, next.Compromised = o.Client, "", false
+	case OpCompromised:
+		if o.Client == c.Current {
+			next.Compromised = true
+			return next, state == promoted && o.Unchanged == c.Compromised
+		}
+		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, o.Client, "", true
+	case OpPromote:
+		switch state {
+		case idle:
+			return c, false
+		case promoted:
+			return c, o.Unchanged
+		}
+		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, c.Staged, "", false
+	case OpRollback:
+		if state != promoted || c.Compromised {
+			return c, state == idle && o.Unchanged
+		}
+		next.Current, next.Previous = c.Previous, ""
+	case OpComplete:
+		if state != promoted {
+			return c, state == idle && o.Unchanged
+		}
+		next.Previous, next.Compromised = "", false
+	case OpDiscard:
+		if state != staged {
+			return c, state == idle && o.Unchanged
+		}
+		next.Staged = ""
+	}
+	return next, !o.Unchanged
+}
+
 // Entry is a stored configuration.
 type Entry struct {
 	WriteID string

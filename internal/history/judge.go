@@ -15,8 +15,8 @@ type Violation struct {
 	At         []Moment
 }
 
-// Violated is the violation of a rule.
-func Violated(rule string, at []Moment, format string, args ...any) Violation {
+// violated is the violation of a rule.
+func violated(rule string, at []Moment, format string, args ...any) Violation {
 	return Violation{rule, fmt.Sprintf(format, args...), at}
 }
 
@@ -155,18 +155,18 @@ func judgeDeleted(h *History) (broken []Violation) {
 		if h.Inside != nil {
 			erased = h.takesOf(d, TokenKey)
 			if len(erased) == 0 {
-				broken = append(broken, Violated(rule, d.ends(), "call %d left the token in storage", d.ID))
+				broken = append(broken, violated(rule, d.ends(), "call %d left the token in storage", d.ID))
 			}
 			for _, s := range h.tokenChanges(store) {
 				if d.End.before(s.Applied) && s.Token != "" && deleted(s.Token) {
-					broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, s.Applied}, "%s is stored, which call %d deleted", s.Token, d.ID))
+					broken = append(broken, violated(rule, []Moment{d.Begin, d.End, s.Applied}, "%s is stored, which call %d deleted", s.Token, d.ID))
 				}
 			}
 		}
 		for _, c := range h.served {
 			if !said[c] && h.store(c.Place) == store && h.heard(c, d.End, erased) && deleted(c.Token) {
 				said[c] = true
-				broken = append(broken, Violated(rule, []Moment{d.Begin, d.End, c.Begin}, "call %d gets %s, which call %d deleted", c.ID, c.Token, d.ID))
+				broken = append(broken, violated(rule, []Moment{d.Begin, d.End, c.Begin}, "call %d gets %s, which call %d deleted", c.ID, c.Token, d.ID))
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func judgeCompromised(h *History) (broken []Violation) {
 		for _, c := range h.served {
 			g := h.grant(c.Token)
 			if g != nil && leaked != "" && g.Client == leaked && !h.issuedAfter(c.Token, e.End) && h.heard(c, e.End, changes) {
-				broken = append(broken, Violated("a token of compromised credentials is not served", []Moment{e.Begin, e.End, c.Begin},
+				broken = append(broken, violated("a token of compromised credentials is not served", []Moment{e.Begin, e.End, c.Begin},
 					"call %d gets %s of %s, which call %d gave up", c.ID, c.Token, g.Client, e.ID))
 			}
 		}
@@ -212,13 +212,13 @@ func judgeGranted(h *History) (broken []Violation) {
 		g := h.grant(c.Token)
 		switch {
 		case g == nil || !g.Begin.before(c.End):
-			broken = append(broken, Violated("a served token was issued", c.ends(), "Fuuffy never issued the token %s that call %d gets", c.Token, c.ID))
+			broken = append(broken, violated("a served token was issued", c.ends(), "Fuuffy never issued the token %s that call %d gets", c.Token, c.ID))
 		case g.Expires+h.deadFor(c, !c.Stale) <= c.Begin.At:
-			broken = append(broken, Violated("a served token has not expired", c.ends(), "call %d gets %s, which expired at %s", c.ID, c.Token, g.Expires))
+			broken = append(broken, violated("a served token has not expired", c.ends(), "call %d gets %s, which expired at %s", c.ID, c.Token, g.Expires))
 		case c.MinTTL > 0 && g.Expires+h.deadFor(c, false) < h.mustLiveUntil(c):
-			broken = append(broken, Violated("a served token lives for min_ttl", c.ends(), "call %d wants %s and gets %s, which expires at %s", c.ID, c.MinTTL, c.Token, g.Expires))
+			broken = append(broken, violated("a served token lives for min_ttl", c.ends(), "call %d wants %s and gets %s, which expires at %s", c.ID, c.MinTTL, c.Token, g.Expires))
 		case !h.was(c, func(now Config) bool { return now.allows(g.Client) }):
-			broken = append(broken, Violated("a served token is of current credentials", []Moment{c.from, c.End}, "call %d gets %s of %s, which was not current", c.ID, c.Token, g.Client))
+			broken = append(broken, violated("a served token is of current credentials", []Moment{c.from, c.End}, "call %d gets %s of %s, which was not current", c.ID, c.Token, g.Client))
 		}
 	}
 	return broken

@@ -198,7 +198,7 @@ func testJudge(t *testing.T, good func() *History, violations map[string]planted
 			h.prepare()
 			broken := p.rule(h)
 			if assert.NotEmpty(t, broken) {
-				assert.NotEmpty(t, h.Around(broken[0]), "the records around it")
+				assert.NotEmpty(t, h.around(broken[0]), "the records around it")
 			}
 		})
 	}

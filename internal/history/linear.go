@@ -10,62 +10,6 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// apply is what an operation makes of the configuration, and whether the engine may
-// answer it with success. It leaves alone what is not possible.
-func (c Config) apply(o *Call) (next Config, possible bool) {
-	next = c
-	switch state := c.state(); o.Op {
-	case OpWriteConfig:
-		next.Reminder = o.Set
-		switch {
-		case o.Client == "", o.Client == c.Current:
-			return next, c.Current != ""
-		case state != idle:
-			return c, false
-		}
-		next.Current = o.Client
-	case OpStage:
-		switch {
-		case o.Client == c.Staged, state == promoted && o.Client == c.Current:
-			return c, o.Unchanged
-		case state == staged:
-			return c, false
-		}
-		// If the rotation is promoted, the engine completes it first.
-		next.Staged, next.Previous, next.Compromised = o.Client, "", false
-	case OpCompromised:
-		if o.Client == c.Current {
-			next.Compromised = true
-			return next, state == promoted && o.Unchanged == c.Compromised
-		}
-		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, o.Client, "", true
-	case OpPromote:
-		switch state {
-		case idle:
-			return c, false
-		case promoted:
-			return c, o.Unchanged
-		}
-		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, c.Staged, "", false
-	case OpRollback:
-		if state != promoted || c.Compromised {
-			return c, state == idle && o.Unchanged
-		}
-		next.Current, next.Previous = c.Previous, ""
-	case OpComplete:
-		if state != promoted {
-			return c, state == idle && o.Unchanged
-		}
-		next.Previous, next.Compromised = "", false
-	case OpDiscard:
-		if state != staged {
-			return c, state == idle && o.Unchanged
-		}
-		next.Staged = ""
-	}
-	return next, !o.Unchanged
-}
-
 // look is what an operation saw, once it had done what it does. The engine looks where
 // things stand after a step, when someone else may have changed them again.
 type look struct{ *Call }
@@ -108,9 +52,9 @@ func judgeLinear(h *History) []Violation {
 		_, info := porcupine.CheckOperationsVerbose(model, operations, checkTime)
 		h.drawing = func(file string) error { return porcupine.VisualizePath(model, info, file) }
 		from, to := h.firstUnordered(info)
-		return []Violation{Violated(ruleLinear, []Moment{from, to}, "there is no order of them")}
+		return []Violation{violated(ruleLinear, []Moment{from, to}, "there is no order of them")}
 	case porcupine.Unknown:
-		return []Violation{Violated(ruleLinear, []Moment{beginning, h.End}, "no order of them was found in %s", checkTime)}
+		return []Violation{violated(ruleLinear, []Moment{beginning, h.End}, "no order of them was found in %s", checkTime)}
 	}
 	return nil
 }

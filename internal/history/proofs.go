@@ -31,7 +31,7 @@ func judgeProofs(h *History) (broken []Violation) {
 			mustWork = ""
 		}
 		if !h.askedFor(c, mustWork, Granted) || !h.askedFor(c, mustBeRevoked, Rejected) {
-			broken = append(broken, Violated("what is stored was proved", []Moment{s.Begin, s.End}, "call %d stores %s with %s without a proof", c.ID, s.Config.shown().state(), s.Config.Current.Client))
+			broken = append(broken, violated("what is stored was proved", []Moment{s.Begin, s.End}, "call %d stores %s with %s without a proof", c.ID, s.Config.shown().state(), s.Config.Current.Client))
 		}
 	}
 	return broken
@@ -56,7 +56,7 @@ func judgeGivenUp(h *History) (broken []Violation) {
 			continue
 		}
 		report := func(rule, text, client string) {
-			broken = append(broken, Violated(rule, []Moment{s.Begin, s.Applied, s.End}, "call %d "+text, s.Call, client))
+			broken = append(broken, violated(rule, []Moment{s.Begin, s.Applied, s.End}, "call %d "+text, s.Call, client))
 		}
 		for _, client := range last.held() {
 			if !slices.Contains(s.Config.held(), client) && !s.Config.lists(client) && !h.revoked(client, s) {

@@ -17,7 +17,7 @@ func judgeReported(h *History) (broken []Violation) {
 		}
 		if r.Token == r.Reported {
 			if !r.TooYoung {
-				broken = append(broken, Violated("a report is not answered with its token", r.ends(), "call %d reports %s and gets it", r.ID, r.Reported))
+				broken = append(broken, violated("a report is not answered with its token", r.ends(), "call %d reports %s and gets it", r.ID, r.Reported))
 			}
 			continue
 		}
@@ -29,7 +29,7 @@ func judgeReported(h *History) (broken []Violation) {
 		}
 		for _, c := range h.servedBy[r.Reported] {
 			if r.End.before(c.Begin) && h.knowsReplaced(c, r) {
-				broken = append(broken, Violated("a replaced token is not served again", []Moment{r.Begin, r.End, c.Begin},
+				broken = append(broken, violated("a replaced token is not served again", []Moment{r.Begin, r.End, c.Begin},
 					"call %d gets %s, which call %d reported and got %s for", c.ID, c.Token, r.ID, r.Token))
 			}
 		}

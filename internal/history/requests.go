@@ -36,14 +36,14 @@ func judgeRequests(h *History) (violations []Violation) {
 		}
 	}
 	if most := h.mostGrants(); granted > most {
-		violations = append(violations, Violated(ruleRequests, []Moment{beginning, h.End}, "it issued %d tokens, and %d are the most", granted, most))
+		violations = append(violations, violated(ruleRequests, []Moment{beginning, h.End}, "it issued %d tokens, and %d are the most", granted, most))
 	}
 	if most := h.lives(h.Outage.At - h.Quiet.At); quiet > most {
-		violations = append(violations, Violated(ruleRequests, []Moment{h.Quiet, h.Outage}, "it got %d in quiet times, and %d are the most", quiet, most))
+		violations = append(violations, violated(ruleRequests, []Moment{h.Quiet, h.Outage}, "it got %d in quiet times, and %d are the most", quiet, most))
 	}
 	for _, o := range h.outages() {
 		if most := h.mostIn(o); o.requests > most {
-			violations = append(violations, Violated(ruleRequests, []Moment{o.Begin, o.End}, "it got %d while it gave no tokens, and %d are the most", o.requests, most))
+			violations = append(violations, violated(ruleRequests, []Moment{o.Begin, o.End}, "it got %d while it gave no tokens, and %d are the most", o.requests, most))
 		}
 	}
 	return violations
@@ -166,7 +166,7 @@ func judgeServedAgain(h *History) (violations []Violation) {
 	within := func(from Moment, most time.Duration) {
 		for _, node := range h.Nodes {
 			if served := h.servedSince(from, node); served == Never || served.At-from.At > most {
-				violations = append(violations, Violated(rule, []Moment{from, h.End}, "the faults ended at %s, and node %s serves a token at %s", from, node, served))
+				violations = append(violations, violated(rule, []Moment{from, h.End}, "the faults ended at %s, and node %s serves a token at %s", from, node, served))
 			}
 		}
 	}
@@ -174,7 +174,7 @@ func judgeServedAgain(h *History) (violations []Violation) {
 	within(h.Over, h.recovery())
 	for _, c := range h.Calls {
 		if !c.Begin.before(h.Quiet) && c.End.before(h.Outage) && c.reads() && !c.OK() {
-			violations = append(violations, Violated(rule, c.ends(), "call %d ends with %s in quiet times: %s", c.ID, c.result(), c.Error))
+			violations = append(violations, violated(rule, c.ends(), "call %d ends with %s in quiet times: %s", c.ID, c.result(), c.Error))
 		}
 	}
 	return violations

@@ -31,9 +31,9 @@ func judgeServed(h *History) (broken []Violation) {
 			at := c.ends()
 			switch took := c.End.At - c.Entered.At; {
 			case !c.OK():
-				broken = append(broken, Violated("no reader fails while a token is at hand", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
+				broken = append(broken, violated("no reader fails while a token is at hand", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
 			case took > t.patience:
-				broken = append(broken, Violated("no reader waits while a token is at hand", at, "call %d takes %s, and could have %s", c.ID, took, t.token))
+				broken = append(broken, violated("no reader waits while a token is at hand", at, "call %d takes %s, and could have %s", c.ID, took, t.token))
 			}
 		}
 	}
@@ -53,11 +53,11 @@ func judgeStale(h *History) (broken []Violation) {
 			}
 			at := c.ends()
 			if c.failedForFuuffy() {
-				broken = append(broken, Violated("stale_if_error serves what has life left", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
+				broken = append(broken, violated("stale_if_error serves what has life left", at, "call %d ends with %s, and could have %s", c.ID, c.result(), t.token))
 			}
 		}
 		if t := h.knownStale(c); t != "" && h.livesOn(t, c.End, true) && c.End.At-c.Entered.At > 2*time.Second+readTime {
-			broken = append(broken, Violated("a stale token is served without a wait", c.ends(), "call %d takes %s, and could have %s", c.ID, c.End.At-c.Entered.At, t))
+			broken = append(broken, violated("a stale token is served without a wait", c.ends(), "call %d takes %s, and could have %s", c.ID, c.End.At-c.Entered.At, t))
 		}
 	}
 	return broken
@@ -266,7 +266,7 @@ func (h *History) knownStale(c *Call) string {
 // restart, at no cost.
 func judgeQuiet(h *History) (broken []Violation) {
 	report := func(c *Call, format string, args ...any) {
-		broken = append(broken, Violated("a quiet node works", c.ends(), "call %d, "+format+" (%s, %s)", append(append([]any{c.ID}, args...), c.result(), c.Token)...))
+		broken = append(broken, violated("a quiet node works", c.ends(), "call %d, "+format+" (%s, %s)", append(append([]any{c.ID}, args...), c.result(), c.Token)...))
 	}
 	calm := slices.IndexFunc(h.Calls, func(c *Call) bool { return h.Calm.before(c.Begin) })
 	if calm < 0 {

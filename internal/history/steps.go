@@ -91,16 +91,16 @@ func (h *History) collectSteps() (steps []*step, violations []Violation) {
 		first, known := index[lines[0]]
 		switch {
 		case !known && len(steps) > 0 && len(lines) == maxLines:
-			violations = append(violations, Violated(ruleGap, c.ends(), "call %d sees only newer ones", c.ID))
+			violations = append(violations, violated(ruleGap, c.ends(), "call %d sees only newer ones", c.ID))
 			continue
 		case !known && len(steps) > 0:
-			violations = append(violations, Violated(ruleStep, c.ends(), "call %d sees a history that does not begin with %q", c.ID, steps[0].line))
+			violations = append(violations, violated(ruleStep, c.ends(), "call %d sees a history that does not begin with %q", c.ID, steps[0].line))
 			continue
 		}
 		for i, line := range lines {
 			if first+i < len(steps) {
 				if s := steps[first+i]; s.line != line {
-					violations = append(violations, Violated(ruleStep, c.ends(), "call %d sees %q where another saw %q", c.ID, line, s.line))
+					violations = append(violations, violated(ruleStep, c.ends(), "call %d sees %q where another saw %q", c.ID, line, s.line))
 					break
 				}
 				steps[first+i].latest = earlier(steps[first+i].latest, c.End)
@@ -157,14 +157,14 @@ func (h *History) explain(steps []*step) (violations []Violation) {
 			}
 		}
 		if s.cause == nil {
-			violations = append(violations, Violated(ruleStep, []Moment{s.took, s.latest}, "no one took the step %q, or it was taken twice", s.line))
+			violations = append(violations, violated(ruleStep, []Moment{s.took, s.latest}, "no one took the step %q, or it was taken twice", s.line))
 			continue
 		}
 		done[deed{s.cause, s.verb}], used[s.cause] = true, true
 	}
 	for _, c := range h.Calls {
 		if c.OK() && c.steps() && !c.Unchanged && !used[c] {
-			violations = append(violations, Violated(ruleStep, c.ends(), "call %d, %s, was answered, but is not in the history", c.ID, c.Op))
+			violations = append(violations, violated(ruleStep, c.ends(), "call %d, %s, was answered, but is not in the history", c.ID, c.Op))
 		}
 	}
 	return violations
@@ -235,7 +235,7 @@ func judgeSteps(h *History) []Violation {
 		}
 		for cause, i := range position {
 			if i > last && cause.OK() && cause.End.before(c.from) {
-				violations = append(violations, Violated(ruleStep, []Moment{cause.Begin, c.End}, "call %d, %s, was answered, but call %d sees nothing of it", cause.ID, cause.Op, c.ID))
+				violations = append(violations, violated(ruleStep, []Moment{cause.Begin, c.End}, "call %d, %s, was answered, but call %d sees nothing of it", cause.ID, cause.Op, c.ID))
 			}
 		}
 	}

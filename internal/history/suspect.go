@@ -19,7 +19,7 @@ func judgeSuspect(h *History) (broken []Violation) {
 		}
 		for _, c := range h.served {
 			if c.Token == r.Reported && !c.Suspect && !c.TooYoung && h.knowsSuspect(c, r) && !h.regranted(c.Token, r.End) {
-				broken = append(broken, Violated("who gets a suspect token is warned", []Moment{r.Begin, r.End, c.Begin},
+				broken = append(broken, violated("who gets a suspect token is warned", []Moment{r.Begin, r.End, c.Begin},
 					"call %d gets %s, which call %d reported in vain", c.ID, c.Token, r.ID))
 			}
 		}

@@ -74,7 +74,7 @@ func (c *Call) String() string {
 	if c.Seen != nil {
 		text += ", sees" + c.Seen.String()
 	}
-	return text + fields("error", c.Error)
+	return text + fields("error", strings.Join(strings.Fields(c.Error), " "))
 }
 
 func (s *Seen) String() string {
@@ -194,8 +194,8 @@ func (h *History) near(v Violation) []line {
 // maxAround is how many records a failure shows.
 const maxAround = 80
 
-// Around returns what happened near a violation, one record per line.
-func (h *History) Around(v Violation) string {
+// around returns what happened near a violation, one record per line.
+func (h *History) around(v Violation) string {
 	var text strings.Builder
 	for i, l := range h.near(v) {
 		if i == maxAround {
@@ -224,7 +224,7 @@ func (h *History) Report(violations []Violation) string {
 	}
 	text := strings.Join(rules, ", ") + "\n"
 	for _, v := range violations[:min(len(violations), maxShown)] {
-		text += fmt.Sprintf("at %v: %s: %s\n%s", v.At, v.Rule, v.Text, h.Around(v))
+		text += fmt.Sprintf("at %v: %s: %s\n%s", v.At, v.Rule, v.Text, h.around(v))
 	}
 	return text
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // work is one operation, which a node gets.
@@ -142,8 +141,8 @@ func (k *worker) pair() pair {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.clients) > 0 && chance(k.random, 0.25) {
-		if w.config != nil && len(w.config.Rotation.Unrevoked) > 0 && chance(k.random, 0.5) {
-			return pair{w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID, testSecret}
+		if w.config != nil && len(w.config.Unrevoked) > 0 && chance(k.random, 0.5) {
+			return pair{w.config.Unrevoked[k.random.IntN(len(w.config.Unrevoked))].Client, testSecret}
 		}
 		return w.clients[k.random.IntN(len(w.clients))]
 	}
@@ -165,32 +164,27 @@ func (k *worker) deleteConfig(n *node) {
 func (k *worker) rotate(n *node) {
 	w := k.w
 	w.mu.Lock()
-	state, previous := rotation.Idle, ""
-	if w.config != nil {
-		state = w.config.Rotation.Name()
-		if w.config.Rotation.Previous != nil {
-			previous = w.config.Rotation.Previous.ClientID
-		}
-	}
+	now := w.config.Shown()
+	state, previous := now.State(), now.Previous
 	w.mu.Unlock()
 	step := func(op, path string, data map[string]any) {
 		k.call(n, &history.Call{Op: op, Limit: k.limit(), Unproved: data["force"] == true}, request{logical.UpdateOperation, rotatePath + path, data})
 	}
 	choice := k.random.IntN(10)
 	switch {
-	case state == rotation.Staged && choice < 8, choice == 0:
+	case state == history.Staged && choice < 8, choice == 0:
 		step(history.OpPromote, "/promote", nil)
-	case state == rotation.Staged, choice == 1:
+	case state == history.Staged, choice == 1:
 		k.call(n, &history.Call{Op: history.OpDiscard, Limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
-	case state == rotation.Promoted && choice < 5, choice == 2:
+	case state == history.Promoted && choice < 5, choice == 2:
 		step(history.OpRollback, "/rollback", nil)
-	case state == rotation.Promoted && choice == 9:
+	case state == history.Promoted && choice == 9:
 		// The stage completes the rotation first if the previous pair is revoked.
 		if chance(k.random, 0.7) {
 			w.sandbox.RevokeClient(previous)
 		}
 		k.stage(n)
-	case state == rotation.Promoted:
+	case state == history.Promoted:
 		force := chance(k.random, 0.3)
 		if !force && chance(k.random, 0.7) {
 			w.sandbox.RevokeClient(previous)
@@ -217,8 +211,8 @@ func (k *worker) compromise(n *node) {
 func (k *worker) markRevoked(n *node) {
 	w, client := k.w, "an unknown one"
 	w.mu.Lock()
-	if w.config != nil && len(w.config.Rotation.Unrevoked) > 0 {
-		client = w.config.Rotation.Unrevoked[k.random.IntN(len(w.config.Rotation.Unrevoked))].ClientID
+	if w.config != nil && len(w.config.Unrevoked) > 0 {
+		client = w.config.Unrevoked[k.random.IntN(len(w.config.Unrevoked))].Client
 	}
 	w.mu.Unlock()
 	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Client: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})

@@ -63,12 +63,10 @@ func delay(r *rand.Rand) time.Duration {
 type storageObservation struct {
 	w      *world
 	record *history.Stored
-	config *storedConfig // what a put stores, if it is the configuration
 }
 
 func (w *world) observeStorage(n *node, p *process) func(context.Context, string, *logical.StorageEntry) storageObserver {
 	return func(ctx context.Context, operation string, entry *logical.StorageEntry) storageObserver {
-		var config *storedConfig
 		s := &history.Stored{Place: p.place(), Operation: operation, Key: entry.Key, Applied: history.Never}
 		if c, ok := ctx.Value(callerKey{}).(*caller); ok {
 			s.Call = c.call
@@ -87,50 +85,26 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 			s.Token, s.PairID, s.Suspect = w.names[t.Value], t.PairID, t.Suspect
 		}
 		if operation == "put" && entry.Key == configKey {
-			config = &storedConfig{}
-			_ = json.Unmarshal(entry.Value, config)
-			s.Config = entryOf(config)
+			s.Config = readConfig(entry.Value)
 		}
 		w.h.Stored = append(w.h.Stored, s)
-		return storageObservation{w, s, config}
+		return storageObservation{w, s}
 	}
 }
 
-// entryOf is the record of a stored configuration.
-func entryOf(c *storedConfig) *history.Entry {
-	pairOf := func(p *rotation.Pair) history.Pair {
-		if p == nil {
-			return history.Pair{}
+// readConfig is the record of a stored configuration. An entry of unrevoked that the engine no longer
+// recognizes is about no client.
+func readConfig(stored []byte) *history.Entry {
+	var e history.Entry
+	var pairs rotation.Pairs
+	_ = json.Unmarshal(stored, &e)
+	_ = json.Unmarshal(stored, &pairs)
+	for i, u := range e.Unrevoked {
+		if pairs.Rotation.Entry(&rotation.Pair{ClientID: u.Client, ClientSecret: testSecret}) == nil {
+			e.Unrevoked[i].Client = "not recognized: " + u.Client
 		}
-		return history.Pair{ID: p.ID, Client: p.ClientID, SetAt: p.SetAt, Serial: p.Serial}
 	}
-	r := &c.Rotation
-	e := &history.Entry{
-		WriteID: c.WriteID,
-		Credentials: history.Credentials{
-			Current: pairOf(&c.Current), Serials: r.Serials,
-			Position: history.Position{
-				Staged: pairOf(r.Staged), Previous: pairOf(r.Previous), Compromised: r.Compromised,
-				StagedAt: r.StagedAt, PromotedAt: r.PromotedAt, TokensUntil: r.TokensUntil,
-			},
-		},
-		Settings: history.Settings{
-			Reminder: int(c.RotationReminder.Seconds()), StaleIfError: c.StaleIfError, Buffer: c.TokenExpiryBuffer, Endpoint: fmt.Sprint(c.Endpoint),
-			Others: fmt.Sprint(c.RequestTimeout, c.TokenRefreshWindow, c.RotationPeriod, c.MaxReadTTL),
-		},
-	}
-	for _, step := range r.History {
-		e.Steps = append(e.Steps, step.At.UTC().Format(time.RFC3339)+" "+step.String())
-	}
-	for _, u := range r.Unrevoked {
-		client := u.ClientID
-		// An entry that the engine no longer recognizes is about no client.
-		if r.Entry(&rotation.Pair{ClientID: client, ClientSecret: testSecret}) == nil {
-			client = "not recognized: " + client
-		}
-		e.Unrevoked = append(e.Unrevoked, history.Unrevoked{ID: u.PairID, Client: client, Why: u.Why, Since: u.Since})
-	}
-	return e
+	return &e
 }
 
 func (o storageObservation) effect(act func() error) error {
@@ -144,7 +118,7 @@ func (o storageObservation) effect(act func() error) error {
 		return nil
 	}
 	if o.record.Key == configKey {
-		o.w.config = o.config
+		o.w.config = o.record.Config
 	}
 	o.w.tellLocked(o.record)
 	return nil

@@ -278,6 +278,6 @@ func (w *world) works() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.config != nil && slices.ContainsFunc(w.sandbox.Clients(), func(known fuuffytest.Client) bool {
-		return known.ID == w.config.Current.ClientID && !known.Revoked
+		return known.ID == w.config.Current.Client && !known.Revoked
 	})
 }

@@ -52,8 +52,8 @@ type world struct {
 	served   []string          // the tokens that were served, the last one last
 	clients  []pair
 	reminder int
-	config   *storedConfig // what is stored
-	behind   int           // what happens in the background
+	config   *history.Entry // what is stored
+	behind   int            // what happens in the background
 }
 
 // pair is credentials that exist at Fuuffy, or existed.

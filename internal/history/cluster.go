@@ -40,6 +40,7 @@ func (h *History) prepareCluster() {
 		now = now.after(s)
 		s.after = now
 	}
+	h.known[Place{}] = h.stepPeriods()
 	h.proofs = map[*Request]bool{}
 	for _, r := range h.Requests {
 		h.proofs[r] = r.Token != "" && slices.ContainsFunc(h.Calls, func(c *Call) bool {
@@ -101,20 +102,20 @@ func (h *History) forReaders(r *Request) bool {
 	return r.Call == 0
 }
 
-// during tells whether the configuration could be so at some moment of a time.
-func (h *History) during(from, to Moment, so func(Config) bool) bool {
+// stepPeriods are the times in which the rotation may have stood where each step left it.
+func (h *History) stepPeriods() (periods []period) {
 	for i, s := range h.steps {
-		until := Never
+		until, last := Never, true
 		if i+1 < len(h.steps) {
-			until = h.steps[i+1].latest
+			next := h.steps[i+1]
+			// One change may be several steps, of which only the last is seen.
+			until, last = next.latest, next.cause == nil || next.cause != s.cause
 		}
-		// One change may be several steps, of which only the last is seen.
-		last := i+1 == len(h.steps) || h.steps[i+1].cause == nil || h.steps[i+1].cause != s.cause
-		if last && !to.before(s.earliest) && !until.before(from) && so(s.after) {
-			return true
+		if last {
+			periods = append(periods, period{Span: Span{s.earliest, until}, now: s.after})
 		}
 	}
-	return false
+	return periods
 }
 
 // unsavedBetween tells whether a node could not save a token in a time.

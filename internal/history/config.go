@@ -145,7 +145,7 @@ func lostIn(config, before *Entry, c *Call) string {
 	case !writes && config.Settings != before.Settings:
 		return "has other settings, in a step of the rotation"
 	}
-	is, was := config.shown(), before.shown()
+	is, was := config.Shown(), before.Shown()
 	is.RotatedAt, was.RotatedAt = "", ""
 	if next, _ := was.apply(c); next != is {
 		return fmt.Sprintf("is %+v, and should be %+v", is, next)

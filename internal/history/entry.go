@@ -3,6 +3,7 @@
 package history
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 )
@@ -18,19 +19,20 @@ type Config struct {
 
 // The states of a rotation, as rotate-root names them.
 const (
-	idle     = "idle"
-	staged   = "staged"
-	promoted = "promoted"
+	Idle     = "idle"
+	Staged   = "staged"
+	Promoted = "promoted"
 )
 
-func (c Config) state() string {
+// State is the state of the rotation.
+func (c Config) State() string {
 	switch {
 	case c.Previous != "":
-		return promoted
+		return Promoted
 	case c.Staged != "":
-		return staged
+		return Staged
 	}
-	return idle
+	return Idle
 }
 
 // allows tells whether a token of a client may be served.
@@ -43,28 +45,28 @@ func (c Config) shows(s *Seen) bool {
 	return c.Current == s.Current &&
 		(s.Reminder == 0 || c.Reminder == s.Reminder) &&
 		(s.RotatedAt == "" || c.RotatedAt == "" || c.RotatedAt == s.RotatedAt) &&
-		(s.State == "" || c.state() == s.State && c.Staged == s.Staged && c.Previous == s.Previous && c.Compromised == s.Compromised)
+		(s.State == "" || c.State() == s.State && c.Staged == s.Staged && c.Previous == s.Previous && c.Compromised == s.Compromised)
 }
 
 // apply is what an operation makes of the configuration, and whether the engine may
 // answer it with success. It leaves alone what is not possible.
 func (c Config) apply(o *Call) (next Config, possible bool) {
 	next = c
-	switch state := c.state(); o.Op {
+	switch state := c.State(); o.Op {
 	case OpWriteConfig:
 		next.Reminder = o.Set
 		switch {
 		case o.Client == "", o.Client == c.Current:
 			return next, c.Current != ""
-		case state != idle:
+		case state != Idle:
 			return c, false
 		}
 		next.Current = o.Client
 	case OpStage:
 		switch {
-		case o.Client == c.Staged, state == promoted && o.Client == c.Current:
+		case o.Client == c.Staged, state == Promoted && o.Client == c.Current:
 			return c, o.Unchanged
-		case state == staged:
+		case state == Staged:
 			return c, false
 		}
 		// If the rotation is promoted, the engine completes it first.
@@ -72,89 +74,109 @@ func (c Config) apply(o *Call) (next Config, possible bool) {
 	case OpCompromised:
 		if o.Client == c.Current {
 			next.Compromised = true
-			return next, state == promoted && o.Unchanged == c.Compromised
+			return next, state == Promoted && o.Unchanged == c.Compromised
 		}
 		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, o.Client, "", true
 	case OpPromote:
 		switch state {
-		case idle:
+		case Idle:
 			return c, false
-		case promoted:
+		case Promoted:
 			return c, o.Unchanged
 		}
 		next.Previous, next.Current, next.Staged, next.Compromised = c.Current, c.Staged, "", false
 	case OpRollback:
-		if state != promoted || c.Compromised {
-			return c, state == idle && o.Unchanged
+		if state != Promoted || c.Compromised {
+			return c, state == Idle && o.Unchanged
 		}
 		next.Current, next.Previous = c.Previous, ""
 	case OpComplete:
-		if state != promoted {
-			return c, state == idle && o.Unchanged
+		if state != Promoted {
+			return c, state == Idle && o.Unchanged
 		}
 		next.Previous, next.Compromised = "", false
 	case OpDiscard:
-		if state != staged {
-			return c, state == idle && o.Unchanged
+		if state != Staged {
+			return c, state == Idle && o.Unchanged
 		}
 		next.Staged = ""
 	}
 	return next, !o.Unchanged
 }
 
-// Entry is a stored configuration.
+// Entry is a configuration as the engine stores it, but for the secrets.
 type Entry struct {
-	WriteID string
+	WriteID string `json:"write_id"`
 	Credentials
 	Settings
 }
 
 // Settings are the part of an entry that steps of the rotation leave alone.
 type Settings struct {
-	Reminder         int
-	StaleIfError     bool
-	Buffer           time.Duration
-	Endpoint, Others string
+	Reminder     time.Duration `json:"rotation_reminder"`
+	StaleIfError bool          `json:"stale_if_error"`
+	Buffer       time.Duration `json:"token_expiry_buffer"`
+
+	RequestTimeout time.Duration `json:"request_timeout"`
+	RefreshWindow  time.Duration `json:"token_refresh_window"`
+	Period         time.Duration `json:"rotation_period"`
+	MaxReadTTL     time.Duration `json:"max_read_ttl"`
+	Endpoint       struct {
+		Environment string `json:"environment"`
+		BaseURL     string `json:"base_url"`
+		CACert      string `json:"ca_cert"`
+	} `json:"endpoint"`
 }
 
 // Credentials are the part of an entry that writes of settings leave alone.
 type Credentials struct {
-	Current Pair
+	Current  Pair `json:"current"`
+	Rotation `json:"rotation"`
+}
+
+// Rotation is the state of a rotation.
+type Rotation struct {
 	Position
-	Unrevoked []Unrevoked
-	Steps     []string
-	Serials   int
+	Unrevoked []Unrevoked     `json:"unrevoked"`
+	Steps     json.RawMessage `json:"history,omitempty"`
+	Serials   int             `json:"serials"`
 }
 
 // Position is where a rotation stands. A pair that there isn't is its zero value.
 type Position struct {
-	Staged, Previous                  Pair
-	StagedAt, PromotedAt, TokensUntil time.Time
-	Compromised                       bool
+	Staged      Pair      `json:"staged"`
+	StagedAt    time.Time `json:"staged_at"`
+	Previous    Pair      `json:"previous"`
+	PromotedAt  time.Time `json:"promoted_at"`
+	TokensUntil time.Time `json:"tokens_until"`
+	Compromised bool      `json:"compromised"`
 }
 
 // Pair is one pair of credentials.
 type Pair struct {
-	ID, Client string
-	SetAt      time.Time
-	Serial     int
+	ID     string    `json:"id"`
+	Client string    `json:"client_id"`
+	SetAt  time.Time `json:"set_at"`
+	Serial int       `json:"serial"`
 }
 
 // Unrevoked is an entry about a pair that is no longer used but may still work.
 type Unrevoked struct {
-	ID, Client, Why string
-	Since           time.Time
+	ID     string    `json:"pair_id"`
+	Client string    `json:"client_id"`
+	Why    string    `json:"why"`
+	Since  time.Time `json:"since"`
 }
 
 // compromised is why a pair is listed that may be in the wrong hands.
 const compromised = "compromised"
 
-// shown is what everyone may see of an entry, nothing of none.
-func (e *Entry) shown() Config {
+// Shown is what everyone may see of an entry, nothing of none.
+func (e *Entry) Shown() Config {
 	if e == nil {
 		return Config{}
 	}
-	return Config{e.Reminder, e.Current.Client, e.Staged.Client, e.Previous.Client, e.Compromised, e.Current.SetAt.UTC().Format(time.RFC3339)}
+	return Config{int(e.Reminder.Seconds()), e.Current.Client, e.Staged.Client, e.Previous.Client, e.Compromised, e.Current.SetAt.UTC().Format(time.RFC3339)}
 }
 
 // held are the clients whose secrets the mount holds.

@@ -97,8 +97,8 @@ type index struct {
 	served   []*Call
 	servedBy map[string][]*Call
 	grants   map[string][]*Request
-	// known are the configurations of the processes, and tokens the changes of the stored
-	// tokens, as far as they were asked for.
+	// known are the configurations of processes, and tokens the changes of stored tokens, as far
+	// as a rule asked for them.
 	known  map[Place][]period
 	tokens map[string][]*Stored
 	// What only a real cluster needs.

@@ -228,7 +228,7 @@ func TestJudgeAllowsInside(t *testing.T) {
 			h.Calls[10].Op, h.Calls[10].Client, h.Calls[10].Set, h.Calls[11].Seen = OpCompromised, "C3", 0, &Seen{Reminder: 1001, Current: "C3"}
 			h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: 11, Client: "C3", Outcome: Granted, Token: "T5", Expires: time.Hour})
 			e := h.Stored[8].Config
-			e.Reminder, e.Previous, e.Current = 1001, e.Current, Pair{ID: "3", Client: "C3"}
+			e.Reminder, e.Previous, e.Current = 1001*time.Second, e.Current, Pair{ID: "3", Client: "C3"}
 			e.Unrevoked = append([]Unrevoked{{Client: "C2", Why: compromised}}, e.Unrevoked...)
 		},
 		"a quiet node":                   plantQuiet,

@@ -44,25 +44,27 @@ func (h *History) storedIf(is func(*Stored) bool) (some []*Stored) {
 	return some
 }
 
-// period is a stored configuration, and the time in which a process may act on it.
+// period is a configuration, and the time in which whoever answers may act on it.
 type period struct {
 	Span
-	config *Entry // nil for none
+	now    Config
+	stored *Entry // nil for none, or if it is unknown
 }
 
 // configs are the configurations of a process. One ends when the process knows of the next, and not
-// earlier: memory follows storage.
+// earlier: memory follows storage. Those of a real cluster, where processes are unknown, are known
+// from the steps of the rotation.
 func (h *History) configs(p Place) []period {
-	if known := h.known[p]; known != nil {
+	if known := h.known[p]; known != nil || h.Inside == nil {
 		return known
 	}
-	all := []period{{Span{beginning, Never}, nil}}
+	all := []period{{Span: Span{beginning, Never}}}
 	for _, s := range h.configChanges() {
 		replaced := h.heardConfig(p, s)
 		if last := &all[len(all)-1]; replaced.before(last.End) {
 			last.End = replaced
 		}
-		all = append(all, period{Span{s.Applied, Never}, s.Config})
+		all = append(all, period{Span{s.Applied, Never}, s.Config.Shown(), s.Config})
 	}
 	// Who missed one change still knows of it by the next.
 	for i := len(all) - 2; i >= 0; i-- {
@@ -89,10 +91,7 @@ func (h *History) call(id int) *Call {
 
 // was tells whether the configuration could be so for whoever answered a call, at some moment of it.
 func (h *History) was(c *Call, so func(Config) bool) bool {
-	if h.Inside == nil {
-		return h.during(c.from, c.End, so)
-	}
-	return slices.ContainsFunc(h.configs(c.Place), func(p period) bool { return p.overlaps(c.Span) && so(p.config.shown()) })
+	return slices.ContainsFunc(h.configs(c.Place), func(p period) bool { return p.overlaps(Span{c.from, c.End}) && so(p.now) })
 }
 
 // heard tells whether whoever answered a call knew of something that had returned, by what that

@@ -42,7 +42,7 @@ func goodCluster() *History {
 	}
 	see := func(current, staged, previous string, compromised bool, n int) *Seen {
 		now := Config{Current: current, Staged: staged, Previous: previous, Compromised: compromised}
-		return &Seen{Current: current, State: now.state(), Staged: staged, Previous: previous, Compromised: compromised, Steps: slices.Clone(steps[:n])}
+		return &Seen{Current: current, State: now.State(), Staged: staged, Previous: previous, Compromised: compromised, Steps: slices.Clone(steps[:n])}
 	}
 	op(OpWriteConfig, 1, 3, Call{Client: "C1", Set: 1001})
 	asked("C1", "T1", 1, 2)

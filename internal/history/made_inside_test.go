@@ -26,12 +26,12 @@ func goodInside() *History {
 		return &Request{Span: s, Place: Place{firstNode, 1}, Call: call, Client: client, Outcome: Granted, Token: token, Expires: time.Hour, Life: time.Hour}
 	}
 	began := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	first := Entry{WriteID: "W1", Credentials: Credentials{Current: Pair{ID: "1", Client: "C1", SetAt: began}}, Settings: Settings{Reminder: 1001}}
+	first := Entry{WriteID: "W1", Credentials: Credentials{Current: Pair{ID: "1", Client: "C1", SetAt: began}}, Settings: Settings{Reminder: 1001 * time.Second}}
 	second := first
 	second.WriteID, second.Current = "W2", Pair{ID: "2", Client: "C2", SetAt: began.Add(time.Hour)}
 	second.Position, second.Unrevoked = Position{Previous: first.Current, Compromised: true}, []Unrevoked{{Client: "C1", Why: compromised}}
 	third := second
-	third.WriteID, third.Reminder = "W3", 1002
+	third.WriteID, third.Reminder = "W3", 1002*time.Second
 
 	erased := put(3, TokenKey, during(12, 14), 13, Stored{})
 	erased.Operation = "delete"
@@ -46,7 +46,7 @@ func goodInside() *History {
 			of(5, OpReport, during(60, 68), Call{Reported: "T2", Token: "T3"}),
 			of(6, OpRead, during(70, 71), Call{Token: "T3"}),
 			of(7, OpReadConfig, during(72, 73), Call{Seen: &Seen{Reminder: 1001, Current: "C1"}}),
-			of(8, OpReadRotation, during(74, 75), Call{Seen: &Seen{Current: "C1", State: idle, RotatedAt: "2026-11-24T00:00:00Z"}}),
+			of(8, OpReadRotation, during(74, 75), Call{Seen: &Seen{Current: "C1", State: Idle, RotatedAt: "2026-11-24T00:00:00Z"}}),
 			of(9, OpCompromised, during(80, 90), Call{Client: "C2"}),
 			of(10, OpRead, during(92, 93), Call{Token: "T4"}),
 			of(11, OpWriteConfig, during(95, 99), Call{Set: 1002}),

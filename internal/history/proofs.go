@@ -31,7 +31,7 @@ func judgeProofs(h *History) (broken []Violation) {
 			mustWork = ""
 		}
 		if !h.askedFor(c, mustWork, Granted) || !h.askedFor(c, mustBeRevoked, Rejected) {
-			broken = append(broken, violated("what is stored was proved", []Moment{s.Begin, s.End}, "call %d stores %s with %s without a proof", c.ID, s.Config.shown().state(), s.Config.Current.Client))
+			broken = append(broken, violated("what is stored was proved", []Moment{s.Begin, s.End}, "call %d stores %s with %s without a proof", c.ID, s.Config.Shown().State(), s.Config.Current.Client))
 		}
 	}
 	return broken

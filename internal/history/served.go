@@ -123,13 +123,13 @@ func sameCredentials(configs []period, s Span) (id string) {
 		if !f.overlaps(s) {
 			continue
 		}
-		if f.config == nil {
+		if f.stored == nil {
 			return ""
 		}
-		if !first && (id != f.config.Current.ID || previous != f.config.Previous.ID) {
+		if !first && (id != f.stored.Current.ID || previous != f.stored.Previous.ID) {
 			return ""
 		}
-		id, previous, first = f.config.Current.ID, f.config.Previous.ID, false
+		id, previous, first = f.stored.Current.ID, f.stored.Previous.ID, false
 	}
 	return id
 }
@@ -137,7 +137,7 @@ func sameCredentials(configs []period, s Span) (id string) {
 // allowsStale tells whether stale_if_error was set all through a span.
 func allowsStale(configs []period, s Span) bool {
 	return !slices.ContainsFunc(configs, func(f period) bool {
-		return f.overlaps(s) && (f.config == nil || !f.config.StaleIfError)
+		return f.overlaps(s) && (f.stored == nil || !f.stored.StaleIfError)
 	})
 }
 

@@ -91,7 +91,7 @@ func (s *Stored) String() string {
 		text += ", failed"
 	}
 	if s.Config != nil {
-		text += fmt.Sprintf(", %s with %s", s.Config.shown().state(), s.Config.Current.Client)
+		text += fmt.Sprintf(", %s with %s", s.Config.Shown().State(), s.Config.Current.Client)
 	}
 	if s.Suspect {
 		text += ", suspect"

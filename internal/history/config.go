@@ -54,7 +54,7 @@ func judgeLooks(h *History) (broken []Violation) {
 			}
 			return now.shows(c.Seen)
 		}) {
-			broken = append(broken, violated("config and rotation are told as they are", []Moment{c.from, c.End}, "call %d is told%s", c.ID, c.Seen))
+			broken = append(broken, violated("config and rotation are told as they are", []Moment{c.from, c.End}, "call %d is told %s", c.ID, text(c.Seen)))
 		}
 	}
 	return broken

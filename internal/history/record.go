@@ -10,6 +10,7 @@
 package history
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -167,6 +168,14 @@ func (c *Call) Heed(warnings []string) {
 	} {
 		*says.what = *says.what || slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, says.text) })
 	}
+}
+
+// result is how the call ended.
+func (c *Call) result() string {
+	if c.Status != 0 && !c.OK() {
+		return fmt.Sprintf("%s (%d)", c.Outcome, c.Status)
+	}
+	return c.Outcome
 }
 
 // changes tells whether the call may change what is stored or what the engine remembers.

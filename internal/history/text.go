@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -30,102 +31,30 @@ func (p Place) String() string {
 	return fmt.Sprintf("%s.%d", p.Node, p.Process)
 }
 
-// fields joins the names and values of those that are not empty.
-func fields(namesAndValues ...string) (text string) {
-	for i := 0; i < len(namesAndValues); i += 2 {
-		if name, value := namesAndValues[i], namesAndValues[i+1]; value != "" {
-			text += strings.TrimRight(" "+name, " ") + " " + value
+// text names the fields of a record that are set, in one line.
+func text(record any) string {
+	v := reflect.Indirect(reflect.ValueOf(record))
+	when, rest := "", ""
+	for i := range v.NumField() {
+		value, field := v.Field(i), v.Type().Field(i)
+		if !field.IsExported() || value.IsZero() || value.Kind() == reflect.Slice {
+			continue
+		}
+		switch value := value.Interface().(type) {
+		case Span:
+			when = value.String() + "  "
+		case bool:
+			rest += " " + field.Name
+		case *Seen:
+			rest += " {" + text(value) + "}"
+		case *Entry:
+			rest += " {" + text(value.Shown()) + "}"
+		default:
+			rest += fmt.Sprintf(" %s %.200s", field.Name, strings.Join(strings.Fields(fmt.Sprint(value)), " "))
 		}
 	}
-	return text
+	return when + v.Type().Name() + rest
 }
-
-// nonzero is a value as text, empty for zero.
-func nonzero[T comparable](value T) string {
-	if value == *new(T) {
-		return ""
-	}
-	return fmt.Sprint(value)
-}
-
-// result is how a call ended.
-func (c *Call) result() string {
-	if c.Status != 0 && !c.OK() {
-		return fmt.Sprintf("%s (%d)", c.Outcome, c.Status)
-	}
-	return c.Outcome
-}
-
-func (c *Call) String() string {
-	text := fmt.Sprintf("%s: call %d, %s at %s: %s", c.Span, c.ID, c.Worker, c.Asked, c.Op)
-	if c.Process != 0 {
-		text += ", answered by " + c.Place.String()
-	}
-	text += fields("of", c.Reported, "with", c.Client, "reminder", nonzero(c.Set), "min_ttl", nonzero(c.MinTTL), "limit", nonzero(c.Limit),
-		"→", c.result(), "", c.Token)
-	for _, is := range []struct {
-		so   bool
-		text string
-	}{{c.TooYoung, "too young"}, {c.Stale, "stale"}, {c.Suspect, "suspect"}, {c.Unchanged, "unchanged"}} {
-		if is.so {
-			text += " (" + is.text + ")"
-		}
-	}
-	if c.Seen != nil {
-		text += ", sees" + c.Seen.String()
-	}
-	return text + fields("error", strings.Join(strings.Fields(c.Error), " "))
-}
-
-func (s *Seen) String() string {
-	text := fields("", s.State, "current", s.Current, "staged", s.Staged, "previous", s.Previous, "rotated at", s.RotatedAt, "reminder", nonzero(s.Reminder))
-	if s.Compromised {
-		text += " compromised"
-	}
-	return text
-}
-
-func (s *Stored) String() string {
-	text := fmt.Sprintf("%s: storage of %s, call %d: %s %s, applied %s", s.Span, s.Place, s.Call, s.Operation, s.Key, s.Applied)
-	if s.Failed {
-		text += ", failed"
-	}
-	if s.Config != nil {
-		text += fmt.Sprintf(", %s with %s", s.Config.Shown().State(), s.Config.Current.Client)
-	}
-	if s.Suspect {
-		text += ", suspect"
-	}
-	return text + fields("", s.Token)
-}
-
-func (r *Request) String() string {
-	return fmt.Sprintf("%s: Fuuffy", r.Span) + fields("from", r.Place.String(), "for call", nonzero(r.Call), "of", r.Client, "→", r.Outcome, "", r.Token)
-}
-
-func (t *Invalidation) String() string {
-	return fmt.Sprintf("%s: invalidate %s on %s", t.Span, t.Key, t.Place)
-}
-
-func (d *Cleanup) String() string { return fmt.Sprintf("%s: clean up %s", d.Span, d.Place) }
-
-func (s *Start) String() string {
-	role := "active"
-	if s.Standby {
-		role = "standby"
-	}
-	return fmt.Sprintf("%s: start %s, %s", s.Span, s.Place, role)
-}
-
-func (c *Clock) String() string {
-	return fmt.Sprintf("%s: the wall clock of %s is fast by %s", c.At, c.Node, c.Ahead)
-}
-
-func (f *Fault) String() string {
-	return fmt.Sprintf("%s: fault: %s", f.Span, f.Kind) + fields("of", f.Node, "error", f.Error)
-}
-
-func (t *Term) String() string { return fmt.Sprintf("%s: %s is active", t.Span, t.Node) }
 
 // line is one record.
 type line struct {
@@ -137,9 +66,9 @@ type line struct {
 
 // lines are all records, in their order.
 func (h *History) lines() (lines []line) {
-	add := func(s Span, text fmt.Stringer) { lines = append(lines, line{s, text.String(), false}) }
+	add := func(s Span, record any) { lines = append(lines, line{s, text(record), false}) }
 	for _, c := range h.Calls {
-		lines = append(lines, line{c.Span, c.String(), c.Op == OpRead && c.OK() || c.Outcome == Unsent})
+		lines = append(lines, line{c.Span, text(c), c.Op == OpRead && c.OK() || c.Outcome == Unsent})
 	}
 	for _, r := range h.Requests {
 		add(r.Span, r)
@@ -196,15 +125,15 @@ const maxAround = 80
 
 // around returns what happened near a violation, one record per line.
 func (h *History) around(v Violation) string {
-	var text strings.Builder
+	var lines strings.Builder
 	for i, l := range h.near(v) {
 		if i == maxAround {
-			fmt.Fprintf(&text, "  … and more\n")
+			lines.WriteString("  … and more\n")
 			break
 		}
-		text.WriteString("  " + l.text + "\n")
+		lines.WriteString("  " + l.text + "\n")
 	}
-	return text.String()
+	return lines.String()
 }
 
 // maxShown is how many violations a report shows with what happened near them.
@@ -222,11 +151,11 @@ func (h *History) Report(violations []Violation) string {
 	for i, rule := range rules {
 		rules[i] = fmt.Sprintf("%q (%d)", rule, count[rule])
 	}
-	text := strings.Join(rules, ", ") + "\n"
+	report := strings.Join(rules, ", ") + "\n"
 	for _, v := range violations[:min(len(violations), maxShown)] {
-		text += fmt.Sprintf("at %v: %s: %s\n%s", v.At, v.Rule, v.Text, h.around(v))
+		report += fmt.Sprintf("at %v: %s: %s\n%s", v.At, v.Rule, v.Text, h.around(v))
 	}
-	return text
+	return report
 }
 
 // Figures is what happened in a real cluster, in one line.

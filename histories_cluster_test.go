@@ -146,7 +146,7 @@ func (w *world) enter(n *node) *process {
 func roleOf(name string, standby bool) (state consts.ReplicationState, readOnly func(key string) bool) {
 	switch {
 	case name == secondaryNode:
-		return consts.ReplicationPerformanceSecondary, func(key string) bool { return key == configKey }
+		return consts.ReplicationPerformanceSecondary, func(key string) bool { return key == history.ConfigKey }
 	case standby:
 		return consts.ReplicationPerformanceStandby, func(string) bool { return true }
 	}

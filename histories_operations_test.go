@@ -40,6 +40,13 @@ var works = []work{
 	{1, (*worker).elect, false},
 }
 
+// Paths, as clients call them.
+const (
+	callToken    = "token"
+	callConfig   = "config"
+	callRotation = "rotate-root"
+)
+
 // act does one thing at random.
 func (k *worker) act(n *node) {
 	total := 0
@@ -64,7 +71,7 @@ func (k *worker) limit() time.Duration {
 }
 
 func (k *worker) read(n *node) *history.Call {
-	return k.call(n, &history.Call{Op: history.OpRead, Limit: k.limit()}, request{logical.ReadOperation, tokenKey, nil})
+	return k.call(n, &history.Call{Op: history.OpRead, Limit: k.limit()}, request{logical.ReadOperation, callToken, nil})
 }
 
 // readForAJob reads a token that must live for longer than just any: mostly for up to half
@@ -72,7 +79,7 @@ func (k *worker) read(n *node) *history.Call {
 func (k *worker) readForAJob(n *node) {
 	seconds := 1 + k.random.IntN(int(k.w.life.Seconds())*6/10)
 	k.call(n, &history.Call{Op: history.OpRead, Limit: k.limit(), MinTTL: time.Duration(seconds) * time.Second},
-		request{logical.ReadOperation, tokenKey, pairs("min_ttl", seconds)})
+		request{logical.ReadOperation, callToken, pairs("min_ttl", seconds)})
 }
 
 // report reports the current token, an older one, an invented one, or none.
@@ -101,11 +108,11 @@ func (k *worker) report(n *node) {
 	if value != "" {
 		data = pairs("rejected_token", value)
 	}
-	k.call(n, c, request{logical.UpdateOperation, tokenKey, data})
+	k.call(n, c, request{logical.UpdateOperation, callToken, data})
 }
 
 func (k *worker) deleteToken(n *node) {
-	k.call(n, &history.Call{Op: history.OpDeleteToken, Limit: k.limit()}, request{logical.DeleteOperation, tokenKey, nil})
+	k.call(n, &history.Call{Op: history.OpDeleteToken, Limit: k.limit()}, request{logical.DeleteOperation, callToken, nil})
 }
 
 // writeSettings writes a rotation_reminder that no other call writes, so that a read
@@ -131,7 +138,7 @@ func (k *worker) writeConfig(n *node, with pair) {
 	if with != (pair{}) {
 		data["client_id"], data["client_secret"], data["verify_connection"] = with.id, with.secret, verify
 	}
-	k.call(n, &history.Call{Op: history.OpWriteConfig, Limit: k.limit(), Client: with.id, Set: set, Unproved: !verify}, request{logical.UpdateOperation, configKey, data})
+	k.call(n, &history.Call{Op: history.OpWriteConfig, Limit: k.limit(), Client: with.id, Set: set, Unproved: !verify}, request{logical.UpdateOperation, callConfig, data})
 }
 
 // pair returns new credentials, or sometimes such as were created before. Those that are listed
@@ -154,7 +161,7 @@ func (k *worker) pair() pair {
 
 // deleteConfig deletes the config, and mostly writes it anew.
 func (k *worker) deleteConfig(n *node) {
-	k.call(n, &history.Call{Op: history.OpDeleteConfig, Limit: k.limit()}, request{logical.DeleteOperation, configKey, nil})
+	k.call(n, &history.Call{Op: history.OpDeleteConfig, Limit: k.limit()}, request{logical.DeleteOperation, callConfig, nil})
 	if chance(k.random, 0.8) {
 		k.writeCredentials(n)
 	}
@@ -168,14 +175,14 @@ func (k *worker) rotate(n *node) {
 	state, previous := now.State(), now.Previous
 	w.mu.Unlock()
 	step := func(op, path string, data map[string]any) {
-		k.call(n, &history.Call{Op: op, Limit: k.limit(), Unproved: data["force"] == true}, request{logical.UpdateOperation, rotatePath + path, data})
+		k.call(n, &history.Call{Op: op, Limit: k.limit(), Unproved: data["force"] == true}, request{logical.UpdateOperation, callRotation + path, data})
 	}
 	choice := k.random.IntN(10)
 	switch {
 	case state == history.Staged && choice < 8, choice == 0:
 		step(history.OpPromote, "/promote", nil)
 	case state == history.Staged, choice == 1:
-		k.call(n, &history.Call{Op: history.OpDiscard, Limit: k.limit()}, request{logical.DeleteOperation, rotatePath, nil})
+		k.call(n, &history.Call{Op: history.OpDiscard, Limit: k.limit()}, request{logical.DeleteOperation, callRotation, nil})
 	case state == history.Promoted && choice < 5, choice == 2:
 		step(history.OpRollback, "/rollback", nil)
 	case state == history.Promoted && choice == 9:
@@ -198,13 +205,13 @@ func (k *worker) rotate(n *node) {
 func (k *worker) stage(n *node) {
 	with := k.pair()
 	k.call(n, &history.Call{Op: history.OpStage, Limit: k.limit(), Client: with.id},
-		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret)})
+		request{logical.UpdateOperation, callRotation, pairs("client_id", with.id, "client_secret", with.secret)})
 }
 
 func (k *worker) compromise(n *node) {
 	with := k.pair()
 	k.call(n, &history.Call{Op: history.OpCompromised, Limit: k.limit(), Client: with.id},
-		request{logical.UpdateOperation, rotatePath, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
+		request{logical.UpdateOperation, callRotation, pairs("client_id", with.id, "client_secret", with.secret, "compromised", true)})
 }
 
 // markRevoked marks one of the clients that are listed as unrevoked.
@@ -215,19 +222,19 @@ func (k *worker) markRevoked(n *node) {
 		client = w.config.Unrevoked[k.random.IntN(len(w.config.Unrevoked))].Client
 	}
 	w.mu.Unlock()
-	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Client: client}, request{logical.UpdateOperation, rotatePath + "/revoked", pairs("client_id", client)})
+	k.call(n, &history.Call{Op: history.OpMark, Limit: k.limit(), Client: client}, request{logical.UpdateOperation, callRotation + "/revoked", pairs("client_id", client)})
 }
 
 func (k *worker) check(n *node) {
-	k.call(n, &history.Call{Op: history.OpCheck, Limit: k.limit()}, request{logical.UpdateOperation, rotatePath + "/check", nil})
+	k.call(n, &history.Call{Op: history.OpCheck, Limit: k.limit()}, request{logical.UpdateOperation, callRotation + "/check", nil})
 }
 
 func (k *worker) readConfig(n *node) {
-	k.call(n, &history.Call{Op: history.OpReadConfig, Limit: k.limit()}, request{logical.ReadOperation, configKey, nil})
+	k.call(n, &history.Call{Op: history.OpReadConfig, Limit: k.limit()}, request{logical.ReadOperation, callConfig, nil})
 }
 
 func (k *worker) readRotation(n *node) {
-	k.call(n, &history.Call{Op: history.OpReadRotation, Limit: k.limit()}, request{logical.ReadOperation, rotatePath, nil})
+	k.call(n, &history.Call{Op: history.OpReadRotation, Limit: k.limit()}, request{logical.ReadOperation, callRotation, nil})
 }
 
 func (k *worker) status(n *node) {

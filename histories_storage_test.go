@@ -23,11 +23,11 @@ func (w *world) storageFate(p *process) func(context.Context, string, string) st
 			kinds := []string{failsBefore, failsAfter}
 			hangs := []string{hangsBefore, hangsAfter}
 			// The engine promises to survive a panic over the token in a flight.
-			if own && key == tokenKey {
+			if own && key == history.TokenKey {
 				kinds = append(kinds, panicsBefore, panicsAfter)
 			}
 			faults := w.storageFaults
-			if operation == "put" && key == tokenKey {
+			if operation == "put" && key == history.TokenKey {
 				faults = max(faults, w.saveFaults)
 			}
 			if fails := kinds[r.IntN(len(kinds))]; chance(r, faults) {
@@ -75,7 +75,7 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 		defer w.mu.Unlock()
 		s.Begin = w.nowLocked()
 		s.End = history.Never
-		if operation == "put" && entry.Key == tokenKey {
+		if operation == "put" && entry.Key == history.TokenKey {
 			var t struct {
 				Value   string `json:"access_token"`
 				PairID  string `json:"credentials_id"`
@@ -84,7 +84,7 @@ func (w *world) observeStorage(n *node, p *process) func(context.Context, string
 			_ = json.Unmarshal(entry.Value, &t) // Damaged entries have no name, and break rules.
 			s.Token, s.PairID, s.Suspect = w.names[t.Value], t.PairID, t.Suspect
 		}
-		if operation == "put" && entry.Key == configKey {
+		if operation == "put" && entry.Key == history.ConfigKey {
 			s.Config = readConfig(entry.Value)
 		}
 		w.h.Stored = append(w.h.Stored, s)
@@ -117,7 +117,7 @@ func (o storageObservation) effect(act func() error) error {
 	if o.record.Operation == "get" {
 		return nil
 	}
-	if o.record.Key == configKey {
+	if o.record.Key == history.ConfigKey {
 		o.w.config = o.record.Config
 	}
 	o.w.tellLocked(o.record)
@@ -130,7 +130,7 @@ func (o storageObservation) end(err error) {
 	s := o.record
 	s.End = o.w.nowLocked()
 	s.Failed = err != nil
-	if s.Failed && s.Operation == "put" && s.Key == tokenKey && !o.w.calm {
+	if s.Failed && s.Operation == "put" && s.Key == history.TokenKey && !o.w.calm {
 		o.w.endAfterLocked(s)
 	}
 }
@@ -152,7 +152,7 @@ func (w *world) endAfterLocked(s *history.Stored) {
 func (w *world) tellLocked(s *history.Stored) {
 	for _, n := range w.nodes {
 		p := n.running
-		if n.name == s.Node || p == nil || s.Key == tokenKey && (n.name == secondaryNode) != (s.Node == secondaryNode) {
+		if n.name == s.Node || p == nil || s.Key == history.TokenKey && (n.name == secondaryNode) != (s.Node == secondaryNode) {
 			continue
 		}
 		wait := delay(w.stream("tell "+n.name, s.Applied.Seq))

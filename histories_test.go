@@ -250,17 +250,17 @@ func (w *world) settled(operator *worker, n *node) error {
 		return nil
 	}
 	read := func() *history.Call {
-		c := operator.call(n, &history.Call{Op: history.OpRead}, request{logical.ReadOperation, tokenKey, nil})
+		c := operator.call(n, &history.Call{Op: history.OpRead}, request{logical.ReadOperation, callToken, nil})
 		time.Sleep(history.QuietTime)
 		return c
 	}
 	read()
 	// The token may be one that could not be saved.
-	operator.call(n, &history.Call{Op: history.OpDeleteToken}, request{logical.DeleteOperation, tokenKey, nil})
+	operator.call(n, &history.Call{Op: history.OpDeleteToken}, request{logical.DeleteOperation, callToken, nil})
 	w.catchUp()
 	held := read().Token
 	time.Sleep(time.Minute)
-	operator.call(n, &history.Call{Op: history.OpReport, Reported: held}, request{logical.UpdateOperation, tokenKey, pairs("rejected_token", w.values[held])})
+	operator.call(n, &history.Call{Op: history.OpReport, Reported: held}, request{logical.UpdateOperation, callToken, pairs("rejected_token", w.values[held])})
 	w.catchUp()
 	restart := func() error { return w.restart(n, true) }
 	if w.hasStandby() && n.name != secondaryNode {

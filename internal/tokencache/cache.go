@@ -95,6 +95,8 @@ type state struct {
 	outdated bool
 	// unloadable is set if that can't be loaded. Until it can, this one goes on for readers.
 	unloadable bool
+	// impatientUntil, on the monotonic clock, is until when readers then don't wait for a load.
+	impatientUntil time.Duration
 	// loading is the load in progress, nil if there is none.
 	loading *load
 	token   *Cached

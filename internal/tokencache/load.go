@@ -49,14 +49,23 @@ func (c *Cache) Source(ctx context.Context, loader Loader) (Source, error) {
 	}
 }
 
-// sourceForReaders is Source, but the former one goes on for readers if storage can't be read.
-// Only the first of them waits to find that out.
+// loadPatience is how long readers wait for a load after one failed.
+const loadPatience = 500 * time.Millisecond
+
+// sourceForReaders is Source, but the former one goes on for readers if storage can't be read. Once
+// a load failed, they wait only a moment for the next, and not at all while it would take as long.
 func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, error) {
+	wait := ctx
 	if s := c.state.Load(); s.unloadable {
-		_, err := c.joinLoad(loader)
-		return s.source, err
+		patience := loadPatience
+		if c.options.Clock().Mono < s.impatientUntil {
+			patience = 0
+		}
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
 	}
-	source, err := c.Source(ctx, loader)
+	source, err := c.Source(wait, loader)
 	if s := c.state.Load(); err != nil && ctx.Err() == nil && s.source != nil && s.uses(s.source) {
 		return s.source, nil
 	}
@@ -84,6 +93,7 @@ func (c *Cache) joinLoad(loader Loader) (*load, error) {
 
 // runLoad loads a source and makes it current unless the load is out of date.
 func (c *Cache) runLoad(l *load, loader Loader) {
+	began := c.options.Clock().Mono
 	var source Source
 	err := guarded("load of the configuration", func() (err error) {
 		source, err = loader(c.life)
@@ -92,6 +102,7 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 	if c.life.Err() != nil {
 		err = ErrClosed // Clearer than a context error.
 	}
+	now := c.options.Clock().Mono
 	c.mu.Lock()
 	before := c.state.Load()
 	if before.loading != l {
@@ -110,7 +121,8 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 			s.deleted = s.source
 			s.clear()
 		default:
-			s.unloadable = s.source != nil
+			// If the next one takes as long, readers know its end by then.
+			s.unloadable, s.impatientUntil = s.source != nil, now+(now-began)*5/4
 		}
 	})
 	after := c.state.Load()

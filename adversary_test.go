@@ -35,9 +35,9 @@ func TestAdversaryEmergencyOverStagedSecretOfTheSameClient(t *testing.T) {
 		assert.NotContains(t, strings.Join(toldBy(t, m.do(logical.ReadOperation, "status", nil), nil), "\n"), "the new secret of client shop-1 may still work")
 		m.write("rotate-root/complete", "force", true)
 		m.write("rotate-root/check")
-		t.Log(m.next())
+		t.Log(m.nextStep())
 		t.Log(m.unrevoked())
-		assert.NotContains(t, toldToRevoke(m.next()), "the new secret of client shop-1", "the newest secret of shop-1 is the current one")
+		assert.NotContains(t, toldToRevoke(m.nextStep()), "the new secret of client shop-1", "the newest secret of shop-1 is the current one")
 	})
 }
 
@@ -51,8 +51,8 @@ func TestAdversaryEmergencyBackToTheFirstSecret(t *testing.T) {
 		m.promote()
 		time.Sleep(time.Hour)
 		m.write("rotate-root", "client_id", testClientID, "client_secret", testSecret, "compromised", true)
-		t.Log(m.next())
-		assert.NotContains(t, toldToRevoke(m.next()), "the old secret of client shop-1", "the older secret of shop-1 is the current one; the newer one leaked")
+		t.Log(m.nextStep())
+		assert.NotContains(t, toldToRevoke(m.nextStep()), "the old secret of client shop-1", "the older secret of shop-1 is the current one; the newer one leaked")
 	})
 }
 
@@ -65,8 +65,8 @@ func TestAdversaryConfigBackToTheFirstSecret(t *testing.T) {
 		time.Sleep(time.Hour)
 		m.write("config", "client_id", testClientID, "client_secret", testSecret)
 		t.Log(m.unrevoked())
-		t.Log(m.next())
-		assert.NotContains(t, toldToRevoke(m.next()), "the old secret of client shop-1", "the older secret of shop-1 is the current one")
+		t.Log(m.nextStep())
+		assert.NotContains(t, toldToRevoke(m.nextStep()), "the old secret of client shop-1", "the older secret of shop-1 is the current one")
 	})
 }
 
@@ -86,10 +86,10 @@ func TestAdversaryRestartForgetsTheFailureAfterTheSuccess(t *testing.T) {
 		checked := m.write("rotate-root/check").Data
 		require.Contains(t, checked["current"], "revoked: ")
 		require.Equal(t, "works", checked["previous"])
-		require.Contains(t, m.next(), "Don't revoke client shop-1")
+		require.Contains(t, m.nextStep(), "Don't revoke client shop-1")
 		m.restart()
-		t.Log(m.next())
-		assert.NotContains(t, toldToRevoke(m.next()), "client shop-1", "it is the only client that works")
+		t.Log(m.nextStep())
+		assert.NotContains(t, toldToRevoke(m.nextStep()), "client shop-1", "it is the only client that works")
 	})
 }
 
@@ -112,7 +112,7 @@ func TestAdversaryHealthAfterACheckThatProvedTheCurrentRevoked(t *testing.T) {
 func TestAdversaryEarlyCompleteSaysToRevokeNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newPairsMount(t, rotation.Promoted)
-		require.Contains(t, m.next(), "Don't revoke it before")
+		require.Contains(t, m.nextStep(), "Don't revoke it before")
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
 		t.Log(text)
 		if told := toldToRevoke(text); len(told) > 0 || strings.Contains(text, "Revoke it in the Fuuffy dashboard") {
@@ -197,10 +197,10 @@ func TestAdversaryMarkTakesAnotherSecretAlong(t *testing.T) {
 		m.do(logical.DeleteOperation, "rotate-root", nil) // second: discarded
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "third", "compromised", true)
 		require.Len(t, m.unrevoked(), 2)
-		next := m.next()
+		next := m.nextStep()
 		t.Log(next)
 		m.write("rotate-root/complete", "force", true)
-		next = m.next()
+		next = m.nextStep()
 		t.Log(next)
 		for _, c := range m.commands(next) {
 			if c.String() == "write rotate-root/revoked" {
@@ -252,12 +252,12 @@ func TestAdversaryEmergencyOnAStaleProof(t *testing.T) {
 		m.write("rotate-root/check")
 		m.sandbox.CreateClient(testClientID, testSecret)
 		time.Sleep(time.Hour)
-		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 		checked := m.write("rotate-root/check").Data
 		require.Equal(t, "works", checked["previous"])
-		t.Log(m.next())
-		assert.NotContains(t, m.next(), "You marked", "no one marked it")
-		assertRevokeFirst(t, "client shop-1", m.next())
+		t.Log(m.nextStep())
+		assert.NotContains(t, m.nextStep(), "You marked", "no one marked it")
+		assertRevokeFirst(t, "client shop-1", m.nextStep())
 		m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true))
 	})
 }
@@ -280,7 +280,7 @@ func TestAdversaryOldEntryLeavesWithoutProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newSecretsMount(t)
 		m.createSecret("second")
-		m.do(logical.UpdateOperation, "config", m.newPair())
+		m.do(logical.UpdateOperation, "config", newPair())
 		m.oldEntry(testClientID, "forced")
 		require.Contains(t, m.linesOf(testClientID), "(forced)")
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "second")
@@ -309,8 +309,8 @@ func TestAdversaryEmergencyAfterAMarkThatCameTooEarly(t *testing.T) {
 		m.write("rotate-root/revoked", "client_id", testClientID)
 		time.Sleep(time.Second)
 		m.refused(logical.UpdateOperation, "rotate-root/complete", nil) // It still works.
-		t.Log(m.next())
-		assert.NotContains(t, m.next(), "so finish", "complete was refused just now, because Fuuffy accepts shop-1")
+		t.Log(m.nextStep())
+		assert.NotContains(t, m.nextStep(), "so finish", "complete was refused just now, because Fuuffy accepts shop-1")
 		m.do(logical.UpdateOperation, "rotate-root", thirdLeaked)
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 	})
@@ -339,8 +339,8 @@ func TestAdversaryProvedPairIsCalledUnproved(t *testing.T) {
 		between[testClientID] = firewallPage
 		checked := m.write("rotate-root/check").Data
 		require.Contains(t, checked["current"], "revoked: ")
-		t.Log(m.next())
-		assert.NotContains(t, m.next(), "but that doesn't prove that they are revoked", "check just proved one of them")
+		t.Log(m.nextStep())
+		assert.NotContains(t, m.nextStep(), "but that doesn't prove that they are revoked", "check just proved one of them")
 	})
 }
 

@@ -93,7 +93,7 @@ func TestHealthAndNextStep(t *testing.T) {
 		follow func(*mount)
 	}{
 		"well":        {rotation.Idle, func(*mount) {}, "ok", "No action needed until 2000-03-17.", "", func(*mount) {}},
-		"rejected":    {rotation.Idle, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() }, "failing", "vault write fuuffy/config client_id=<client_id> client_secret=-", "apps get no token", func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }},
+		"rejected":    {rotation.Idle, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.loseToken() }, "failing", "vault write fuuffy/config client_id=<client_id> client_secret=-", "apps get no token", func(m *mount) { m.do(logical.UpdateOperation, "config", newPair()) }},
 		"unavailable": {rotation.Idle, func(m *mount) { m.sandbox.SetFault(faultUnavailable); m.loseToken() }, "failing", "vault write -f fuuffy/rotate-root/check", "HTTP status 503", func(m *mount) { m.sandbox.ClearFault(); m.write("rotate-root/check") }},
 		"refresh fails": {
 			rotation.Idle,
@@ -437,7 +437,7 @@ func TestTokenOfACheckIsHeldToTheSameRules(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				m.sandbox.SetFault(granted("sk-short", 20))
 				ask(m)
-				assert.True(t, token == m.b.cache.Snapshot().Token.Value, "the one that lives longer is kept")
+				assert.True(t, token == m.readToken(), "the one that lives longer is kept")
 			})
 		})
 	}
@@ -451,7 +451,7 @@ func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {
 		time.Sleep(52 * time.Minute)
 		m.read()
 		time.Sleep(10 * time.Second) // The attempts in the background.
-		assert.Contains(t, m.next(), "The cached token expires at 2000-01-01T01:00:00Z. The engine serves it until 2000-01-01T00:55:00Z. To serve it until it expires: vault write")
+		assert.Contains(t, m.nextStep(), "The cached token expires at 2000-01-01T01:00:00Z. The engine serves it until 2000-01-01T00:55:00Z. To serve it until it expires: vault write")
 		time.Sleep(4 * time.Minute)
 		_, text := m.refused(logical.ReadOperation, "token", nil)
 		assert.Contains(t, text, "The cached token expires at 2000-01-01T01:00:00Z. The engine stopped serving it at 2000-01-01T00:55:00Z. To serve it until it expires: vault write")
@@ -464,7 +464,7 @@ func TestErrorWhileATokenLivesInItsBuffer(t *testing.T) {
 func TestUnknownAuthorityAdvice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
-		m.b.newTransport = func(string) (http.RoundTripper, error) {
+		m.transport = func(string) (http.RoundTripper, error) {
 			return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, x509.UnknownAuthorityError{} }), nil
 		}
 		_, text := m.refused(logical.CreateOperation, "config", pairs("client_id", testClientID, "client_secret", testSecret))
@@ -492,7 +492,7 @@ func TestSentencesEndOnce(t *testing.T) {
 				m := newMount(t)
 				m.answering(func(string, string) *gatewayAnswer { return &tt.page })
 				if tt.err != nil {
-					m.b.newTransport = func(string) (http.RoundTripper, error) {
+					m.transport = func(string) (http.RoundTripper, error) {
 						return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, tt.err }), nil
 					}
 				}
@@ -519,7 +519,7 @@ func TestConnectionAdvice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
-				m.b.newTransport = func(string) (http.RoundTripper, error) {
+				m.transport = func(string) (http.RoundTripper, error) {
 					return roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, tt.err }), nil
 				}
 				m.configure("verify_connection", false)
@@ -611,7 +611,7 @@ func TestDateThatAgesDuringTheTest(t *testing.T) {
 		m := newRotatingMount(t, rotation.Idle)
 		before := m.readConfig()
 		m.sandbox.SetFault(slowAnswer)
-		_, text := m.refused(logical.UpdateOperation, "config", m.newPair("credentials_created", time.Now().AddDate(-1, 0, 0).Format(time.RFC3339)))
+		_, text := m.refused(logical.UpdateOperation, "config", newPair("credentials_created", time.Now().AddDate(-1, 0, 0).Format(time.RFC3339)))
 		assert.Contains(t, text, "credentials_created must be within the last year")
 		assert.Equal(t, 2, m.requests(), "the credentials were tested")
 		for range 2 {
@@ -684,14 +684,14 @@ func TestStepsThatChangeNothing(t *testing.T) {
 			}
 			storage := m.useFaultyStorage()
 			before, history := storage.stored(t, configKey), m.rotation()["history"]
-			counted := m.b.metrics.steps.WithLabelValues(tt.name)
-			steps := count(counted)
+			steps := m.metrics()["fuuffy_rotation_steps_total"].String()
+			require.NotEmpty(t, steps)
 			m.log.reset()
 			m.events.take()
 			tt.step(m)
 			assert.True(t, storage.stored(t, configKey) == before, "nothing was stored")
 			assert.Equal(t, history, m.rotation()["history"])
-			assert.Equal(t, steps, count(counted))
+			assert.Equal(t, steps, m.metrics()["fuuffy_rotation_steps_total"].String())
 			assert.Zero(t, m.log.count("rotation of the credentials"))
 			assert.Empty(t, m.events.take())
 		})
@@ -734,7 +734,7 @@ const restartAgents = "restart the agents of apps that don't report a 401"
 
 func TestEmergencyTellsOfAgents(t *testing.T) {
 	m := newRotatingMount(t, rotation.Idle)
-	resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+	resp := m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 	assert.Contains(t, strings.ToLower(strings.Join(resp.Warnings, "\n")), restartAgents)
 	assert.Contains(t, strings.ToLower(resp.Data["next_step"].(string)), restartAgents)
 	assert.Contains(t, resp.Data["history"], "promoted shop-2 (replaced shop-1, which is compromised)")
@@ -803,7 +803,7 @@ func TestAdviceNeverRevokesWhatIsInForce(t *testing.T) {
 	t.Run("written again", func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Promoted)
 		m.write("rotate-root/rollback")
-		m.do(logical.UpdateOperation, "config", m.newPair())
+		m.do(logical.UpdateOperation, "config", newPair())
 		unrevoked := m.rotation()["unrevoked"].(string)
 		assert.True(t, strings.HasSuffix(unrevoked, " shop-1 (replaced)"), unrevoked)
 		assert.NotContains(t, unrevoked, newClientID)
@@ -832,7 +832,7 @@ func TestCheckOvertakenByAConfigWrite(t *testing.T) {
 			m.write("rotate-root/check")
 		}()
 		synctest.Wait()
-		m.do(logical.UpdateOperation, "config", m.newPair("verify_connection", false))
+		m.do(logical.UpdateOperation, "config", newPair("verify_connection", false))
 		release()
 		<-checked
 		assert.Equal(t, newClientID, m.servedClientID())

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -36,21 +37,43 @@ type backend struct {
 	checked atomic.Int64
 }
 
+// Dependencies are what an embedder may replace, such as a test. A nil field is what the plugin
+// uses.
+type Dependencies struct {
+	// Clock returns the wall clock, which someone may set, and a monotonic one, whose origin
+	// doesn't matter. The second never goes back, or the engine would serve expired tokens. It
+	// must be quick.
+	Clock func() (wall time.Time, monotonic time.Duration)
+	// Random returns numbers in [0, 1). They spread refreshes, retries, and readers over time.
+	Random func() float64
+	// Transport makes the connections to Fuuffy. caCert is the PEM bundle to trust, empty for the
+	// system's. A request must end with its context, and must not be sent again or to another host:
+	// it carries the client secret.
+	Transport func(caCert string) (http.RoundTripper, error)
+}
+
+// New returns a factory of backends with these dependencies.
+func New(d Dependencies) logical.Factory {
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		b := newBackend(d)
+		if err := b.Setup(ctx, conf); err != nil {
+			return nil, fmt.Errorf("set up backend: %w", err)
+		}
+		return b, nil
+	}
+}
+
 // Factory makes the backend of one mount. It touches no storage, because Vault also calls it
 // just to learn what the plugin offers.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := newBackend()
-	if err := b.Setup(ctx, conf); err != nil {
-		return nil, fmt.Errorf("set up backend: %w", err)
-	}
-	return b, nil
+	return New(Dependencies{})(ctx, conf)
 }
 
-func newBackend() *backend {
-	b := &backend{host: newHost()}
+func newBackend(d Dependencies) *backend {
+	b := &backend{host: newHost(d)}
 	b.cache = tokencache.New(tokencache.Options{
-		Clock:  func() tokencache.Instant { return b.clock() },
-		Random: func() float64 { return b.random() },
+		Clock:  b.clock,
+		Random: b.random,
 		Logger: func() hclog.Logger { return b.log() },
 		// Vault calls PeriodicFunc each minute, and Vault Agent adds a second to each ttl.
 		RefreshInterval: time.Minute,

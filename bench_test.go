@@ -73,11 +73,11 @@ func newSandbox() *fuuffytest.Sandbox {
 
 // warmBackend is an engine that holds a token.
 func warmBackend(b *testing.B, sandbox *fuuffytest.Sandbox, storage logical.Storage) logical.Backend {
-	raw, err := Factory(b.Context(), &logical.BackendConfig{StorageView: storage, System: logical.TestSystemView()})
+	engine, err := New(Dependencies{
+		Transport: func(string) (http.RoundTripper, error) { return sandbox.RoundTripper(), nil },
+	})(b.Context(), &logical.BackendConfig{StorageView: storage, System: logical.TestSystemView()})
 	require.NoError(b, err)
-	engine := raw.(*backend)
 	b.Cleanup(func() { engine.Cleanup(context.Background()) })
-	engine.newTransport = func(string) (http.RoundTripper, error) { return sandbox.RoundTripper(), nil }
 	resp, err := engine.HandleRequest(b.Context(), &logical.Request{
 		Operation: logical.CreateOperation, Path: "config", Storage: storage,
 		Data: pairs("client_id", testClientID, "client_secret", testSecret),

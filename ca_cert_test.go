@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // The engine stores the certificates in ca_cert and nothing else. A private key that
@@ -214,7 +215,7 @@ func FuzzReadCACert(f *testing.F) {
 		f.Add(bundle)
 	}
 	f.Fuzz(func(t *testing.T, bundle string) {
-		stored, err := readCACert(bundle)
+		stored, err := ReadCACert(bundle)
 		if err != nil {
 			require.Empty(t, stored)
 			return
@@ -232,7 +233,7 @@ func FuzzReadCACert(f *testing.F) {
 		}
 		require.Equal(t, begun, read, "as many as the bundle begins")
 		require.LessOrEqual(t, max(len(bundle), len(stored)), 256<<10)
-		again, err := readCACert(stored)
+		again, err := ReadCACert(stored)
 		require.NoError(t, err)
 		require.Equal(t, stored, again, "what is stored is canonical")
 	})
@@ -243,19 +244,21 @@ func FuzzReadCACert(f *testing.F) {
 func TestDamagedStoredCACert(t *testing.T) {
 	m := newRotatingMount(t, rotation.Staged)
 	damage := func() string {
-		stored, err := loadConfig(t.Context(), m.storage)
-		require.NoError(t, err)
-		stored.Endpoint.CACert = "damaged"
-		require.NoError(t, saveConfig(t.Context(), m.storage, stored))
-		m.startWith(func(*logical.BackendConfig) {})
+		m.edit(configKey, func(stored map[string]any) { stored["endpoint"].(map[string]any)["ca_cert"] = "damaged" })
+		m.transport = upstream.NewTransport
+		m.start()
 		return m.useFaultyStorage().stored(t, configKey)
 	}
 	damaged := damage()
-	for _, r := range []adviceRequest{
+	for _, r := range []struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+	}{
 		{logical.ReadOperation, "token", nil},
 		{logical.ReadOperation, "status", nil},
 		{logical.ReadOperation, "rotate-root", nil},
-		{logical.UpdateOperation, "rotate-root", m.newPair()},
+		{logical.UpdateOperation, "rotate-root", newPair()},
 		{logical.UpdateOperation, "rotate-root/promote", nil},
 		{logical.UpdateOperation, "rotate-root/check", nil},
 		{logical.DeleteOperation, "rotate-root", nil},

@@ -145,15 +145,16 @@ func (c *chaos) attempt(operation logical.Operation, path string, data map[strin
 // killToken revokes the token held, which the engine can't know, and reports it as
 // an app does.
 func (c *chaos) killToken() {
-	held := c.b.cache.Snapshot().Token
-	if held == nil {
+	resp, err := c.handle(context.Background(), logical.ReadOperation, "token", nil)
+	if err != nil || resp.IsError() {
 		return
 	}
+	held := resp.Data["access_token"].(string)
 	c.mu.Lock()
-	c.killed[held.Value] = true
-	c.sandbox.RevokeToken(held.Value)
+	c.killed[held] = true
+	c.sandbox.RevokeToken(held)
 	c.mu.Unlock()
-	c.attempt(logical.UpdateOperation, "token", pairs("rejected_token", held.Value))
+	c.attempt(logical.UpdateOperation, "token", pairs("rejected_token", held))
 }
 
 // rotate takes the steps of a rotation as far as they go.

@@ -42,7 +42,7 @@ func TestWallClockIsSetBackDuringARequest(t *testing.T) {
 		"other pair": {func(m *mount) { m.read() }, func(m *mount) { m.write("config", "client_id", newClientID, "client_secret", newSecret) }},
 		"promote":    {func(m *mount) { m.read(); m.stage() }, func(m *mount) { m.promote() }},
 		"rollback":   {func(m *mount) { m.stage(); m.promote(); m.read() }, func(m *mount) { m.write("rotate-root/rollback") }},
-		"emergency":  {func(m *mount) { m.read() }, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)) }},
+		"emergency":  {func(m *mount) { m.read() }, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true)) }},
 		"check that finds the fallback": {
 			func(m *mount) {
 				m.stage()

@@ -126,7 +126,7 @@ func (m *mount) commands(texts ...string) []typed {
 		operation := map[string]logical.Operation{
 			"read": logical.ReadOperation, "write": logical.UpdateOperation, "patch": logical.PatchOperation, "delete": logical.DeleteOperation,
 		}[c.verb]
-		route := m.b.Route(c.path)
+		route := m.framework().Route(c.path)
 		require.NotNil(m.t, route, "there is no path %q: %q", c.path, words)
 		require.Contains(m.t, route.Operations, operation, "%q", words)
 		for field := range c.fields {
@@ -196,7 +196,7 @@ func (m *mount) said(operation logical.Operation, path string, data map[string]a
 }
 
 // next is the next step. Status and the rotation agree on it.
-func (m *mount) next() string {
+func (m *mount) nextStep() string {
 	m.t.Helper()
 	next, _ := m.status()["next_step"].(string)
 	require.Equal(m.t, next, m.rotation()["next_step"], "one place knows")
@@ -216,8 +216,8 @@ func (m *mount) unrevoked() []string {
 // intercept puts something between Vault and Fuuffy: it may change the form of a token request,
 // or return the response.
 func (m *mount) intercept(meet func(form url.Values) *gatewayAnswer) {
-	direct := m.b.newTransport
-	m.b.newTransport = func(caCert string) (http.RoundTripper, error) {
+	direct := m.transport
+	m.transport = func(caCert string) (http.RoundTripper, error) {
 		next, err := direct(caCert)
 		if err != nil {
 			return nil, err
@@ -440,14 +440,14 @@ func TestClientIDsCanBePasted(t *testing.T) {
 				hear(m.said(logical.ReadOperation, "status", nil))
 				hear(m.said(logical.UpdateOperation, "rotate-root/check", nil))
 				m.stage()
-				hear(m.next())
+				hear(m.nextStep())
 				m.promote()
-				hear(m.next())
+				hear(m.nextStep())
 				hear(m.said(logical.UpdateOperation, "rotate-root/complete", nil))
 				hear(m.said(logical.UpdateOperation, "rotate-root/complete", pairs("force", true)))
 				require.Len(t, m.unrevoked(), 1)
 
-				next := hear(m.next())
+				next := hear(m.nextStep())
 				commands := m.commandsOf(id, next)
 				at := slices.IndexFunc(commands, func(c typed) bool { return c.String() == "write rotate-root/revoked" })
 				require.GreaterOrEqual(t, at, 0, next)
@@ -486,7 +486,7 @@ func TestClientIDThatTheCLIWouldReadFromAFile(t *testing.T) {
 		m.stage()
 		m.promote()
 		m.write("rotate-root/complete", "force", true)
-		commands := m.commands(m.next())
+		commands := m.commands(m.nextStep())
 		at := slices.IndexFunc(commands, func(c typed) bool { return c.String() == "write rotate-root/revoked" })
 		require.GreaterOrEqual(t, at, 0)
 		assert.Equal(t, `\@/etc/passwd`, commands[at].fields["client_id"])

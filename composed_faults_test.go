@@ -20,6 +20,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // A composed fault is a status, how its bytes come, what is in them, and whom it hits.
@@ -212,8 +214,7 @@ func newFaultMount(t *testing.T) (*mount, *faultServer) {
 	t.Helper()
 	s := newFaultServer(t)
 	m := newMount(t)
-	m.startWith(func(*logical.BackendConfig) {})
-	m.b.budget = nil // The faults come faster than the budget allows.
+	m.transport = upstream.NewTransport
 	m.configure("base_url", s.URL, "ca_cert", certificatePEM(s.Certificate()), "client_secret", echoedSecret, "request_timeout", 3, "verify_connection", false)
 	return m, s
 }
@@ -234,7 +235,8 @@ func (s *faultServer) count() int {
 func (f composedFault) meet(t *testing.T, m *mount, s *faultServer, body string) {
 	t.Helper()
 	s.set(func(string, int) (composedFault, string, bool) { return f, body, true })
-	m.do(logical.DeleteOperation, "token", nil) // It lifts the hold-off too.
+	m.do(logical.DeleteOperation, "token", nil)
+	m.restart() // The faults come faster than one process's budget allows.
 	began := time.Now()
 	resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
 	if !assert.True(t, err != nil || resp.IsError(), "%s: a token was served", f) {

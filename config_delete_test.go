@@ -128,7 +128,7 @@ var firstPairUntested = pairs("client_id", testClientID, "client_secret", testSe
 func TestLeakOutlivesTheConfiguration(t *testing.T) {
 	for name, prepare := range map[string]func(*mount){
 		"during the emergency": func(*mount) {},
-		"after it":             (*mount).forceComplete,
+		"after it":             func(m *mount) { m.forceComplete() },
 		"deleted twice":        func(m *mount) { m.deleteByForce(); m.do(logical.DeleteOperation, "config", nil) },
 		"written and deleted": func(m *mount) {
 			m.deleteByForce()
@@ -152,7 +152,7 @@ func TestLeakOutlivesTheConfiguration(t *testing.T) {
 
 				m.do(logical.CreateOperation, "config", third)
 				assert.Contains(t, m.linesOf(testClientID), "(compromised)")
-				assertRevokeFirst(t, "client shop-1", m.next())
+				assertRevokeFirst(t, "client shop-1", m.nextStep())
 				m.refused(logical.UpdateOperation, "config", firstPairUntested)
 				m.refused(logical.UpdateOperation, "rotate-root", firstPair)
 				left, err := m.storage.Storage.List(t.Context(), "")
@@ -175,7 +175,7 @@ func TestMarkedWhileNothingIsConfigured(t *testing.T) {
 		m.deleteByForce()
 
 		m.write("config", "client_id", testClientID, "client_secret", "third")
-		assert.Contains(t, m.next(), "the old secret of client shop-1")
+		assert.Contains(t, m.nextStep(), "the old secret of client shop-1")
 		m.deleteByForce()
 		_, text := m.refused(logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", "shop-9"))
 		assert.Contains(t, text, "No client of this ID")
@@ -214,7 +214,7 @@ func TestLeakOutlivesACrash(t *testing.T) {
 	}
 	for name, s := range map[string]crashStep{
 		"delete": {take: remove},
-		"create": {prepare: (*mount).deleteByForce, take: create},
+		"create": {prepare: func(m *mount) { m.deleteByForce() }, take: create},
 	} {
 		newLeaked := func(t *testing.T) *mount {
 			m, _ := newLeakedMount(t)

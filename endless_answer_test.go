@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
 // endlessAnswers are what a server can do with a connection so that an answer never
@@ -86,11 +88,9 @@ func (t headTransport) CloseIdleConnections() {
 func newEndlessMount(t *testing.T, answer func(net.Conn, <-chan struct{})) (m *mount, requested, arrived <-chan struct{}) {
 	t.Helper()
 	m = newMount(t)
-	m.startWith(func(*logical.BackendConfig) {})
 	requests, heads, ended := make(chan struct{}, 100), make(chan struct{}, 100), make(chan struct{})
-	connect := m.b.newTransport
-	m.b.newTransport = func(caCert string) (http.RoundTripper, error) {
-		transport, err := connect(caCert)
+	m.transport = func(caCert string) (http.RoundTripper, error) {
+		transport, err := upstream.NewTransport(caCert)
 		return headTransport{transport, heads}, err
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

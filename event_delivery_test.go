@@ -27,17 +27,17 @@ var announced = map[string]struct {
 	events    []string
 }{
 	"emergency": {
-		func(*mount) {}, logical.UpdateOperation, "rotate-root", (&mount{}).newPair("compromised", true), "put config",
+		func(*mount) {}, logical.UpdateOperation, "rotate-root", newPair("compromised", true), "put config",
 		[]string{"fuuffy/token-drop ", "fuuffy/rotate-root-"},
 	},
 	"other pair": {
-		func(*mount) {}, logical.UpdateOperation, "config", (&mount{}).newPair(), "put config", []string{"fuuffy/token-drop "},
+		func(*mount) {}, logical.UpdateOperation, "config", newPair(), "put config", []string{"fuuffy/token-drop "},
 	},
 	"other pair, not tested": {
-		func(*mount) {}, logical.UpdateOperation, "config", (&mount{}).newPair("verify_connection", false), "put config", []string{"fuuffy/token-drop "},
+		func(*mount) {}, logical.UpdateOperation, "config", newPair("verify_connection", false), "put config", []string{"fuuffy/token-drop "},
 	},
 	"token delete": {func(*mount) {}, logical.DeleteOperation, "token", nil, "delete token", []string{"fuuffy/token-drop "}},
-	"stage":        {func(*mount) {}, logical.UpdateOperation, "rotate-root", (&mount{}).newPair(), "put config", []string{"fuuffy/rotate-root-stage "}},
+	"stage":        {func(*mount) {}, logical.UpdateOperation, "rotate-root", newPair(), "put config", []string{"fuuffy/rotate-root-stage "}},
 	"promote": {
 		func(m *mount) { m.stage() }, logical.UpdateOperation, "rotate-root/promote", nil, "put config", []string{"fuuffy/rotate-root-promote "},
 	},
@@ -52,7 +52,7 @@ var announced = map[string]struct {
 		[]string{"fuuffy/rotate-root-complete "},
 	},
 	"check that replaces a suspect token": {
-		(*mount).makeSuspect, logical.UpdateOperation, "rotate-root/check", nil, "put token", []string{"fuuffy/token-issue "},
+		func(m *mount) { m.makeSuspect() }, logical.UpdateOperation, "rotate-root/check", nil, "put token", []string{"fuuffy/token-issue "},
 	},
 }
 
@@ -136,7 +136,7 @@ func TestEventOfAWriteThatTookEffectButFailed(t *testing.T) {
 					_, _ = m.handle(m.t.Context(), tt.operation, tt.path, tt.data)
 					_, _ = m.handle(m.t.Context(), logical.ReadOperation, "token", nil)
 				},
-				"minutes": (*mount).settle,
+				"minutes": func(m *mount) { m.settle() },
 			} {
 				t.Run(fmt.Sprintf("%s, %s, then %s", name, fault, then), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -199,9 +199,9 @@ var elsewhere = map[string]struct {
 	prepare, act func(primary *mount)
 	drops        bool
 }{
-	"emergency": {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)) }, true},
+	"emergency": {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true)) }, true},
 	"emergency while staged": {
-		func(m *mount) { m.stage() }, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)) }, true,
+		func(m *mount) { m.stage() }, func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true)) }, true,
 	},
 	"emergency while promoted": {
 		func(m *mount) { m.sandbox.CreateClient("shop-3", newSecret); m.stage(); m.promote() },
@@ -209,8 +209,8 @@ var elsewhere = map[string]struct {
 			m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", newSecret, "compromised", true))
 		}, true,
 	},
-	"other pair":             {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }, true},
-	"other pair, not tested": {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair("verify_connection", false)) }, true},
+	"other pair":             {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", newPair()) }, true},
+	"other pair, not tested": {func(*mount) {}, func(m *mount) { m.do(logical.UpdateOperation, "config", newPair("verify_connection", false)) }, true},
 	// The tokens of deleted credentials live on.
 	"config delete": {func(*mount) {}, func(m *mount) { m.do(logical.DeleteOperation, "config", nil) }, false},
 	"config delete and create": {
@@ -288,7 +288,7 @@ func TestNoEventOfADropElsewhere(t *testing.T) {
 					m.read()
 					shared := m.storage.Storage
 					standby := m.node(state, readOnlyStorage{Storage: shared})
-					m.storage.Storage = toldStorage{shared, standby.b.InvalidateKey}
+					m.storage.Storage = toldStorage{Storage: shared, tell: standby.b.InvalidateKey}
 					standby.read()
 					tt.act(m)
 					synctest.Wait()
@@ -318,7 +318,7 @@ func TestEventOfADropAfterALoadThatFailed(t *testing.T) {
 				secondary.events.take()
 				storage := secondary.useFaultyStorage()
 				met := spoil(storage)
-				m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+				m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 				_, _, _ = secondary.timed(logical.ReadOperation, "token", nil)
 				synctest.Wait()
 				assert.NotZero(t, met())

@@ -155,13 +155,13 @@ type faultOutcome struct {
 // meet reads with a fault, from an engine that holds a token of some age.
 func (f upstreamFault) meet(t *testing.T, age time.Duration, stale bool) faultOutcome {
 	m := newConfiguredMount(t, "stale_if_error", stale)
-	m.b.random = func() float64 { return 0 }
+	m.random = func() float64 { return 0 }
 	if age >= 0 {
 		m.read()
 		time.Sleep(age)
 	}
 	var requests atomic.Int64
-	m.b.newTransport = func(string) (http.RoundTripper, error) {
+	m.transport = func(string) (http.RoundTripper, error) {
 		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			requests.Add(1)
 			if f.transport != nil {
@@ -170,7 +170,7 @@ func (f upstreamFault) meet(t *testing.T, age time.Duration, stale bool) faultOu
 			return m.sandbox.RoundTripper().RoundTrip(r)
 		}), nil
 	}
-	m.b.cache.InvalidateSource() // So that the next request builds the connection anew.
+	m.b.InvalidateKey(t.Context(), configKey) // So that the next request builds the connection anew.
 	if f.transport == nil {
 		m.sandbox.SetFault(f.fault)
 	}

@@ -12,11 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // fleet is a number of Vault Agents. Each reads the token and comes back after
@@ -35,14 +35,18 @@ type fleet struct {
 	waited int
 	// leastLife is what a token had left when its Agent came back.
 	leastLife time.Duration
+	// expires is the time that the last read answered as expiresAt.
+	expires   time.Time
+	expiresAt string
 	// onRead checks what each read returns, if it is set.
-	onRead func(tokencache.Reading)
+	onRead func(token string)
 }
 
 // readers are Agents that read alike.
 type readers struct {
 	agents int
-	minTTL time.Duration
+	// data is what they read with.
+	data map[string]any
 	// agenda has how many of them read in each moment of the day.
 	agenda []int
 }
@@ -58,7 +62,7 @@ const (
 
 func newFleet(t *testing.T, readers []readers, random *rand.Rand, settings ...any) *fleet {
 	m := newConfiguredMount(t, settings...)
-	m.b.random = func() float64 { return 0 }
+	m.random = func() float64 { return 0 }
 	m.read() // The first one waits, for there is no token yet.
 	// From now on a read that waits for Fuuffy is known by the time it takes. No answer arrives in
 	// the same moment as a read, so that the figures are the same each time.
@@ -82,7 +86,7 @@ func newFleet(t *testing.T, readers []readers, random *rand.Rand, settings ...an
 // useRandom makes the engine's random numbers the same each time. A refresh takes some beside reads.
 func (f *fleet) useRandom(random *rand.Rand) {
 	var mu sync.Mutex
-	f.m.b.random = func() float64 {
+	f.m.random = func() float64 {
 		mu.Lock()
 		defer mu.Unlock()
 		return random.Float64()
@@ -105,17 +109,17 @@ func (f *fleet) run(t *testing.T, until time.Duration) {
 			}
 			for range some.agenda[f.moment] {
 				asked := time.Now()
-				r := f.read(t, some.minTTL)
+				resp := f.read(t, some.data)
 				if f.onRead != nil {
-					f.onRead(r)
+					f.onRead(resp["access_token"].(string))
 				}
 				now := time.Now()
 				f.reads[at/time.Second]++
 				if now.After(asked) {
 					f.waited++
 				}
-				back := r.TTL + time.Second
-				f.leastLife = min(f.leastLife, r.Token.ExpiresAt.Sub(now.Add(back)))
+				back := time.Duration(resp["ttl"].(int64)+1) * time.Second
+				f.leastLife = min(f.leastLife, f.lifeAt(t, resp["expires_at"].(string), now.Add(back)))
 				if next := f.moment + int((back+now.Sub(asked))/fleetStep); next < len(some.agenda) {
 					some.agenda[next]++
 				}
@@ -124,15 +128,28 @@ func (f *fleet) run(t *testing.T, until time.Duration) {
 	}
 }
 
-// read does what the path does, without the answer around it.
-func (f *fleet) read(t *testing.T, minTTL time.Duration) tokencache.Reading {
-	if r, ok := f.m.b.cache.Warm(minTTL); ok {
-		return r
+// read reads the token. If it began a refresh, that takes its random numbers before the next read
+// does.
+func (f *fleet) read(t *testing.T, data map[string]any) map[string]any {
+	before := f.m.system.asked.Load()
+	resp, err := f.m.b.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token", Data: data, Storage: f.m.storage})
+	if err != nil || resp.IsError() {
+		t.Fatal(resp, err)
 	}
-	r, err := f.m.b.cache.Read(t.Context(), f.m.b.load(f.m.storage), minTTL)
-	require.NoError(t, err)
-	synctest.Wait() // The refresh that it started takes its random numbers before the next read does.
-	return r
+	if f.m.system.asked.Load() > before {
+		synctest.Wait()
+	}
+	return resp.Data
+}
+
+// lifeAt is what a token has left at some time.
+func (f *fleet) lifeAt(t *testing.T, expiresAt string, at time.Time) time.Duration {
+	if f.expiresAt != expiresAt {
+		expires, err := time.Parse(time.RFC3339, expiresAt)
+		require.NoError(t, err)
+		f.expiresAt, f.expires = expiresAt, expires
+	}
+	return f.expires.Sub(at)
 }
 
 // peak returns the most reads in a second once the fleet has settled.
@@ -181,10 +198,10 @@ func TestFleet(t *testing.T) {
 		t.Run(fmt.Sprintf("%d agents, %s ttl", row.agents, row.name), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(1, uint64(row.agents))) // So that the figures are the same each time.
-				f := newFleet(t, []readers{{agents: row.agents - row.jobs}, {agents: row.jobs, minTTL: 25 * time.Minute}}, random, row.settings...)
+				f := newFleet(t, []readers{{agents: row.agents - row.jobs}, {agents: row.jobs, data: pairs("min_ttl", "25m")}}, random, row.settings...)
 				f.useRandom(random)
 				if row.name == "plain" {
-					f.m.b.random = func() float64 { return 0 }
+					f.m.random = func() float64 { return 0 }
 				}
 				f.run(t, fleetDay)
 
@@ -199,7 +216,7 @@ func TestFleet(t *testing.T) {
 				if row.jobs == 0 {
 					assert.Zero(t, f.waited, "reads that waited")
 				}
-				assert.GreaterOrEqual(t, f.leastLife, 5*time.Minute)
+				assert.Greater(t, f.leastLife, 5*time.Minute-time.Second, "expires_at has whole seconds")
 				assert.GreaterOrEqual(t, f.total(), 24*row.agents, "the Agents came back")
 			})
 		})
@@ -234,11 +251,11 @@ func TestFleetWithADeadToken(t *testing.T) {
 				f := newFleet(t, []readers{{agents: agents}}, random, row.settings...)
 				f.useRandom(random)
 				f.run(t, noon)
-				dead := f.m.b.cache.Snapshot().Token
-				require.True(t, f.m.sandbox.RevokeToken(dead.Value))
+				dead := f.m.readToken()
+				require.True(t, f.m.sandbox.RevokeToken(dead))
 				f.run(t, told)
 				requests := f.m.requests()
-				require.False(t, f.m.write("token", "rejected_token", dead.Value).Data["access_token"] == dead.Value)
+				require.False(t, f.m.write("token", "rejected_token", dead).Data["access_token"] == dead)
 				assert.Equal(t, requests+1, f.m.requests(), "token requests for the report")
 
 				// Whoever reads from now on gets the new token.
@@ -255,7 +272,7 @@ func TestFleetWithADeadToken(t *testing.T) {
 					}
 				}
 				require.Equal(t, agents, seen)
-				f.onRead = func(r tokencache.Reading) { require.False(t, r.Token.Value == dead.Value) }
+				f.onRead = func(token string) { require.False(t, token == dead) }
 				f.run(t, noon+all+fleetStep)
 
 				line := fmt.Sprintf("| %s | %s | %s |\n", row.limit, half.Truncate(time.Second), all.Truncate(time.Second))

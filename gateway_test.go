@@ -4,7 +4,6 @@ package fuuffy
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 )
@@ -52,7 +50,7 @@ func newMountBehindGateway(t *testing.T) (*mount, *gateway) {
 	t.Helper()
 	m := newMount(t)
 	g := &gateway{next: m.sandbox.RoundTripper(), answers: map[string]gatewayAnswer{}, requests: map[string]int{}}
-	m.b.newTransport = func(string) (http.RoundTripper, error) { return g, nil }
+	m.transport = func(string) (http.RoundTripper, error) { return g, nil }
 	return m, g
 }
 
@@ -134,26 +132,6 @@ func (m *mount) stageSuccessor() {
 func (m *mount) readRotation() map[string]any {
 	m.t.Helper()
 	return m.do(logical.ReadOperation, "rotate-root", nil).Data
-}
-
-// startWith starts another backend on the mount's storage, as adjust wants it. It
-// connects to Fuuffy as in production.
-func (m *mount) startWith(adjust func(*logical.BackendConfig)) {
-	m.t.Helper()
-	conf := &logical.BackendConfig{
-		StorageView: m.storage, System: m.system, EventsSender: m.events,
-		Logger: hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
-	}
-	adjust(conf)
-	raw, err := Factory(m.t.Context(), conf)
-	require.NoError(m.t, err)
-	m.b = raw.(*backend)
-	m.t.Cleanup(func() { raw.Cleanup(context.Background()) })
-}
-
-// useSandbox ends the connections of a backend in the sandbox.
-func (m *mount) useSandbox() {
-	m.b.newTransport = func(string) (http.RoundTripper, error) { return m.sandbox.RoundTripper(), nil }
 }
 
 // newAuthority returns the certificate of a new authority, in PEM.

@@ -7,25 +7,32 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io"
 	"log"
 	"maps"
+	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/jsonutil"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
@@ -38,15 +45,19 @@ const (
 // mount is a backend with the storage, the sandbox and the log behind it.
 type mount struct {
 	t       *testing.T
-	b       *backend
+	b       logical.Backend
 	storage *testStorage
 	sandbox *fuuffytest.Sandbox
-	system  *logical.StaticSystemView
+	system  *systemView
 	log     *lockedBuffer
 	events  *eventSink
 	// path is where the engine is mounted, fuuffy/ by default.
 	path string
-	// skew sets the wall clock of a backend that starts. Nil leaves it alone.
+	// What a test may replace, while a backend is running too.
+	transport func(caCert string) (http.RoundTripper, error)
+	random    func() float64
+	clock     func() (wall time.Time, monotonic time.Duration)
+	// skew is how far the wall clock of a backend that starts is ahead. Nil leaves it alone.
 	skew func() time.Duration
 }
 
@@ -58,7 +69,7 @@ func newMount(t *testing.T) *mount {
 		t:       t,
 		storage: &testStorage{Storage: &logical.InmemStorage{}},
 		sandbox: fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1}),
-		system:  logical.TestSystemView(),
+		system:  &systemView{StaticSystemView: *logical.TestSystemView()},
 		log:     &lockedBuffer{},
 		events:  &eventSink{},
 	}
@@ -78,21 +89,54 @@ func newConfiguredMount(t *testing.T, settings ...any) *mount {
 // start makes a backend on the mount's storage, as Vault does on an unseal.
 func (m *mount) start() {
 	m.t.Helper()
-	raw, err := Factory(m.t.Context(), &logical.BackendConfig{
+	m.startWith(func(*logical.BackendConfig) {})
+	require.NoError(m.t, m.b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}))
+}
+
+// startWith is start with another configuration of Vault's, without Initialize.
+func (m *mount) startWith(adjust func(*logical.BackendConfig)) {
+	m.t.Helper()
+	if m.skew != nil {
+		m.skewWallClock(m.skew)
+	}
+	conf := &logical.BackendConfig{
 		StorageView:  m.storage,
 		System:       m.system,
 		EventsSender: m.events,
 		Logger:       hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Trace}),
-	})
+	}
+	adjust(conf)
+	b, err := New(m.dependencies())(m.t.Context(), conf)
 	require.NoError(m.t, err)
-	b := raw.(*backend)
-	b.newTransport = func(string) (http.RoundTripper, error) { return m.sandbox.RoundTripper(), nil }
 	m.b = b
 	m.t.Cleanup(func() { b.Cleanup(context.Background()) })
-	if m.skew != nil {
-		m.skewWallClock(m.skew)
+}
+
+// useSandbox ends the connections to Fuuffy in the sandbox.
+func (m *mount) useSandbox() {
+	m.transport = func(string) (http.RoundTripper, error) { return m.sandbox.RoundTripper(), nil }
+}
+
+// framework describes the paths of the engine.
+func (m *mount) framework() *framework.Backend {
+	return reflect.ValueOf(m.b).Elem().FieldByName("Backend").Interface().(*framework.Backend)
+}
+
+func (m *mount) dependencies() Dependencies {
+	if m.transport == nil {
+		m.useSandbox()
 	}
-	require.NoError(m.t, b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}))
+	if m.clock == nil {
+		m.clock = systemClock
+	}
+	if m.random == nil {
+		m.random = rand.Float64
+	}
+	return Dependencies{
+		Clock:     func() (time.Time, time.Duration) { return m.clock() },
+		Random:    func() float64 { return m.random() },
+		Transport: func(caCert string) (http.RoundTripper, error) { return m.transport(caCert) },
+	}
 }
 
 // restart makes a new backend on the same storage.
@@ -109,7 +153,7 @@ func (m *mount) handle(ctx context.Context, operation logical.Operation, path st
 		Operation: operation, Path: path, Data: data, Storage: m.storage, MountPoint: cmp.Or(m.path, "fuuffy/"),
 	})
 	if err == nil && !resp.IsError() && operation != logical.RollbackOperation && (resp != nil || operation != logical.ReadOperation) {
-		route := m.b.Route(path)
+		route := m.framework().Route(path)
 		require.NotNil(m.t, route, path)
 		responses := route.Operations[operation].Properties().Responses
 		if _, mayBeEmpty := responses[http.StatusNoContent]; resp != nil || !mayBeEmpty {
@@ -202,15 +246,97 @@ func (m *mount) requests() int { return m.sandbox.Stats().TokenRequests }
 // skewWallClock sets the wall clock forward by what skew returns; the monotonic
 // one goes on as it was.
 func (m *mount) skewWallClock(skew func() time.Duration) {
-	m.b.clock = func() tokencache.Instant {
-		now := tokencache.SystemClock()
-		now.Wall = now.Wall.Add(skew())
-		return now
+	m.clock = func() (time.Time, time.Duration) {
+		wall, monotonic := systemClock()
+		return wall.Add(skew()), monotonic
 	}
+}
+
+var processStart = time.Now()
+
+func systemClock() (wall time.Time, monotonic time.Duration) {
+	now := time.Now()
+	return now.Round(0), now.Sub(processStart)
+}
+
+// now is the wall clock of the node.
+func (m *mount) now() time.Time {
+	wall, _ := m.clock()
+	return wall
 }
 
 func (m *mount) setReplicationState(state consts.ReplicationState) {
 	m.system.ReplicationStateVal = state
+}
+
+// systemView counts how often the engine asks for the replication state.
+type systemView struct {
+	logical.StaticSystemView
+	asked atomic.Int64
+}
+
+// ReplicationState is part of logical.SystemView.
+func (v *systemView) ReplicationState() consts.ReplicationState {
+	v.asked.Add(1)
+	return v.StaticSystemView.ReplicationState()
+}
+
+// warm reads the token, and tells whether the engine needed neither storage nor Vault for that.
+func (m *mount) warm(data map[string]any) (*logical.Response, bool) {
+	m.t.Helper()
+	asked, operations := m.system.asked.Load(), m.storage.count()
+	resp, err := m.b.HandleRequest(m.t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: tokenKey, Data: data, Storage: m.storage})
+	require.NoError(m.t, err)
+	return resp, !resp.IsError() && m.system.asked.Load() == asked && m.storage.count() == operations
+}
+
+// statusTime is a time that the status names.
+func (m *mount) statusTime(field string) time.Time {
+	m.t.Helper()
+	at, err := time.Parse(time.RFC3339, m.status()[field].(string))
+	require.NoError(m.t, err)
+	return at
+}
+
+// storedPairs are the credentials in storage, zero if nothing is configured.
+func (m *mount) storedPairs() (stored rotation.Pairs) {
+	m.t.Helper()
+	entry, err := m.storage.Get(m.t.Context(), configKey)
+	require.NoError(m.t, err)
+	if entry != nil {
+		require.NoError(m.t, entry.DecodeJSON(&stored))
+	}
+	return stored
+}
+
+// storedToken is the token in storage, zero if there is none.
+func (m *mount) storedToken() (stored tokencache.Token) {
+	m.t.Helper()
+	entry, err := m.storage.Get(m.t.Context(), tokenKey)
+	require.NoError(m.t, err)
+	if entry != nil {
+		require.NoError(m.t, entry.DecodeJSON(&stored))
+	}
+	return stored
+}
+
+// put writes an entry behind the engine's back.
+func (m *mount) put(key, value string) {
+	m.t.Helper()
+	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
+}
+
+// edit changes an entry behind the engine's back.
+func (m *mount) edit(key string, edit func(stored map[string]any)) {
+	m.t.Helper()
+	entry, err := m.storage.Storage.Get(m.t.Context(), key)
+	require.NoError(m.t, err)
+	var stored map[string]any
+	require.NoError(m.t, jsonutil.DecodeJSON(entry.Value, &stored))
+	edit(stored)
+	value, err := json.Marshal(stored)
+	require.NoError(m.t, err)
+	m.put(key, string(value))
 }
 
 // eventSink keeps the events that are sent, as "type key=value …".

@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/history"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // Nodes: the active node and the standby of the primary cluster, which swap roles, and the active
@@ -48,7 +47,7 @@ type node struct {
 type process struct {
 	node    string
 	number  int
-	b       *backend
+	b       logical.Backend
 	storage *slowStorage
 	// random decides what happens to what the engine does on its own. Guarded by world.mu.
 	random *rand.Rand
@@ -71,7 +70,7 @@ func (w *world) addNodes(random *rand.Rand) {
 		w.nodes = append(w.nodes, &node{name: secondNode, storage: w.shared, standby: true})
 	}
 	if kind == 1 || kind >= 4 {
-		w.nodes = append(w.nodes, &node{name: secondaryNode, storage: localToken{w.shared, &logical.InmemStorage{}}})
+		w.nodes = append(w.nodes, &node{name: secondaryNode, storage: localToken{Storage: w.shared, local: &logical.InmemStorage{}}})
 	}
 	skewed := chance(random, 0.4)
 	for _, n := range w.nodes {
@@ -163,20 +162,21 @@ func (w *world) start(n *node) error {
 	system := logical.TestSystemView()
 	p.storage = &slowStorage{Storage: n.storage, fate: w.storageFate(p), begin: w.observeStorage(n, p)}
 	system.ReplicationStateVal, p.storage.readOnly = roleOf(n.name, standby)
-	raw, err := Factory(context.Background(), &logical.BackendConfig{
+	b, err := New(Dependencies{
+		Clock: func() (time.Time, time.Duration) { return w.slowClock(n, p) },
+		Random: func() float64 {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return p.random.Float64()
+		},
+		Transport: func(string) (http.RoundTripper, error) { return w.transport(n, p), nil },
+	})(context.Background(), &logical.BackendConfig{
 		StorageView: p.storage, System: system, EventsSender: slowEvents{}, Logger: slowLogger{hclog.NewNullLogger()},
 	})
 	if err != nil {
 		return err
 	}
-	p.b = raw.(*backend)
-	p.b.newTransport = func(string) (http.RoundTripper, error) { return w.transport(n, p), nil }
-	p.b.random = func() float64 {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return p.random.Float64()
-	}
-	p.b.clock = func() tokencache.Instant { return w.slowClock(n, p) }
+	p.b = b
 	w.mu.Lock()
 	n.running = p
 	close(n.up)
@@ -258,12 +258,12 @@ func (w *world) elect(dies bool, down time.Duration) error {
 
 // slowClock returns the time, and sometimes keeps the goroutine that asked for a while:
 // much can happen between two statements.
-func (w *world) slowClock(n *node, p *process) tokencache.Instant {
-	now := tokencache.SystemClock()
+func (w *world) slowClock(n *node, p *process) (wall time.Time, monotonic time.Duration) {
+	wall, monotonic = systemClock()
 	w.mu.Lock()
-	now.Wall = now.Wall.Add(n.ahead)
+	wall = wall.Add(n.ahead)
 	wait := max(0, upTo(p.random, 10*history.ClockTime)-9*history.ClockTime)
 	w.mu.Unlock()
 	time.Sleep(wait)
-	return now
+	return wall, monotonic
 }

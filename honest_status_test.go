@@ -26,7 +26,7 @@ const checkCommand = "write rotate-root/check"
 // assertCheckFirst holds the next step to begin with a check: nothing irreversible comes before.
 func (m *mount) assertCheckFirst(why string) {
 	m.t.Helper()
-	next := m.next()
+	next := m.nextStep()
 	before, _, found := strings.Cut(next, "vault ")
 	assert.True(m.t, found, "%s: no command: %s", why, next)
 	assert.Empty(m.t, toldToRevoke(before), "%s: %s", why, next)
@@ -38,7 +38,7 @@ func (m *mount) assertCheckFirst(why string) {
 // assertRevokeOld holds the next step to be the last of a routine rotation.
 func (m *mount) assertRevokeOld() {
 	m.t.Helper()
-	next := m.next()
+	next := m.nextStep()
 	assertToldToRevoke(m.t, "client shop-1", next)
 	assert.NotContains(m.t, next, "Wait until")
 	if names := m.names(next); assert.NotEmpty(m.t, names) {
@@ -71,7 +71,7 @@ func TestNothingIrreversibleWithoutAFreshSuccess(t *testing.T) {
 				assert.Contains(t, data["current"], "revoked: ")
 				assert.Equal(t, "works", data["previous"])
 				assert.Empty(t, toldToRevoke(data["next_step"].(string)), data["next_step"])
-				assert.Equal(t, "write rotate-root/rollback", m.names(m.next())[0])
+				assert.Equal(t, "write rotate-root/rollback", m.names(m.nextStep())[0])
 			})
 		})
 	}
@@ -127,8 +127,8 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 				time.Sleep(time.Minute)
 				between[newClientID] = fails
 				m.write("rotate-root/check")
-				assert.Empty(t, toldToRevoke(m.next()), m.next())
-				assert.NotContains(t, m.names(m.next()), "write rotate-root/complete")
+				assert.Empty(t, toldToRevoke(m.nextStep()), m.nextStep())
+				assert.NotContains(t, m.names(m.nextStep()), "write rotate-root/complete")
 
 				delete(between, newClientID)
 				time.Sleep(time.Minute)
@@ -146,8 +146,8 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 			m.sandbox.RevokeClient(testClientID)
 			m.past("revoke_old_after")
 			m.write("rotate-root/check")
-			assert.Equal(t, "write rotate-root/complete", m.names(m.next())[0])
-			assert.Empty(t, toldToRevoke(m.next()), m.next())
+			assert.Equal(t, "write rotate-root/complete", m.names(m.nextStep())[0])
+			assert.Empty(t, toldToRevoke(m.nextStep()), m.nextStep())
 			time.Sleep(3 * time.Hour)
 			m.assertCheckFirst("forgetting the old secret is irreversible too")
 		})
@@ -158,7 +158,7 @@ func TestRevokeAfterAFreshSuccess(t *testing.T) {
 // finds out.
 func TestUntestedIsNotHealthy(t *testing.T) {
 	wrongCA := func(m *mount) {
-		m.b.newTransport = func(string) (http.RoundTripper, error) {
+		m.transport = func(string) (http.RoundTripper, error) {
 			return roundTripFunc(func(*http.Request) (*http.Response, error) {
 				return nil, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 			}), nil
@@ -190,8 +190,8 @@ func TestUntestedIsNotHealthy(t *testing.T) {
 
 				m.write("rotate-root/check")
 				assert.Equal(t, tt.health, m.status()["health"])
-				assert.Contains(t, m.next(), tt.names)
-				m.commands(m.next())
+				assert.Contains(t, m.nextStep(), tt.names)
+				m.commands(m.nextStep())
 			})
 		})
 	}
@@ -204,7 +204,7 @@ func TestUntestedUntilFuuffyAnswers(t *testing.T) {
 		want   string
 	}{
 		"a read":         {func(m *mount) { m.read() }, "ok"},
-		"a tested write": {func(m *mount) { m.do(logical.UpdateOperation, "config", m.newPair()) }, "ok"},
+		"a tested write": {func(m *mount) { m.do(logical.UpdateOperation, "config", newPair()) }, "ok"},
 		"a setting":      {func(m *mount) { m.write("config", "request_timeout", "9s") }, "untested"},
 		"a restart":      {func(m *mount) { m.restart() }, "untested"},
 		"a read, then new": {func(m *mount) {
@@ -262,7 +262,7 @@ func TestNoActionNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.configure()
-		assert.Equal(t, "No action needed until 2000-03-17.", m.next())
+		assert.Equal(t, "No action needed until 2000-03-17.", m.nextStep())
 		assert.Equal(t, "ok", m.status()["health"])
 	})
 }
@@ -300,8 +300,8 @@ func TestLoginPageNamesTheAddress(t *testing.T) {
 					{logical.ReadOperation, "token", nil}, // While the engine waits to try again.
 					{logical.ReadOperation, "status", nil},
 					{logical.ReadOperation, "rotate-root", nil},
-					{logical.UpdateOperation, "config", m.newPair()},
-					{logical.UpdateOperation, "rotate-root", m.newPair()},
+					{logical.UpdateOperation, "config", newPair()},
+					{logical.UpdateOperation, "rotate-root", newPair()},
 					{logical.UpdateOperation, "rotate-root/check", nil},
 				} {
 					text := m.said(r.operation, r.path, r.data)
@@ -435,7 +435,7 @@ func TestRejectedAndSuspectIsFailing(t *testing.T) {
 				require.Equal(t, "rejected", m.status()["upstream_state"])
 				assert.Equal(t, "failing", m.status()["health"])
 				assert.Equal(t, "suspect", m.status()["token_state"])
-				require.NotEmpty(t, m.commands(m.next()))
+				require.NotEmpty(t, m.commands(m.nextStep()))
 			})
 		})
 	}
@@ -449,12 +449,12 @@ func TestBothPairsRevokedWithoutALeak(t *testing.T) {
 		m.sandbox.RevokeClient(newClientID)
 		m.loseToken()
 		text := m.said(logical.ReadOperation, "token", nil)
-		for _, told := range []string{m.next(), text} {
+		for _, told := range []string{m.nextStep(), text} {
 			assert.NotContains(t, told, "compromised=true")
 			assert.Contains(t, m.names(told), "write rotate-root", told)
 		}
-		at := slices.Index(m.names(m.next()), "write rotate-root")
-		resp, err := m.enter(m.commands(m.next())[at], "client_id", thirdID, "client_secret", thirdSecret)
+		at := slices.Index(m.names(m.nextStep()), "write rotate-root")
+		resp, err := m.enter(m.commands(m.nextStep())[at], "client_id", thirdID, "client_secret", thirdSecret)
 		require.NoError(t, err)
 		require.False(t, resp.IsError(), "%v", resp)
 		assert.Equal(t, rotation.Staged, resp.Data["state"])
@@ -462,7 +462,7 @@ func TestBothPairsRevokedWithoutALeak(t *testing.T) {
 		assert.Nil(t, resp.Data["previous_client_id"])
 		assert.Equal(t, false, resp.Data["compromised"])
 
-		assert.Equal(t, "write rotate-root/promote", m.names(m.next())[0])
+		assert.Equal(t, "write rotate-root/promote", m.names(m.nextStep())[0])
 		m.promote()
 		assert.True(t, m.sandbox.TokenAlive(m.readToken()))
 		time.Sleep(2 * time.Hour)
@@ -547,9 +547,9 @@ func TestLeakOfTheCurrentClientWhilePromoted(t *testing.T) {
 					assert.Contains(t, m.linesOf(testClientID), tt.first)
 				}
 				if tt.state == rotation.Promoted {
-					assertRevokeFirst(t, "client shop-2", m.next())
+					assertRevokeFirst(t, "client shop-2", m.nextStep())
 				} else { // Both leaked.
-					assert.Regexp(t, revokeFirst, m.next())
+					assert.Regexp(t, revokeFirst, m.nextStep())
 				}
 				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
 				assert.Equal(t, thirdID, m.servedClientID())
@@ -562,13 +562,13 @@ func TestLeakOfTheCurrentClientWhilePromoted(t *testing.T) {
 func TestLeakOfThePreviousClientWhilePromoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newPairsMount(t, rotation.Promoted)
-		data := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)).Data
+		data := m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true)).Data
 		assert.Equal(t, true, data["compromised"])
 		assert.Equal(t, newClientID, data["client_id"])
 		assert.Equal(t, testClientID, data["previous_client_id"])
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
-		assertRevokeFirst(t, "client shop-1", m.next())
-		m.commands(m.next())
+		assertRevokeFirst(t, "client shop-1", m.nextStep())
+		m.commands(m.nextStep())
 		m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 	})
 }
@@ -577,7 +577,7 @@ func TestLeakOfThePreviousClientWhilePromoted(t *testing.T) {
 func TestLeakOfTheCurrentClientIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, _ := newPairsMount(t, rotation.Promoted)
-		text := m.next() + "\n" + m.said(logical.UpdateOperation, "rotate-root", third)
+		text := m.nextStep() + "\n" + m.said(logical.UpdateOperation, "rotate-root", third)
 		assert.True(t, slices.ContainsFunc(m.commands(text), func(c typed) bool {
 			return c.String() == "write rotate-root" && c.fields["compromised"] == "true"
 		}), text)
@@ -594,7 +594,7 @@ func TestProvedIsNotSaidToBeOpen(t *testing.T) {
 			text := m.said(logical.UpdateOperation, "rotate-root/rollback", nil)
 			assert.NotContains(t, text, "may still work")
 			assert.Empty(t, m.unrevoked())
-			assert.NotContains(t, toldToRevoke(m.next()), "client shop-2")
+			assert.NotContains(t, toldToRevoke(m.nextStep()), "client shop-2")
 		})
 	})
 	t.Run("discard after a check", func(t *testing.T) {
@@ -666,7 +666,7 @@ func TestTTLIsNeverZero(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMount(t)
 			m.sandbox.SetTokenLifetime(time.Minute)
-			m.b.random = func() float64 { return random }
+			m.random = func() float64 { return random }
 			m.configure()
 			for range 240 {
 				ttl := m.read().Data["ttl"].(int64)
@@ -713,7 +713,7 @@ func (m *mount) helpText(path string) string {
 // Defect 52: path-help has the mount's own path in its commands, and none of another mount.
 func TestHelpNamesTheMount(t *testing.T) {
 	patterns := []string{""}
-	for _, p := range newMount(t).b.Paths {
+	for _, p := range newMount(t).framework().Paths {
 		patterns = append(patterns, p.Pattern)
 	}
 	require.Contains(t, patterns, "rotate-root/check")

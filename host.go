@@ -46,9 +46,8 @@ type host struct {
 	metrics *metrics
 	// newTransport makes the connections to Fuuffy.
 	newTransport func(caCert string) (http.RoundTripper, error)
-	// clock and random are the machine's, except in tests.
-	clock  func() tokencache.Instant
-	random func() float64
+	clock        func() tokencache.Instant
+	random       func() float64
 
 	// life ends with the mount on this node.
 	life context.Context
@@ -61,7 +60,7 @@ type host struct {
 	mountPoint atomic.Value
 }
 
-func newHost() *host {
+func newHost(d Dependencies) *host {
 	h := &host{
 		newTransport: upstream.NewTransport,
 		clock:        tokencache.SystemClock,
@@ -69,7 +68,19 @@ func newHost() *host {
 		rateLimit:    upstream.NewRateLimit(),
 		budget:       upstream.NewBudget(),
 	}
-	h.pairs.clock = func() tokencache.Instant { return h.clock() }
+	if d.Transport != nil {
+		h.newTransport = d.Transport
+	}
+	if d.Clock != nil {
+		h.clock = func() tokencache.Instant {
+			wall, monotonic := d.Clock()
+			return tokencache.Instant{Wall: wall, Mono: monotonic}
+		}
+	}
+	if d.Random != nil {
+		h.random = d.Random
+	}
+	h.pairs.clock = h.clock
 	h.life, h.end = context.WithCancel(context.Background())
 	return h
 }

@@ -121,7 +121,7 @@ func newServerMount(t *testing.T, server *fuuffytest.Server, state string) *moun
 	t.Helper()
 	m := newMount(t)
 	m.sandbox = server.Sandbox
-	m.b.newTransport = upstream.NewTransport
+	m.transport = upstream.NewTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
 	m.rotateTo(state)
 	return m
@@ -147,7 +147,7 @@ func TestCleanLeavesNothingRunning(t *testing.T) {
 	require.NoError(t, err)
 	server.CreateClient(testClientID, testSecret)
 	m := newMount(t)
-	m.b.newTransport = upstream.NewTransport
+	m.transport = upstream.NewTransport
 	m.configure("base_url", server.BaseURL(), "ca_cert", server.CACert())
 	m.do(logical.DeleteOperation, "token", nil)
 	m.read()
@@ -210,7 +210,7 @@ func TestHostileFields(t *testing.T) {
 		for name, value := range values {
 			m := newConfiguredMount(t)
 			fields := []string{"unknown-" + name}
-			for field := range m.b.Route(path).Fields {
+			for field := range m.framework().Route(path).Fields {
 				fields = append(fields, field)
 			}
 			for _, field := range fields {
@@ -289,7 +289,8 @@ func TestSurplusOfAnAnswerIsNotLogged(t *testing.T) {
 			}))
 			defer server.Close()
 			m := newMount(t)
-			m.startWith(func(*logical.BackendConfig) {})
+			m.transport = upstream.NewTransport
+			m.start()
 			m.configure("base_url", server.URL, "ca_cert", certificatePEM(server.Certificate()), "verify_connection", false)
 			_, _ = m.handle(t.Context(), logical.ReadOperation, "token", nil)
 			select {

@@ -36,7 +36,7 @@ func TestEmptyValueIsRefused(t *testing.T) {
 		path, field string
 		data        map[string]any
 	}{
-		{"rotate-root", "compromised", m.newPair("compromised", "")},
+		{"rotate-root", "compromised", newPair("compromised", "")},
 		{"rotate-root/complete", "force", pairs("force", "")},
 		{"config", "stale_if_error", pairs("stale_if_error", "")},
 		{"config", "stale_if_error", pairs("stale_if_error", " \n")},
@@ -63,13 +63,13 @@ func TestNullLeavesAFieldOut(t *testing.T) {
 	m.configure("stale_if_error", true, "request_timeout", 7, "base_url", "https://gateway.example.com/v1", "ca_cert", newAuthority(t), "environment", "testing", "rotation_reminder", 60, "max_read_ttl", 60)
 	before := m.readConfig()
 	data := map[string]any{}
-	for field := range configFields {
+	for _, field := range ConfigFields {
 		data[field] = nil
 	}
 	for _, operation := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 		m.do(operation, "config", data)
 		assert.Equal(t, before, m.readConfig())
-		assert.Len(t, data, len(configFields), "the request is as it was, for Vault's audit log")
+		assert.Len(t, data, len(ConfigFields), "the request is as it was, for Vault's audit log")
 	}
 	assert.Equal(t, 2, m.requests())
 
@@ -138,11 +138,11 @@ func TestRejectedTokenAsItWasMeant(t *testing.T) {
 
 // FuzzConfigText holds what gets through the check of a text field to its rules.
 func FuzzConfigText(f *testing.F) {
-	for _, value := range []string{"shop-1", "", "a b", "a\u200bb", "a\xff", "a\x00", "päss", strings.Repeat("x", maxTextLength+1)} {
+	for _, value := range []string{"shop-1", "", "a b", "a\u200bb", "a\xff", "a\x00", "päss", strings.Repeat("x", MaxTextLength+1)} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		err := checkText("client_secret", value)
+		err := CheckText("client_secret", value)
 		if err == nil {
 			require.True(t, utf8.ValidString(value))
 			require.NotContains(t, value, "\n")
@@ -165,7 +165,7 @@ func FuzzBaseURL(f *testing.F) {
 		f.Add(address)
 	}
 	f.Fuzz(func(t *testing.T, address string) {
-		if address == "" || checkBaseURL(address) != nil {
+		if address == "" || CheckBaseURL(address) != nil {
 			return
 		}
 		req, err := http.NewRequest(http.MethodPost, strings.TrimSuffix(address, "/")+"/auth/token", nil)
@@ -177,9 +177,9 @@ func FuzzBaseURL(f *testing.F) {
 		require.Empty(t, req.URL.Fragment)
 		require.True(t, strings.HasSuffix(req.URL.Path, "/auth/token"))
 
-		lower := lowerCaseHost(address)
-		require.NoError(t, checkBaseURL(lower))
-		require.Equal(t, lower, lowerCaseHost(lower))
+		lower := LowerCaseHost(address)
+		require.NoError(t, CheckBaseURL(lower))
+		require.Equal(t, lower, LowerCaseHost(lower))
 		same, err := http.NewRequest(http.MethodPost, strings.TrimSuffix(lower, "/")+"/auth/token", nil)
 		require.NoError(t, err)
 		require.Equal(t, strings.ToLower(req.URL.Host), same.URL.Host)

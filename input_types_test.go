@@ -159,12 +159,7 @@ func typesOutcome(t *testing.T, operation logical.Operation, path string, w writ
 			}
 			return ""
 		}
-		token := func() string {
-			if held := m.b.cache.Snapshot().Token; held != nil {
-				return held.Value
-			}
-			return ""
-		}
+		token := func() string { return storage.stored(t, tokenKey) }
 		before, held, requests := stored(), token(), m.requests()
 		data := maps.Clone(w.data)
 		if data == nil {
@@ -179,8 +174,8 @@ func typesOutcome(t *testing.T, operation logical.Operation, path string, w writ
 			o.Warnings = resp.Warnings
 		}
 		o.Changed, o.Replaced, o.Requests = stored() != before, token() != held, m.requests()-requests
-		if config, err := loadConfig(t.Context(), m.storage); err == nil && config != nil {
-			o.Config, o.Secret, o.Rotation = m.readConfig(), config.Current.ClientSecret, m.rotation()
+		if secret := m.storedPairs().Current.ClientSecret; secret != "" {
+			o.Config, o.Secret, o.Rotation = m.readConfig(), secret, m.rotation()
 		}
 	})
 	return o
@@ -190,8 +185,8 @@ func typesOutcome(t *testing.T, operation logical.Operation, path string, w writ
 // was left out, or not at all. A field or a path that the table doesn't have fails the test.
 func TestEachTypeOfEachField(t *testing.T) {
 	var inCode []string
-	for _, path := range newMount(t).b.Paths {
-		for _, operation := range writes {
+	for _, path := range newMount(t).framework().Paths {
+		for _, operation := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation} {
 			if _, ok := path.Operations[operation]; !ok || len(path.Fields) == 0 {
 				continue
 			}
@@ -274,7 +269,7 @@ func TestWarmReadTakesWhatAnyReadTakes(t *testing.T) {
 			resp, err := m.handle(t.Context(), logical.ReadOperation, "token", pairs("min_ttl", value)) // Not a warm one yet.
 			accepted := err == nil && !resp.IsError()
 			m.read()
-			warm, ok := m.b.warmToken(pairs("min_ttl", value))
+			warm, ok := m.warm(pairs("min_ttl", value))
 			assert.Equal(t, accepted, ok, "%#v", value)
 			if ok {
 				taken++

@@ -34,8 +34,7 @@ func TestInvalidationOfWhatIsUnderWay(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
 				m.sandbox.CreateClient(successorID, successorSecret)
-				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-				other.start()
+				other := m.twin(0)
 				begin(m, m.useFaultyStorage())
 				served := make(chan string, 1)
 				go func() { served <- m.readToken() }()
@@ -139,7 +138,7 @@ func TestOutcomeBelongsToTheCredentialsElsewhere(t *testing.T) {
 				m.write("config", "client_id", newClientID, "client_secret", newSecret, "verify_connection", false)
 			},
 			"promote":   func(m *mount) { m.stage(); m.promote() },
-			"emergency": func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)) },
+			"emergency": func(m *mount) { m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true)) },
 			"other endpoint": func(m *mount) {
 				m.write("config", "client_secret", testSecret, "base_url", "https://gateway.example.com/v1", "verify_connection", false)
 			},

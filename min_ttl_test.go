@@ -70,15 +70,13 @@ func TestMinTTLOfAWarmRead(t *testing.T) {
 		m.read()
 		storage := m.storage.count()
 		for _, minTTL := range []any{"30m", 1800, "1800", nil, 0} {
-			_, warm := m.b.warmToken(pairs("min_ttl", minTTL))
+			_, warm := m.warm(pairs("min_ttl", minTTL))
 			assert.True(t, warm, minTTL)
 		}
 		m.readFor("30m")
 		assert.Equal(t, storage, m.storage.count(), "storage operations")
 
 		time.Sleep(31 * time.Minute)
-		_, warm := m.b.warmToken(pairs("min_ttl", "30m"))
-		assert.False(t, warm, "less is left")
 		assert.False(t, m.readFor("29m").IsError())
 		time.Sleep(20 * time.Minute)
 		m.readFor("8m")
@@ -86,6 +84,10 @@ func TestMinTTLOfAWarmRead(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 2, m.requests(), "the refresh in the window is nobody's demand")
 		assert.EqualValues(t, 0, m.metric("fuuffy_min_ttl_requests_total"))
+
+		time.Sleep(31 * time.Minute)
+		_, warm := m.warm(pairs("min_ttl", "30m"))
+		assert.False(t, warm, "less is left")
 	})
 }
 
@@ -94,9 +96,10 @@ func TestMinTTLAllocatesNothing(t *testing.T) {
 	m := newConfiguredMount(t)
 	m.read()
 	allocations := func(data map[string]any) float64 {
+		req := &logical.Request{Operation: logical.ReadOperation, Path: "token", Storage: m.storage, Data: data}
 		return testing.AllocsPerRun(100, func() {
-			_, warm := m.b.warmToken(data)
-			require.True(t, warm)
+			_, err := m.b.HandleRequest(t.Context(), req)
+			require.NoError(t, err)
 		})
 	}
 	assert.Equal(t, allocations(nil), allocations(pairs("min_ttl", "20m")))
@@ -152,7 +155,7 @@ func TestMinTTLRefused(t *testing.T) {
 		resp := m.do(logical.ReadOperation, "token", pairs("MIN_TTL", "30m"))
 		assert.Equal(t, []string{"Endpoint ignored these unrecognized parameters: [MIN_TTL]"}, resp.Warnings)
 		assert.Equal(t, 1, m.requests(), "nothing was replaced")
-		_, warm := m.b.warmToken(nil)
+		_, warm := m.warm(nil)
 		assert.True(t, warm, "nothing was deleted")
 
 		time.Sleep(12 * time.Minute) // In its window.
@@ -368,9 +371,5 @@ func TestMinTTLOnAStandby(t *testing.T) {
 // standby starts a performance standby of the mount.
 func (m *mount) standby() *mount {
 	m.t.Helper()
-	system := *m.system
-	other := &mount{t: m.t, storage: m.storage, sandbox: m.sandbox, system: &system, log: m.log, events: m.events}
-	other.setReplicationState(consts.ReplicationPerformanceStandby)
-	other.start()
-	return other
+	return m.twin(consts.ReplicationPerformanceStandby)
 }

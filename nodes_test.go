@@ -52,12 +52,24 @@ func (s readOnlyStorage) Delete(ctx context.Context, key string) error {
 	return s.Storage.Delete(ctx, key)
 }
 
+// twin starts another node of the mount, with the same storage, events, and log.
+func (m *mount) twin(state consts.ReplicationState) *mount {
+	m.t.Helper()
+	other := &mount{
+		t: m.t, storage: m.storage, sandbox: m.sandbox, system: &systemView{StaticSystemView: m.system.StaticSystemView},
+		log: m.log, events: m.events,
+	}
+	other.setReplicationState(state)
+	other.start()
+	return other
+}
+
 // node starts another node of the mount, with storage, events, and a log of its own.
 func (m *mount) node(state consts.ReplicationState, storage logical.Storage) *mount {
 	m.t.Helper()
-	system := *m.system
+	system := &systemView{StaticSystemView: m.system.StaticSystemView}
 	other := &mount{
-		t: m.t, storage: &testStorage{Storage: storage}, sandbox: m.sandbox, system: &system,
+		t: m.t, storage: &testStorage{Storage: storage}, sandbox: m.sandbox, system: system,
 		log: &lockedBuffer{}, events: &eventSink{},
 	}
 	other.setReplicationState(state)

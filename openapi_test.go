@@ -14,7 +14,7 @@ import (
 // Every path and field explains itself. What Vault makes of them is tested in e2e.
 func TestPathsExplainThemselves(t *testing.T) {
 	m := newMount(t)
-	for _, path := range m.b.Paths {
+	for _, path := range m.framework().Paths {
 		assert.NotEmpty(t, path.HelpSynopsis, path.Pattern)
 		assert.Greater(t, len(path.HelpDescription), 100, path.Pattern)
 		schemas := []map[string]*framework.FieldSchema{path.Fields}
@@ -34,7 +34,7 @@ func TestPathsExplainThemselves(t *testing.T) {
 // The documents mark as required what a write can't do without.
 func TestRequiredFields(t *testing.T) {
 	found := map[string][]string{}
-	for _, path := range newMount(t).b.Paths {
+	for _, path := range newMount(t).framework().Paths {
 		for _, name := range slices.Sorted(maps.Keys(path.Fields)) {
 			if path.Fields[name].Required {
 				found[path.Pattern] = append(found[path.Pattern], name)
@@ -48,7 +48,7 @@ func TestRequiredFields(t *testing.T) {
 }
 
 func TestSpecialPaths(t *testing.T) {
-	special := newMount(t).b.PathsSpecial
+	special := newMount(t).framework().PathsSpecial
 	assert.Empty(t, special.Unauthenticated)
 	assert.Equal(t, []string{configKey, tokenKey, leaksKey}, special.SealWrapStorage)
 	assert.Equal(t, []string{tokenKey}, special.LocalStorage)

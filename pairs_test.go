@@ -148,21 +148,21 @@ func TestLeakedClientIsToBeRevokedUntilProof(t *testing.T) {
 				between[testClientID] = answer
 				checked := m.write("rotate-root/check").Data["next_step"].(string)
 				assertRevokeFirst(t, "client shop-1", checked)
-				assertRevokeFirst(t, "client shop-1", m.next())
+				assertRevokeFirst(t, "client shop-1", m.nextStep())
 
 				delete(between, testClientID)
 				m.sandbox.SetFault(faultUnavailable)
 				m.loseToken()
 				text := m.said(logical.ReadOperation, "token", nil)
 				assert.Contains(t, toldToRevoke(text), "client shop-1", text)
-				assertRevokeFirst(t, "client shop-1", m.next())
+				assertRevokeFirst(t, "client shop-1", m.nextStep())
 
 				m.sandbox.ClearFault()
 				m.sandbox.RevokeClient(testClientID)
 				time.Sleep(checkInterval)
 				assert.Contains(t, m.write("rotate-root/check").Data["previous"], "revoked: ")
-				assert.Empty(t, toldToRevoke(m.next()), "it is proved now")
-				assert.Equal(t, "write rotate-root/complete", m.names(m.next())[0])
+				assert.Empty(t, toldToRevoke(m.nextStep()), "it is proved now")
+				assert.Equal(t, "write rotate-root/complete", m.names(m.nextStep())[0])
 			})
 		})
 	}
@@ -183,13 +183,13 @@ func TestLeakComesFirstWhateverFails(t *testing.T) {
 					m.loseToken()
 					m.refusedToken()
 				}
-				next := m.next()
+				next := m.nextStep()
 				assertRevokeFirst(t, "client shop-1", next)
 				assert.NotContains(t, toldToRevoke(next), "client shop-2", next)
 				m.commands(next)
 
 				m.write("rotate-root/revoked", "client_id", testClientID)
-				assert.NotContains(t, toldToRevoke(m.next()), "client shop-1", m.next())
+				assert.NotContains(t, toldToRevoke(m.nextStep()), "client shop-1", m.nextStep())
 			})
 		})
 	}
@@ -206,7 +206,7 @@ func TestRejectedPreviousPairIsNotRevoked(t *testing.T) {
 				m.write("rotate-root/check")
 				after := m.rotation()["revoke_old_after"].(string)
 				for _, when := range []string{"during", "afterwards"} {
-					next := m.next()
+					next := m.nextStep()
 					assert.Contains(t, next, after, "%s: the time to wait for", when)
 					assert.NotContains(t, next, "so finish", when)
 					assert.NotRegexp(t, claimsRevoked, next, when)
@@ -217,7 +217,7 @@ func TestRejectedPreviousPairIsNotRevoked(t *testing.T) {
 				}
 				time.Sleep(checkInterval)
 				assert.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
-				assert.Contains(t, m.next(), after)
+				assert.Contains(t, m.nextStep(), after)
 			})
 		})
 	}
@@ -229,12 +229,12 @@ func TestAcceptedAgainIsNotRevoked(t *testing.T) {
 		m, _ := newPairsMount(t, stateCompromised)
 		m.sandbox.RevokeClient(testClientID)
 		require.Contains(t, m.write("rotate-root/check").Data["previous"], "revoked: ")
-		assert.Empty(t, toldToRevoke(m.next()))
+		assert.Empty(t, toldToRevoke(m.nextStep()))
 
 		m.sandbox.CreateClient(testClientID, testSecret)
 		time.Sleep(checkInterval)
 		require.Equal(t, "works", m.write("rotate-root/check").Data["previous"])
-		assertRevokeFirst(t, "client shop-1", m.next())
+		assertRevokeFirst(t, "client shop-1", m.nextStep())
 	})
 }
 
@@ -250,7 +250,7 @@ func TestPageForBothPairs(t *testing.T) {
 					m.write("rotate-root/check")
 					m.loseToken()
 					text := m.said(logical.ReadOperation, "token", nil)
-					next := m.next()
+					next := m.nextStep()
 					for _, told := range []string{text, next} {
 						assert.NotContains(t, told, "compromised=true")
 						require.NotEmpty(t, m.commands(told), told)
@@ -299,7 +299,7 @@ func TestCompromisedPairNeverComesBack(t *testing.T) {
 						m.do(logical.DeleteOperation, "rotate-root", nil) // Nothing is staged.
 						assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 						assert.Equal(t, "degraded", m.status()["health"])
-						assertRevokeFirst(t, "client shop-1", m.next())
+						assertRevokeFirst(t, "client shop-1", m.nextStep())
 					}
 
 					marked := m.write("rotate-root/revoked", "client_id", testClientID).Data
@@ -351,7 +351,7 @@ func TestAnotherSecretOfACompromisedClient(t *testing.T) {
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "second", "compromised", true)
 		m.forceComplete()
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
-		assertToldToRevoke(t, "the old secret of client shop-1", m.next())
+		assertToldToRevoke(t, "the old secret of client shop-1", m.nextStep())
 
 		_, text := m.refused(logical.UpdateOperation, "config", firstPair)
 		assert.Contains(t, text, "shop-1")
@@ -422,11 +422,11 @@ func TestGivenUpSecretOfTheClientInUse(t *testing.T) {
 				require.Contains(t, m.linesOf(testClientID), "("+name+")")
 				status := m.do(logical.ReadOperation, "status", nil)
 				told := strings.Join(toldBy(t, status, nil), "\n")
-				assertToldToRevoke(t, "the new secret of client shop-1", m.next())
+				assertToldToRevoke(t, "the new secret of client shop-1", m.nextStep())
 				assert.NotContains(t, told, "old secret", told)
 				assert.Contains(t, strings.Join(status.Warnings, "\n"), "the new secret of client shop-1", "in the warning too")
 
-				commands := m.commands(m.next())
+				commands := m.commands(m.nextStep())
 				require.NotEmpty(t, commands)
 				require.Equal(t, "write rotate-root/revoked", commands[0].String())
 				_, err := m.enter(commands[0])
@@ -446,11 +446,11 @@ func TestOldSecretOfTheClientInUse(t *testing.T) {
 		m.createSecret("second")
 		m.write("rotate-root", "client_id", testClientID, "client_secret", "second")
 		m.promote()
-		for _, told := range toldToRevoke(m.next()) {
+		for _, told := range toldToRevoke(m.nextStep()) {
 			assert.Equal(t, "the old secret of client shop-1", told)
 		}
 		m.write("rotate-root/complete", "force", true)
-		assertToldToRevoke(t, "the old secret of client shop-1", m.next())
+		assertToldToRevoke(t, "the old secret of client shop-1", m.nextStep())
 	})
 }
 
@@ -548,7 +548,7 @@ func TestUnrevokedEntriesAreOfPairs(t *testing.T) {
 			m.sandbox.RevokeClient(testClientID) // The first secret.
 			m.write("rotate-root/complete")
 			assert.Contains(t, m.linesOf(testClientID), "(discarded)", "the second may still work")
-			assert.Contains(t, strings.Join(toldToRevoke(m.next()), "\n"), "client shop-1")
+			assert.Contains(t, strings.Join(toldToRevoke(m.nextStep()), "\n"), "client shop-1")
 		})
 	})
 	t.Run("two secrets were discarded", func(t *testing.T) {
@@ -579,7 +579,7 @@ func TestForcedAfterAMarkThatCameTooEarly(t *testing.T) {
 		m.forceComplete()
 		assert.Contains(t, m.linesOf(testClientID), "(compromised)")
 		assert.Equal(t, "degraded", m.status()["health"])
-		assertRevokeFirst(t, "client shop-1", m.next())
+		assertRevokeFirst(t, "client shop-1", m.nextStep())
 	})
 }
 
@@ -595,7 +595,7 @@ func TestTheLeakComesFirst(t *testing.T) {
 		m.forceComplete()
 		require.Len(t, m.unrevoked(), 2)
 		for _, when := range []string{"now", "when the next rotation is due soon"} {
-			next := m.next()
+			next := m.nextStep()
 			require.NotEmpty(t, toldToRevoke(next), when)
 			assert.Equal(t, "client shop-1", toldToRevoke(next)[0], "%s: %s", when, next)
 			commands := m.commands(next)
@@ -918,13 +918,13 @@ func TestReplacedPairIsListed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, between := newPairsMount(t, rotation.Idle)
 				tt.happen(m, between)
-				m.do(logical.UpdateOperation, "config", m.newPair())
+				m.do(logical.UpdateOperation, "config", newPair())
 				if !tt.listed {
 					assert.Empty(t, m.unrevoked())
 					return
 				}
 				assert.Contains(t, m.linesOf(testClientID), "shop-1 (replaced)")
-				assertToldToRevoke(t, "client shop-1", m.next())
+				assertToldToRevoke(t, "client shop-1", m.nextStep())
 				m.write("rotate-root/revoked", "client_id", testClientID)
 				assert.Empty(t, m.unrevoked())
 			})

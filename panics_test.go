@@ -55,7 +55,6 @@ func TestPanicWhileAFlightReports(t *testing.T) {
 		sender := &panickySender{}
 		sender.mended.Store(true)
 		m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = sender })
-		m.useSandbox()
 		m.configure("verify_connection", false)
 
 		sender.mended.Store(false)
@@ -142,7 +141,6 @@ func TestPanicWhileAFallbackIsAnnounced(t *testing.T) {
 		sender := &panickySender{}
 		sender.mended.Store(true)
 		m.startWith(func(conf *logical.BackendConfig) { conf.EventsSender = sender })
-		m.useSandbox()
 		m.configure()
 		m.promoteSuccessor()
 		m.sandbox.RevokeClient(successorID)

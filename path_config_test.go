@@ -225,10 +225,9 @@ func TestEndpointIsComparedWithoutCase(t *testing.T) {
 // An address that an older version stored as it was written is still the same endpoint.
 func TestStoredEndpointIsComparedWithoutCase(t *testing.T) {
 	m := newConfiguredMount(t, "base_url", "https://gateway.example.com/v1")
-	stored, err := loadConfig(t.Context(), m.storage)
-	require.NoError(t, err)
-	stored.Endpoint.BaseURL = "HTTPS://Gateway.example.com/v1"
-	require.NoError(t, saveConfig(t.Context(), m.storage, stored))
+	m.edit(configKey, func(stored map[string]any) {
+		stored["endpoint"].(map[string]any)["base_url"] = "HTTPS://Gateway.example.com/v1"
+	})
 	m.restart()
 	m.write("config", "stale_if_error", true)
 	m.write("config", "base_url", "HTTPS://Gateway.example.com/v1")
@@ -361,8 +360,7 @@ func TestInvalidateConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		old := m.readToken()
-		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-		other.start()
+		other := m.twin(0)
 		other.do(logical.UpdateOperation, "config", pairs("environment", "testing", "client_secret", testSecret))
 
 		assert.Equal(t, old, m.readToken(), "not told yet")

@@ -48,11 +48,11 @@ func (m *mount) rotateTo(state string) {
 		m.stage()
 		m.promote()
 	case "compromised":
-		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 	}
 }
 
-func (m *mount) newPair(more ...any) map[string]any {
+func newPair(more ...any) map[string]any {
 	data := pairs("client_id", newClientID, "client_secret", newSecret)
 	for field, value := range pairs(more...) {
 		data[field] = value
@@ -62,7 +62,7 @@ func (m *mount) newPair(more ...any) map[string]any {
 
 func (m *mount) stage() *logical.Response {
 	m.t.Helper()
-	return m.do(logical.UpdateOperation, "rotate-root", m.newPair())
+	return m.do(logical.UpdateOperation, "rotate-root", newPair())
 }
 
 func (m *mount) promote() *logical.Response {
@@ -78,16 +78,7 @@ func (m *mount) rotation() map[string]any {
 // servedClientID returns the client whose token is served, as the engine knows it.
 func (m *mount) servedClientID() string {
 	m.t.Helper()
-	m.read()
-	s, err := m.b.view(m.t.Context(), m.storage)
-	require.NoError(m.t, err)
-	switch previous := s.Rotation.Previous; {
-	case s.cached.Token.CredentialsID == s.Current.ID:
-		return s.Current.ClientID
-	case previous != nil && s.cached.Token.CredentialsID == previous.ID:
-		return previous.ClientID
-	}
-	return "unknown"
+	return m.sandbox.ClientOf(m.readToken())
 }
 
 // Every step in every state: where it leads, or why it is refused.
@@ -97,14 +88,13 @@ func TestRotationSteps(t *testing.T) {
 		path      string
 		data      map[string]any
 	}
-	m := &mount{}
 	current := pairs("client_id", testClientID, "client_secret", testSecret)
 	third := pairs("client_id", "shop-3", "client_secret", "third-secret")
 	actions := map[string]action{
-		"stage":              {logical.UpdateOperation, "rotate-root", m.newPair()},
+		"stage":              {logical.UpdateOperation, "rotate-root", newPair()},
 		"stage current":      {logical.UpdateOperation, "rotate-root", current},
 		"stage third":        {logical.UpdateOperation, "rotate-root", third},
-		"compromised":        {logical.UpdateOperation, "rotate-root", m.newPair("compromised", true)},
+		"compromised":        {logical.UpdateOperation, "rotate-root", newPair("compromised", true)},
 		"third, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)},
 		"first, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true)},
 		"promote":            {logical.UpdateOperation, "rotate-root/promote", nil},
@@ -241,7 +231,7 @@ func TestStageInput(t *testing.T) {
 		"nothing":       {nil, "    vault write fuuffy/rotate-root client_id=<client_id> client_secret=-\n"},
 		"no secret":     {pairs("client_id", newClientID), "both needed"},
 		"no client":     {pairs("client_secret", newSecret), "both needed"},
-		"unknown field": {m.newPair("compromized", true), "unknown field compromized"},
+		"unknown field": {newPair("compromized", true), "unknown field compromized"},
 		"white space":   {pairs("client_id", "shop 2", "client_secret", newSecret), "client_id has white space"},
 		"map":           {pairs("client_id", newClientID, "client_secret", pairs("a", newSecret)), "client_secret must be a string"},
 	} {
@@ -266,7 +256,7 @@ func TestStageInput(t *testing.T) {
 func TestRotationBeforeConfig(t *testing.T) {
 	m := newMount(t)
 	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation} {
-		_, text := m.refused(operation, "rotate-root", m.newPair())
+		_, text := m.refused(operation, "rotate-root", newPair())
 		assert.Contains(t, text, "no Fuuffy credentials yet")
 	}
 	for _, step := range []string{"promote", "rollback", "complete", "check", "revoked"} {
@@ -284,7 +274,7 @@ func TestCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Idle)
 		leaked := m.readToken()
-		resp := m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		resp := m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 		assert.Equal(t, true, resp.Data["compromised"])
 		assert.Equal(t, resp.Data["promoted_at"], resp.Data["revoke_old_after"], "now")
 		assert.Contains(t, resp.Data["next_step"], "Now: revoke client shop-1")
@@ -312,7 +302,7 @@ func TestCompromisedWhilePromoted(t *testing.T) {
 		require.Equal(t, testClientID, m.servedClientID(), "the fallback")
 
 		m.sandbox.CreateClient(newClientID, newSecret)
-		m.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", true))
+		m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
 		assert.Equal(t, newClientID, m.servedClientID(), "the token of the old ones is dropped at once")
 		status := m.rotation()
 		assert.Equal(t, true, status["compromised"])
@@ -613,7 +603,7 @@ func TestCompleteThatCannotTell(t *testing.T) {
 				m := newRotatingMount(t, rotation.Promoted)
 				m.sandbox.RevokeClient(testClientID)
 				// The first request proves that the new ones work; the fault hits the second.
-				m.b.newTransport = func(string) (http.RoundTripper, error) {
+				m.transport = func(string) (http.RoundTripper, error) {
 					var requests atomic.Int32
 					return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 						if requests.Add(1) == 2 {
@@ -745,9 +735,8 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newRotatingMount(t, rotation.Idle)
 				old := m.readToken()
-				other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-				other.start()
-				other.do(logical.UpdateOperation, "rotate-root", m.newPair("compromised", compromised))
+				other := m.twin(0)
+				other.do(logical.UpdateOperation, "rotate-root", newPair("compromised", compromised))
 				if !compromised {
 					other.promote()
 				}
@@ -772,8 +761,7 @@ func TestInvalidateAfterTwoRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newRotatingMount(t, rotation.Idle)
 		old := m.readToken()
-		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-		other.start()
+		other := m.twin(0)
 		other.rotateTo(rotation.Promoted)
 		other.write("rotate-root/complete", "force", true)
 		other.promoteSuccessor()

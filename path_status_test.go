@@ -66,7 +66,7 @@ func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		assert.Equal(t, map[string]any{
-			"health": "not configured", "version": version,
+			"health": "not configured", "version": "v0.1.0-dev",
 			"next_step": "Write the credentials: vault write fuuffy/config client_id=<client_id> client_secret=-",
 		}, m.status())
 
@@ -153,7 +153,7 @@ func TestMetrics(t *testing.T) {
 		issued := time.Now()
 		m.read()
 		assert.Equal(t, 1.0, m.metric("fuuffy_configured"))
-		assert.Equal(t, 1.0, m.metric("fuuffy_build_info/"+version))
+		assert.Equal(t, 1.0, m.metric("fuuffy_build_info/v0.1.0-dev"))
 		assert.Equal(t, 1.0, m.metric("fuuffy_token_requests_total/ok"))
 		assert.Equal(t, 1.0, m.metric("fuuffy_token_request_duration_seconds"))
 		assert.Equal(t, float64(issued.Add(time.Hour).Unix()), m.metric("fuuffy_token_expiry_timestamp_seconds"))

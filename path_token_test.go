@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func TestTokenReadShape(t *testing.T) {
@@ -123,8 +122,7 @@ func TestMaxReadTTLOnAStandby(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		m.read()
-		standby := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: logical.TestSystemView(), log: m.log, events: m.events}
-		standby.start()
+		standby := m.twin(0)
 		standby.setReplicationState(consts.ReplicationPerformanceStandby)
 		assert.Greater(t, standby.read().Data["ttl"], int64(50*60))
 		m.write("config", "max_read_ttl", "1m")
@@ -162,7 +160,7 @@ func TestReadDuringARefresh(t *testing.T) {
 		m := newConfiguredMount(t)
 		held := m.readToken()
 		time.Sleep(51 * time.Minute)
-		_, warm := m.b.warmToken(nil)
+		_, warm := m.warm(nil)
 		require.False(t, warm, "somebody must start the refresh")
 
 		release := m.sandbox.Hold()
@@ -170,14 +168,14 @@ func TestReadDuringARefresh(t *testing.T) {
 		assert.Equal(t, held, resp.Data["access_token"])
 		assert.Empty(t, resp.Warnings)
 		synctest.Wait()
-		resp, warm = m.b.warmToken(nil)
+		resp, warm = m.warm(nil)
 		require.True(t, warm)
 		assert.Equal(t, held, resp.Data["access_token"])
 
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusUnauthorized})
 		release()
 		synctest.Wait()
-		_, warm = m.b.warmToken(nil)
+		_, warm = m.warm(nil)
 		assert.False(t, warm, "the refresh failed")
 		if resp := m.read(); assert.Len(t, resp.Warnings, 1) {
 			assert.Contains(t, resp.Warnings[0], "the engine retries after")
@@ -188,12 +186,12 @@ func TestReadDuringARefresh(t *testing.T) {
 		release = m.sandbox.Hold()
 		assert.NotEmpty(t, m.read().Warnings, "this starts another refresh")
 		synctest.Wait()
-		_, warm = m.b.warmToken(nil)
+		_, warm = m.warm(nil)
 		assert.False(t, warm, "the failure before it is still told")
 		assert.NotEmpty(t, m.read().Warnings)
 		release()
 		synctest.Wait()
-		_, warm = m.b.warmToken(nil)
+		_, warm = m.warm(nil)
 		assert.True(t, warm, "there is a new token")
 	})
 }
@@ -395,10 +393,10 @@ func TestStoredTokenThatIsNotServed(t *testing.T) {
 		"in its buffer":          {wait: 56 * time.Minute},
 		"expired":                {wait: 2 * time.Hour},
 		"garbage":                {stored: "garbage"},
-		"of a newer version":     {stored: storedToken{Format: tokenFormat + 1, Token: tokencache.Token{Value: "sk-1"}}},
-		"without a token":        {stored: storedToken{Format: tokenFormat}},
-		"with a damaged token":   {stored: storedToken{Format: tokenFormat, Token: tokencache.Token{Value: "sk 1"}}},
-		"of unknown credentials": {stored: storedToken{Format: tokenFormat, Token: tokencache.Token{Value: "sk-1", IssuedAt: time.Unix(946684800, 0), ExpiresAt: time.Unix(946688400, 0), CredentialsID: "other"}}},
+		"of a newer version":     {stored: pairs("format", 2, "access_token", "sk-1")},
+		"without a token":        {stored: pairs("format", 1)},
+		"with a damaged token":   {stored: pairs("format", 1, "access_token", "sk 1")},
+		"of unknown credentials": {stored: pairs("format", 1, "access_token", "sk-1", "issued_at", time.Unix(946684800, 0), "expires_at", time.Unix(946688400, 0), "credentials_id", "other")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -37,7 +37,9 @@ const (
 	stateDue           = "due"
 	stateUnrevoked     = "unrevoked"
 	stateCompromised   = "compromised"
+)
 
+const (
 	fuuffyUp               = "up"
 	fuuffyElsewhere        = "elsewhere"
 	fuuffyLoginPage        = "a login page"
@@ -119,7 +121,7 @@ func newTrouble(t *testing.T, p predicament) *trouble {
 	w.path = "shops/eu/"
 	w.sandbox.CreateClient(newClientID, newSecret)
 	pages := map[string]int{fuuffyElsewhere: http.StatusNotFound, fuuffyLoginPage: http.StatusOK}
-	w.b.newTransport = func(caCert string) (http.RoundTripper, error) {
+	w.transport = func(caCert string) (http.RoundTripper, error) {
 		return roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			switch status, ok := pages[w.fuuffy]; {
 			case ok && r.URL.Host != rightHost:
@@ -135,7 +137,7 @@ func newTrouble(t *testing.T, p predicament) *trouble {
 	}
 	switch p.state {
 	case stateDue:
-		w.write("config", "credentials_created", w.b.now().AddDate(0, 0, -80).Format(time.DateOnly))
+		w.write("config", "credentials_created", w.now().AddDate(0, 0, -80).Format(time.DateOnly))
 	case stateUnrevoked:
 		w.rotateTo(rotation.Promoted)
 		w.write("rotate-root/rollback")
@@ -196,9 +198,9 @@ func (w *trouble) adviceRequests() map[string]adviceRequest {
 		"check":               {logical.UpdateOperation, "rotate-root/check", nil},
 		"stage third":         {logical.UpdateOperation, "rotate-root", third},
 		"stage current":       {logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret)},
-		"stage new":           {logical.UpdateOperation, "rotate-root", w.newPair()},
+		"stage new":           {logical.UpdateOperation, "rotate-root", newPair()},
 		"third, compromised":  {logical.UpdateOperation, "rotate-root", leaked},
-		"new, compromised":    {logical.UpdateOperation, "rotate-root", w.newPair("compromised", true)},
+		"new, compromised":    {logical.UpdateOperation, "rotate-root", newPair("compromised", true)},
 		"promote":             {logical.UpdateOperation, "rotate-root/promote", nil},
 		"complete":            {logical.UpdateOperation, "rotate-root/complete", nil},
 		"force":               {logical.UpdateOperation, "rotate-root/complete", pairs("force", true)},

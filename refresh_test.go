@@ -67,8 +67,7 @@ func TestTokenOfRotatedCredentialsIsReplaced(t *testing.T) {
 		m := newConfiguredMount(t)
 		old := m.readToken()
 		m.sandbox.SetTokenLifetime(30 * time.Minute)
-		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-		other.start()
+		other := m.twin(0)
 		other.promoteSuccessor()
 		m.b.InvalidateKey(t.Context(), configKey)
 

@@ -40,7 +40,7 @@ func newMountOfARepeater(t *testing.T, life time.Duration, settings ...any) (*mo
 	m := newMount(t)
 	m.sandbox.SetTokenLifetime(life)
 	server := &repeater{next: m.sandbox.RoundTripper()}
-	m.b.newTransport = func(string) (http.RoundTripper, error) { return server, nil }
+	m.transport = func(string) (http.RoundTripper, error) { return server, nil }
 	m.configure(append([]any{"verify_connection", false}, settings...)...)
 	return m, server
 }
@@ -229,15 +229,12 @@ func TestRotationDuringARepetition(t *testing.T) {
 		m.read()
 		synctest.Wait()
 		require.Equal(t, 2, server.count())
-		other := &mount{t: t, storage: m.storage, sandbox: m.sandbox, system: m.system, log: m.log, events: m.events}
-		other.start()
+		other := m.twin(0)
 		other.promoteSuccessor()
 		m.b.InvalidateKey(t.Context(), configKey)
 		m.read()
 		synctest.Wait()
-		s, err := m.b.view(t.Context(), m.storage)
-		require.NoError(t, err)
-		assert.Equal(t, s.Current.ID, s.cached.Token.CredentialsID)
+		assert.Equal(t, successorID, m.servedClientID())
 	})
 }
 
@@ -301,9 +298,9 @@ func TestStaleTokenThatIsRepeated(t *testing.T) {
 		for range 180 {
 			resp := m.read()
 			assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))
-			snapshot := m.b.cache.Snapshot()
-			assert.Equal(t, server.left() < 8*time.Second, snapshot.Stale, "%s left", server.left())
-			assert.Equal(t, snapshot.Stale, len(resp.Warnings) == 1, resp.Warnings)
+			stale := m.status()["token_state"] == "stale"
+			assert.Equal(t, server.left() < 8*time.Second, stale, "%s left", server.left())
+			assert.Equal(t, stale, len(resp.Warnings) == 1, resp.Warnings)
 			time.Sleep(time.Second)
 		}
 	})

@@ -177,7 +177,7 @@ func TestTokenThatEntersItsBufferDuringALook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
 		token := m.readToken()
-		until := m.b.cache.Snapshot().Token.ServedUntil()
+		until := m.statusTime("token_served_until")
 		time.Sleep(54 * time.Minute)
 		storage := m.useFaultyStorage()
 		storage.set("get", tokenKey, fails)
@@ -185,7 +185,7 @@ func TestTokenThatEntersItsBufferDuringALook(t *testing.T) {
 		m.restart()
 		m.refused(logical.ReadOperation, tokenKey, nil)
 		storage.set("get", tokenKey, slowly(4*time.Second))
-		time.Sleep(until.Add(-2 * time.Second).Sub(m.b.now()))
+		time.Sleep(until.Add(-2 * time.Second).Sub(m.now()))
 		resp, _, err := m.timed(logical.ReadOperation, tokenKey, nil)
 		if err == nil && !resp.IsError() {
 			assert.False(t, resp.Data["access_token"] == token, "the token has less left than the buffer")

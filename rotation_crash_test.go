@@ -104,53 +104,53 @@ type crashStep struct {
 	compromises  bool   // and whether the previous one is compromised then
 }
 
-func (m *mount) update(path string, data map[string]any) (*logical.Response, error) {
+func (m *mount) attemptUpdate(path string, data map[string]any) (*logical.Response, error) {
 	return m.handle(m.t.Context(), logical.UpdateOperation, path, data)
 }
 
 func createThird(m *mount) { m.sandbox.CreateClient("shop-3", "third-secret") }
 
 var crashSteps = []crashStep{
-	{"stage", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root", m.newPair()) }, rotation.Staged, testClientID, false},
-	{"promote", rotation.Staged, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/promote", nil) }, rotation.Promoted, newClientID, false},
+	{"stage", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.attemptUpdate("rotate-root", newPair()) }, rotation.Staged, testClientID, false},
+	{"promote", rotation.Staged, nil, func(m *mount) (*logical.Response, error) { return m.attemptUpdate("rotate-root/promote", nil) }, rotation.Promoted, newClientID, false},
 	{
 		"complete", rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) },
-		func(m *mount) (*logical.Response, error) { return m.update("rotate-root/complete", nil) }, rotation.Idle, newClientID, false,
+		func(m *mount) (*logical.Response, error) { return m.attemptUpdate("rotate-root/complete", nil) }, rotation.Idle, newClientID, false,
 	},
-	{"rollback", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
+	{"rollback", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) { return m.attemptUpdate("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
 	{"rollback from the fallback", rotation.Promoted, func(m *mount) {
 		m.sandbox.RevokeClient(newClientID)
 		m.do(logical.DeleteOperation, "token", nil)
 		m.read()
-	}, func(m *mount) (*logical.Response, error) { return m.update("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
+	}, func(m *mount) (*logical.Response, error) { return m.attemptUpdate("rotate-root/rollback", nil) }, rotation.Idle, testClientID, false},
 	{"compromised", rotation.Idle, nil, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root", m.newPair("compromised", true))
+		return m.attemptUpdate("rotate-root", newPair("compromised", true))
 	}, rotation.Promoted, newClientID, true},
 	{"compromised while promoted", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root", m.newPair("compromised", true))
+		return m.attemptUpdate("rotate-root", newPair("compromised", true))
 	}, rotation.Promoted, newClientID, true},
 	{"new ones compromised too", rotation.Promoted, createThird, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
+		return m.attemptUpdate("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
 	}, rotation.Promoted, "shop-3", true},
 	{"new ones compromised, old ones revoked", rotation.Promoted, func(m *mount) {
 		createThird(m)
 		m.sandbox.RevokeClient(testClientID)
 	}, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
+		return m.attemptUpdate("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true))
 	}, rotation.Promoted, "shop-3", true},
 	{"stage that completes", rotation.Promoted, func(m *mount) {
 		createThird(m)
 		m.sandbox.RevokeClient(testClientID)
 	}, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret"))
+		return m.attemptUpdate("rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret"))
 	}, rotation.Staged, newClientID, false},
 	{"complete by force", rotation.Promoted, nil, func(m *mount) (*logical.Response, error) {
-		return m.update("rotate-root/complete", pairs("force", true))
+		return m.attemptUpdate("rotate-root/complete", pairs("force", true))
 	}, rotation.Idle, newClientID, false},
 	{"discard", rotation.Staged, nil, func(m *mount) (*logical.Response, error) {
 		return m.handle(m.t.Context(), logical.DeleteOperation, "rotate-root", nil)
 	}, rotation.Idle, testClientID, false},
-	{"replace through config", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.update("config", m.newPair()) }, rotation.Idle, newClientID, false},
+	{"replace through config", rotation.Idle, nil, func(m *mount) (*logical.Response, error) { return m.attemptUpdate("config", newPair()) }, rotation.Idle, newClientID, false},
 }
 
 // interrupted takes the step with one operation interrupted, and returns how many
@@ -160,11 +160,12 @@ func (s crashStep) interrupted(m *mount, at int, how string) (operations int, ok
 	i := &interrupter{at: at, how: how}
 	whole := m.storage.Storage
 	m.storage.Storage = interruptedStorage{whole, i}
-	m.b.newTransport = func(string) (http.RoundTripper, error) {
+	m.transport = func(string) (http.RoundTripper, error) {
 		return interruptedTransport(m.sandbox.RoundTripper(), i), nil
 	}
 	resp, err := s.take(m)
 	m.storage.Storage = whole
+	m.useSandbox() // For the next process.
 	return i.operations, err == nil && !resp.IsError()
 }
 

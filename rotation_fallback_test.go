@@ -15,7 +15,6 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // servedUntil is when the engine stops serving the token of an answer: apps may hold it
@@ -473,7 +472,7 @@ func TestFallbackThatBringsNoBetterToken(t *testing.T) {
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: 401, ClientID: newClientID})
 		m.events.take()
 		told := 0
-		for m.b.cache.Snapshot().State <= tokencache.InWindow {
+		for m.status()["token_state"] == "fresh" || m.status()["token_state"] == "refreshing" {
 			m.read()
 			synctest.Wait()
 			for _, event := range m.events.take() {

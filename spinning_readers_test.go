@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 // spinWatch ends whoever looks at the clock again and again while it stands still.
@@ -33,13 +32,13 @@ const mostLooks = 1000
 
 func (w *spinWatch) watch(m *mount) {
 	synctest.Wait()
-	clock := m.b.clock
-	m.b.clock = func() tokencache.Instant {
-		now := clock()
+	clock := m.clock
+	m.clock = func() (time.Time, time.Duration) {
+		wall, now := clock()
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if now.Mono != w.at {
-			w.at, w.calls = now.Mono, 0
+		if now != w.at {
+			w.at, w.calls = now, 0
 		}
 		w.calls++
 		w.most = max(w.most, w.calls)
@@ -47,7 +46,7 @@ func (w *spinWatch) watch(m *mount) {
 			w.t.Errorf("somebody spins")
 			runtime.Goexit()
 		}
-		return now
+		return wall, now
 	}
 }
 

@@ -245,7 +245,7 @@ func TestStaleTokenThatExpiresBeforePatienceEnds(t *testing.T) {
 		m.sandbox.SetFault(faultUnavailable)
 		m.serves(token, attempts, "the first read in the buffer")
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 4 * time.Second})
-		time.Sleep(m.b.cache.Snapshot().Token.ExpiresAt.Add(-time.Second).Sub(m.b.now()))
+		time.Sleep(m.statusTime("token_expires_at").Add(-time.Second).Sub(m.now()))
 		resp := m.gets(6*time.Second, "one second before the end")
 		if resp != nil {
 			assert.True(t, m.sandbox.TokenAlive(resp.Data["access_token"].(string)))

@@ -310,7 +310,7 @@ func TestOperationsWhileTheConfigCannotBeRead(t *testing.T) {
 		"token report":     {logical.UpdateOperation, "token", nil, oneHang},
 		"token delete":     {logical.DeleteOperation, "token", nil, oneHang},
 		"check":            {logical.UpdateOperation, "rotate-root/check", nil, twoHangs},
-		"stage":            {logical.UpdateOperation, "rotate-root", (&mount{}).newPair(), twoHangs},
+		"stage":            {logical.UpdateOperation, "rotate-root", newPair(), twoHangs},
 		"promote":          {logical.UpdateOperation, "rotate-root/promote", nil, twoHangs},
 		"revoked":          {logical.UpdateOperation, "rotate-root/revoked", pairs("client_id", newClientID), twoHangs},
 		"config write":     {logical.UpdateOperation, "config", pairs("stale_if_error", true), oneHang},
@@ -366,17 +366,17 @@ var hungOperations = map[string]hungOperation{
 	"config read": {func(*mount) {}, logical.ReadOperation, "config", nil, []string{"get config"}},
 	"setting":     {func(*mount) {}, logical.UpdateOperation, "config", pairs("rotation_reminder", "24h"), []string{"get config", "put config"}},
 	"other credentials": {
-		func(*mount) {}, logical.UpdateOperation, "config", (&mount{}).newPair(), []string{"get config", "put config", "put token"},
+		func(*mount) {}, logical.UpdateOperation, "config", newPair(), []string{"get config", "put config", "put token"},
 	},
 	"other credentials, not tested": {
-		func(*mount) {}, logical.UpdateOperation, "config", (&mount{}).newPair("verify_connection", false), []string{"get config", "put config", "delete token"},
+		func(*mount) {}, logical.UpdateOperation, "config", newPair("verify_connection", false), []string{"get config", "put config", "delete token"},
 	},
 	"config delete": {func(*mount) {}, logical.DeleteOperation, "config", nil, []string{"get config", "delete config", "delete token"}},
 	"token delete":  {func(*mount) {}, logical.DeleteOperation, "token", nil, []string{"delete token"}},
-	"check":         {(*mount).makeSuspect, logical.UpdateOperation, "rotate-root/check", nil, []string{"put token"}},
-	"stage":         {func(*mount) {}, logical.UpdateOperation, "rotate-root", (&mount{}).newPair(), []string{"get config", "put config"}},
+	"check":         {func(m *mount) { m.makeSuspect() }, logical.UpdateOperation, "rotate-root/check", nil, []string{"put token"}},
+	"stage":         {func(*mount) {}, logical.UpdateOperation, "rotate-root", newPair(), []string{"get config", "put config"}},
 	"emergency": {
-		func(*mount) {}, logical.UpdateOperation, "rotate-root", (&mount{}).newPair("compromised", true), []string{"get config", "put config", "put token"},
+		func(*mount) {}, logical.UpdateOperation, "rotate-root", newPair("compromised", true), []string{"get config", "put config", "put token"},
 	},
 	"promote":  {func(m *mount) { m.stage() }, logical.UpdateOperation, "rotate-root/promote", nil, []string{"get config", "put config", "put token"}},
 	"discard":  {func(m *mount) { m.stage() }, logical.DeleteOperation, "rotate-root", nil, []string{"get config", "put config"}},
@@ -508,12 +508,7 @@ func (m *mount) makeSuspect() {
 // storedClientID is the client of the stored config, empty for none.
 func (m *mount) storedClientID() string {
 	m.t.Helper()
-	stored, err := loadConfig(m.t.Context(), m.storage)
-	require.NoError(m.t, err)
-	if stored == nil {
-		return ""
-	}
-	return stored.Current.ClientID
+	return m.storedPairs().Current.ClientID
 }
 
 // assertAgrees holds the engine to what is stored, once what it does in the background is done.
@@ -656,8 +651,7 @@ func TestWriteThatTakesEffectLate(t *testing.T) {
 // storedState is the state of the rotation in storage.
 func (m *mount) storedState() string {
 	m.t.Helper()
-	stored, err := loadConfig(m.t.Context(), m.storage)
-	require.NoError(m.t, err)
+	stored := m.storedPairs()
 	return stored.Rotation.Name()
 }
 

@@ -3,6 +3,8 @@
 package fuuffy
 
 import (
+	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,39 +105,28 @@ func TestTokenOfANewerVersion(t *testing.T) {
 	}
 }
 
-// put writes an entry behind the engine's back.
-func (m *mount) put(key, value string) {
-	m.t.Helper()
-	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
-}
-
 // A stored token that this engine can't have written is not served.
 func TestDamagedToken(t *testing.T) {
-	for name, damage := range map[string]func(*storedToken){
-		"without a format":     func(s *storedToken) { s.Format = 0 },
-		"not an access token":  func(s *storedToken) { s.Value = "two words" },
-		"of no life":           func(s *storedToken) { s.ExpiresAt = s.IssuedAt },
-		"of another life":      func(s *storedToken) { s.ExpiresAt = s.IssuedAt.AddDate(100, 0, 0) },
-		"of other credentials": func(s *storedToken) { s.CredentialsID = "another" },
-		"from far in the future": func(s *storedToken) {
-			s.IssuedAt, s.ExpiresAt = s.IssuedAt.AddDate(1, 0, 0), s.ExpiresAt.AddDate(1, 0, 0)
-		},
+	for name, damage := range map[string]map[string]any{
+		"without a format":       {"format": 0},
+		"not an access token":    {"access_token": "two words"},
+		"of no life":             {"expires_at": "2000-01-01T00:00:00Z"},
+		"of another life":        {"expires_at": "2100-01-01T01:00:00Z"},
+		"of other credentials":   {"credentials_id": "another"},
+		"from far in the future": {"issued_at": "2001-01-01T00:00:00Z", "expires_at": "2001-01-01T01:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newConfiguredMount(t)
 				token := m.readToken()
-				entry, err := m.storage.Storage.Get(t.Context(), tokenKey)
-				require.NoError(t, err)
-				var stored storedToken
-				require.NoError(t, entry.DecodeJSON(&stored))
-				damage(&stored)
-				entry, err = logical.StorageEntryJSON(tokenKey, stored)
-				require.NoError(t, err)
-				m.put(tokenKey, string(entry.Value))
+				m.edit(tokenKey, func(stored map[string]any) {
+					require.Equal(t, "2000-01-01T00:00:00Z", stored["issued_at"])
+					require.Equal(t, json.Number("1"), stored["format"])
+					maps.Copy(stored, damage)
+				})
 				m.restart()
 				served := m.readToken()
-				assert.False(t, served == token || served == stored.Value, "the engine serves it")
+				assert.False(t, served == token || served == damage["access_token"], "the engine serves it")
 			})
 		})
 	}

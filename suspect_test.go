@@ -453,7 +453,7 @@ func TestSuspectTokenThatIsRepeated(t *testing.T) {
 				m.refused(logical.UpdateOperation, "token", pairs("rejected_token", token))
 				if restarts {
 					m.restart()
-					m.b.newTransport = func(string) (http.RoundTripper, error) { return server, nil }
+					m.transport = func(string) (http.RoundTripper, error) { return server, nil }
 					m.b.InvalidateKey(t.Context(), configKey)
 				}
 				requests := server.count()

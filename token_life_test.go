@@ -336,7 +336,7 @@ func TestWorseTokenIsNotPublished(t *testing.T) {
 func TestPanicInARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newConfiguredMount(t)
-		m.b.newTransport = func(string) (http.RoundTripper, error) {
+		m.transport = func(string) (http.RoundTripper, error) {
 			return roundTripFunc(func(*http.Request) (*http.Response, error) { panic("bug near " + testSecret) }), nil
 		}
 		m.b.InvalidateKey(t.Context(), configKey)
@@ -382,11 +382,11 @@ func TestConfigWriteDuringARequest(t *testing.T) {
 func TestConfigWritesAmongReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
-		m.b.budget = nil // So many writes in a second are more than it allows.
 		m.configure("verify_connection", false)
 		m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2 * time.Millisecond})
 		// changes is odd while a change is under way.
 		var changes, judged, dead atomic.Int64
+		var idle atomic.Bool
 		ctx, stop := context.WithCancel(t.Context())
 		var readers sync.WaitGroup
 		for range 50 {
@@ -405,6 +405,9 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 						}
 					}
 					time.Sleep(time.Millisecond)
+					for idle.Load() && ctx.Err() == nil {
+						time.Sleep(100 * time.Millisecond)
+					}
 				}
 			})
 		}
@@ -418,6 +421,10 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 			changes.Add(1)
 			former = id
 			time.Sleep(10 * time.Millisecond)
+			idle.Store(true)
+			time.Sleep(15 * time.Second) // The engine limits its requests.
+			idle.Store(false)
+			time.Sleep(200 * time.Millisecond)
 			require.Equal(t, id, m.readConfig()["client_id"])
 		}
 		stop()

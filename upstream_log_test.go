@@ -227,7 +227,6 @@ func TestSlowLogDelaysNoReader(t *testing.T) {
 					m := newMount(t)
 					m.sandbox.CreateClient(newClientID, newSecret)
 					m.startWith(func(conf *logical.BackendConfig) { conf.Logger = sluggishLogger{conf.Logger} })
-					m.useSandbox()
 					m.configure("verify_connection", false)
 					storage := m.useFaultyStorage()
 					tt.prepare(m, storage)

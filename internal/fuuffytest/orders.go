@@ -33,7 +33,7 @@ var shipments = []shipment{
 // serveOrders answers a request for orders, or lets a fault answer it.
 func (s *Sandbox) serveOrders(w http.ResponseWriter, r *http.Request) {
 	normal := func() answer { return s.answerOrders(r) }
-	s.takeFault(OnOrders, s.clientOf(bearer(r))).serve(w, r, normal)
+	s.takeFault(OnOrders, s.ClientOf(bearer(r))).serve(w, r, normal)
 }
 
 // bearer returns the token in a request, or the empty string.
@@ -45,8 +45,8 @@ func bearer(r *http.Request) string {
 	return accessToken
 }
 
-// clientOf returns the ID of the token's client, or the empty string if no client has it.
-func (s *Sandbox) clientOf(accessToken string) string {
+// ClientOf returns the ID of the token's client, or the empty string if no client has it.
+func (s *Sandbox) ClientOf(accessToken string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens[accessToken].clientID

@@ -54,7 +54,7 @@ test-unit: ## Run the tests that need no Vault, with the race detector
 		go test -C tools/release ./... && go test -C tools/charts -skip '^TestCharts$$' ./...
 
 figures: ## Run the simulations, and print the figures that the tests of the engine measure
-	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave|TestAllStates)$$' . ./internal/advice)
+	@$(call print_figures,go test -count=1 -v -run '^($(SIMULATIONS)|TestRotationCrashMatrix|TestReadersDuringARotation|TestChaos|TestStoredSecretCannotBeMadeToLeave|TestAllStates)$$' . ./scenarios ./internal/advice)
 
 # print_figures runs go test -v and prints what it says of failures and figures, not of
 # what passed.
@@ -81,8 +81,8 @@ test-e2e: build ## Run the end-to-end tests in a real Vault
 	@$(FIND_VAULT); $(FIND_PROMETHEUS); cd e2e && $(call print_figures,go test $(E2E))
 
 soak: build ## Run the tests that look for what only time brings: chaos for 100 virtual hours, 50,000 histories, the plugin killed for a minute
-	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' . -chaos-hours 100
-	go test -count=1 -timeout 60m -run '^TestHistories$$' . -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
+	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' ./scenarios -chaos-hours 100
+	go test -count=1 -timeout 60m -run '^TestHistories$$' ./scenarios -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
 FOR  ?= 10m
@@ -112,7 +112,7 @@ RUN_DEMO = vault=$$(scripts/program.sh vault) && (cd e2e && go build -o "$(DEMO)
 	exec "$(DEMO)" -vault "$$vault" -plugin "$(PLUGIN)" -sandbox "$(SANDBOX)"
 
 docs: build ## Write what is generated: docs/api.md, tables in docs/, what vault path-help shows
-	go test -count=1 -run '^(TestFaultMatrix|TestMetricNames)$$' . -update
+	go test -count=1 -run '^(TestFaultMatrix|TestMetricNames)$$' . ./scenarios -update
 	@$(FIND_VAULT); cd e2e && go test -count=1 -run '^(TestPathHelp|TestAPIDocs)$$' . -update
 
 # Words that readers stumble over. CONTRIBUTING.md has the plain ones.

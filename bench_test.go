@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package fuuffy
+package fuuffy_test
 
 import (
 	"context"
@@ -12,7 +12,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	fuuffy "github.com/fuuffy/vault-plugin-secrets-fuuffy"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
 )
 
 // BenchmarkWarmRead is a read of the cached token, against a framework path that
@@ -27,7 +29,7 @@ func BenchmarkWarmRead(b *testing.B) {
 	})
 	b.Run("engine=fuuffy,min_ttl", func(b *testing.B) {
 		storage := &logical.InmemStorage{}
-		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage, pairs("min_ttl", "20m"))
+		benchmarkRead(b, warmBackend(b, newSandbox(), storage), storage, mounttest.Pairs("min_ttl", "20m"))
 	})
 }
 
@@ -67,20 +69,20 @@ func constantBackend() logical.Backend {
 
 func newSandbox() *fuuffytest.Sandbox {
 	sandbox := fuuffytest.New(fuuffytest.Config{PerMinute: -1, PerHour: -1})
-	sandbox.CreateClient(testClientID, testSecret)
+	sandbox.CreateClient(mounttest.ClientID, mounttest.Secret)
 	return sandbox
 }
 
 // warmBackend is an engine that holds a token.
 func warmBackend(b *testing.B, sandbox *fuuffytest.Sandbox, storage logical.Storage) logical.Backend {
-	engine, err := New(Dependencies{
+	engine, err := fuuffy.New(fuuffy.Dependencies{
 		Transport: func(string) (http.RoundTripper, error) { return sandbox.RoundTripper(), nil },
 	})(b.Context(), &logical.BackendConfig{StorageView: storage, System: logical.TestSystemView()})
 	require.NoError(b, err)
 	b.Cleanup(func() { engine.Cleanup(context.Background()) })
 	resp, err := engine.HandleRequest(b.Context(), &logical.Request{
 		Operation: logical.CreateOperation, Path: "config", Storage: storage,
-		Data: pairs("client_id", testClientID, "client_secret", testSecret),
+		Data: mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.Secret),
 	})
 	require.NoError(b, err)
 	require.False(b, resp.IsError(), "%v", resp)

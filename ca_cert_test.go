@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package fuuffy
+package fuuffy_test
 
 import (
 	"bytes"
@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	fuuffy "github.com/fuuffy/vault-plugin-secrets-fuuffy"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
@@ -27,7 +29,7 @@ import (
 // The engine stores the certificates in ca_cert and nothing else. A private key that
 // was copied along, whole or not, is neither stored nor shown.
 func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
-	certificate := strings.TrimSpace(newAuthority(t))
+	certificate := strings.TrimSpace(mounttest.NewAuthority(t))
 	const planted = "cGxhbnRlZC1wcml2YXRlLWtleS1wbGFudGVk"
 	whole := "-----BEGIN PRIVATE KEY-----\n" + planted + "\n-----END PRIVATE KEY-----"
 	headless := planted + "\n-----END PRIVATE KEY-----"
@@ -41,7 +43,7 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 		certificates int // 0: the bundle is refused, or one certificate is stored
 	}{
 		"certificate":                      {certificate, 1},
-		"two certificates":                 {certificate + "\n" + strings.TrimSpace(newAuthority(t)) + "\n", 2},
+		"two certificates":                 {certificate + "\n" + strings.TrimSpace(mounttest.NewAuthority(t)) + "\n", 2},
 		"key without an end, before":       {endless + "\n" + certificate, 0},
 		"key without an end, after":        {certificate + "\n" + endless, 0},
 		"key without an end, between":      {certificate + "\n" + endless + "\n" + certificate, 0},
@@ -55,19 +57,19 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 		"key without an end, and no blank": {endless + certificate, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMount(t)
-			storage := m.useFaultyStorage()
-			resp, err := m.handle(t.Context(), "create", "config",
-				pairs("client_id", testClientID, "client_secret", testSecret, "verify_connection", false, "ca_cert", tt.bundle))
-			assert.False(t, strings.Contains(storage.stored(t, "config"), planted), "the key was stored")
+			m := mounttest.New(t)
+			storage := m.UseFaultyStorage()
+			resp, err := m.Handle(t.Context(), "create", "config",
+				mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.Secret, "verify_connection", false, "ca_cert", tt.bundle))
+			assert.False(t, strings.Contains(storage.Stored(t, "config"), planted), "the key was stored")
 			if err != nil || resp.IsError() {
-				status, text := refusal(t, resp, err)
+				status, text := mounttest.Refusal(t, resp, err)
 				assert.Equal(t, 400, status)
 				assert.False(t, strings.Contains(text, planted), "the error quotes the key")
 				assert.Zero(t, tt.certificates, "a good bundle was refused: %s", text)
 				return
 			}
-			shown := m.readConfig()["ca_cert"].(string)
+			shown := m.ReadConfig()["ca_cert"].(string)
 			assert.False(t, strings.Contains(shown, planted), "the key is shown")
 			if tt.certificates > 0 {
 				assert.Equal(t, strings.TrimSpace(tt.bundle), strings.TrimSpace(shown))
@@ -91,7 +93,7 @@ func TestOnlyCertificatesOfCACertAreStored(t *testing.T) {
 // ends of a line. Each certificate is stored, or the write is refused: one that is missing shows
 // only once the API's own is signed by it.
 func TestEachCertificateOfCACertIsStored(t *testing.T) {
-	one, two := strings.TrimSpace(newAuthority(t)), strings.TrimSpace(newAuthority(t))
+	one, two := strings.TrimSpace(mounttest.NewAuthority(t)), strings.TrimSpace(mounttest.NewAuthority(t))
 	both := one + "\n" + two
 	begin, end := "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 	lines := strings.Split(one, "\n")
@@ -115,14 +117,14 @@ func TestEachCertificateOfCACertIsStored(t *testing.T) {
 		"white space":                   {" \n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMount(t)
-			m.configure("ca_cert", tt.bundle)
-			assert.Equal(t, tt.stored, strings.TrimSpace(m.readConfig()["ca_cert"].(string)))
-			storage := m.useFaultyStorage()
-			before := storage.stored(t, configKey)
-			m.write("config", "ca_cert", tt.bundle)
-			m.write("config", "ca_cert", tt.stored)
-			assert.True(t, storage.stored(t, configKey) == before, "the same again is no change")
+			m := mounttest.New(t)
+			m.Configure("ca_cert", tt.bundle)
+			assert.Equal(t, tt.stored, strings.TrimSpace(m.ReadConfig()["ca_cert"].(string)))
+			storage := m.UseFaultyStorage()
+			before := storage.Stored(t, mounttest.ConfigKey)
+			m.Write("config", "ca_cert", tt.bundle)
+			m.Write("config", "ca_cert", tt.stored)
+			assert.True(t, storage.Stored(t, mounttest.ConfigKey) == before, "the same again is no change")
 		})
 	}
 
@@ -151,13 +153,13 @@ func TestEachCertificateOfCACertIsStored(t *testing.T) {
 		"too large":                    {one + "\n" + strings.Repeat("#", 256<<10-len(one)), "ca_cert is larger than 256 KiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newConfiguredMount(t, "ca_cert", one)
-			status, text := m.refused(logical.UpdateOperation, "config", pairs("client_secret", testSecret, "verify_connection", false, "ca_cert", tt.bundle))
+			m := mounttest.NewConfigured(t, "ca_cert", one)
+			status, text := m.Refused(logical.UpdateOperation, "config", mounttest.Pairs("client_secret", mounttest.Secret, "verify_connection", false, "ca_cert", tt.bundle))
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, text, tt.text)
 			assert.NotContains(t, text, planted)
 			assert.NotContains(t, text, body[:20])
-			assert.Equal(t, one, strings.TrimSpace(m.readConfig()["ca_cert"].(string)))
+			assert.Equal(t, one, strings.TrimSpace(m.ReadConfig()["ca_cert"].(string)))
 		})
 	}
 }
@@ -206,7 +208,7 @@ func certificateOf(t *testing.T, uri string) []byte {
 // FuzzReadCACert holds a bundle that gets through to what it says: each certificate that it
 // begins is stored, and nothing else.
 func FuzzReadCACert(f *testing.F) {
-	one := newAuthority(f)
+	one := mounttest.NewAuthority(f)
 	for _, bundle := range []string{
 		"", " ", "\ufeff" + one, one + one, strings.ReplaceAll(one, "\n", "\r\n"), "# text\n" + one + "# text", one + "-----BEGIN CERTIFICATE-----\n",
 		"-----BEGIN CERTIFICATE-----\n" + one, one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "----BEGIN CERTIFICATE-----", one + "-----END CERTIFICATE-----",
@@ -215,7 +217,7 @@ func FuzzReadCACert(f *testing.F) {
 		f.Add(bundle)
 	}
 	f.Fuzz(func(t *testing.T, bundle string) {
-		stored, err := ReadCACert(bundle)
+		stored, err := fuuffy.ReadCACert(bundle)
 		if err != nil {
 			require.Empty(t, stored)
 			return
@@ -233,7 +235,7 @@ func FuzzReadCACert(f *testing.F) {
 		}
 		require.Equal(t, begun, read, "as many as the bundle begins")
 		require.LessOrEqual(t, max(len(bundle), len(stored)), 256<<10)
-		again, err := ReadCACert(stored)
+		again, err := fuuffy.ReadCACert(stored)
 		require.NoError(t, err)
 		require.Equal(t, stored, again, "what is stored is canonical")
 	})
@@ -242,12 +244,12 @@ func FuzzReadCACert(f *testing.F) {
 // With a damaged certificate in storage nothing can be tested, so nothing changes, not even by
 // a step that needs no test. Who writes the certificate again gets the mount going.
 func TestDamagedStoredCACert(t *testing.T) {
-	m := newRotatingMount(t, rotation.Staged)
+	m := mounttest.NewRotating(t, rotation.Staged)
 	damage := func() string {
-		m.edit(configKey, func(stored map[string]any) { stored["endpoint"].(map[string]any)["ca_cert"] = "damaged" })
-		m.transport = upstream.NewTransport
-		m.start()
-		return m.useFaultyStorage().stored(t, configKey)
+		m.Edit(mounttest.ConfigKey, func(stored map[string]any) { stored["endpoint"].(map[string]any)["ca_cert"] = "damaged" })
+		m.Transport = upstream.NewTransport
+		m.Start()
+		return m.UseFaultyStorage().Stored(t, mounttest.ConfigKey)
 	}
 	damaged := damage()
 	for _, r := range []struct {
@@ -258,21 +260,21 @@ func TestDamagedStoredCACert(t *testing.T) {
 		{logical.ReadOperation, "token", nil},
 		{logical.ReadOperation, "status", nil},
 		{logical.ReadOperation, "rotate-root", nil},
-		{logical.UpdateOperation, "rotate-root", newPair()},
+		{logical.UpdateOperation, "rotate-root", mounttest.NewPair()},
 		{logical.UpdateOperation, "rotate-root/promote", nil},
 		{logical.UpdateOperation, "rotate-root/check", nil},
 		{logical.DeleteOperation, "rotate-root", nil},
-		{logical.UpdateOperation, "config", pairs("stale_if_error", true)},
+		{logical.UpdateOperation, "config", mounttest.Pairs("stale_if_error", true)},
 	} {
-		status, text := m.refused(r.operation, r.path, r.data)
+		status, text := m.Refused(r.operation, r.path, r.data)
 		assert.Equal(t, http.StatusInternalServerError, status, "%s %s", r.operation, r.path)
 		assert.Contains(t, text, "no certificate in it", "%s %s", r.operation, r.path)
 	}
-	assert.True(t, m.useFaultyStorage().stored(t, configKey) == damaged, "nothing was stored")
+	assert.True(t, m.UseFaultyStorage().Stored(t, mounttest.ConfigKey) == damaged, "nothing was stored")
 
-	m.useSandbox()
-	m.do(logical.DeleteOperation, "rotate-root", nil)
+	m.UseSandbox()
+	m.Do(logical.DeleteOperation, "rotate-root", nil)
 	damage()
-	m.write("config", "ca_cert", newAuthority(t), "client_secret", testSecret, "verify_connection", false)
-	assert.Equal(t, "untested", m.status()["upstream_state"])
+	m.Write("config", "ca_cert", mounttest.NewAuthority(t), "client_secret", mounttest.Secret, "verify_connection", false)
+	assert.Equal(t, "untested", m.Status()["upstream_state"])
 }

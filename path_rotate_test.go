@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package fuuffy
+package fuuffy_test
 
 import (
-	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,67 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
-
-const (
-	newClientID = "shop-2"
-	newSecret   = "also-planted+secret"
-)
-
-// newRotatingMount returns an engine in one of the states of a rotation, whose new
-// credentials exist at Fuuffy.
-func newRotatingMount(t *testing.T, state string) *mount {
-	t.Helper()
-	m := newMount(t)
-	m.configure()
-	m.sandbox.CreateClient(newClientID, newSecret)
-	m.rotateTo(state)
-	return m
-}
-
-// rotateTo takes the steps from idle to a state, of which "compromised" is one.
-func (m *mount) rotateTo(state string) {
-	m.t.Helper()
-	switch state {
-	case rotation.Staged:
-		m.stage()
-	case rotation.Promoted:
-		m.stage()
-		m.promote()
-	case "compromised":
-		m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
-	}
-}
-
-func newPair(more ...any) map[string]any {
-	data := pairs("client_id", newClientID, "client_secret", newSecret)
-	for field, value := range pairs(more...) {
-		data[field] = value
-	}
-	return data
-}
-
-func (m *mount) stage() *logical.Response {
-	m.t.Helper()
-	return m.do(logical.UpdateOperation, "rotate-root", newPair())
-}
-
-func (m *mount) promote() *logical.Response {
-	m.t.Helper()
-	return m.do(logical.UpdateOperation, "rotate-root/promote", nil)
-}
-
-func (m *mount) rotation() map[string]any {
-	m.t.Helper()
-	return m.do(logical.ReadOperation, "rotate-root", nil).Data
-}
-
-// servedClientID returns the client whose token is served, as the engine knows it.
-func (m *mount) servedClientID() string {
-	m.t.Helper()
-	return m.sandbox.ClientOf(m.readToken())
-}
 
 // Every step in every state: where it leads, or why it is refused.
 func TestRotationSteps(t *testing.T) {
@@ -88,23 +29,23 @@ func TestRotationSteps(t *testing.T) {
 		path      string
 		data      map[string]any
 	}
-	current := pairs("client_id", testClientID, "client_secret", testSecret)
-	third := pairs("client_id", "shop-3", "client_secret", "third-secret")
+	current := mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.Secret)
+	third := mounttest.Pairs("client_id", "shop-3", "client_secret", "third-secret")
 	actions := map[string]action{
-		"stage":              {logical.UpdateOperation, "rotate-root", newPair()},
+		"stage":              {logical.UpdateOperation, "rotate-root", mounttest.NewPair()},
 		"stage current":      {logical.UpdateOperation, "rotate-root", current},
 		"stage third":        {logical.UpdateOperation, "rotate-root", third},
-		"compromised":        {logical.UpdateOperation, "rotate-root", newPair("compromised", true)},
-		"third, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)},
-		"first, compromised": {logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", testSecret, "compromised", true)},
+		"compromised":        {logical.UpdateOperation, "rotate-root", mounttest.NewPair("compromised", true)},
+		"third, compromised": {logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)},
+		"first, compromised": {logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.Secret, "compromised", true)},
 		"promote":            {logical.UpdateOperation, "rotate-root/promote", nil},
 		"complete":           {logical.UpdateOperation, "rotate-root/complete", nil},
-		"force":              {logical.UpdateOperation, "rotate-root/complete", pairs("force", true)},
+		"force":              {logical.UpdateOperation, "rotate-root/complete", mounttest.Pairs("force", true)},
 		"rollback":           {logical.UpdateOperation, "rotate-root/rollback", nil},
 		"discard":            {logical.DeleteOperation, "rotate-root", nil},
 		"config secret":      {logical.UpdateOperation, "config", third},
-		"config endpoint":    {logical.UpdateOperation, "config", pairs("environment", "testing", "client_secret", testSecret)},
-		"config policy":      {logical.UpdateOperation, "config", pairs("stale_if_error", true)},
+		"config endpoint":    {logical.UpdateOperation, "config", mounttest.Pairs("environment", "testing", "client_secret", mounttest.Secret)},
+		"config policy":      {logical.UpdateOperation, "config", mounttest.Pairs("stale_if_error", true)},
 	}
 	// The state after the action, or else part of the refusal.
 	table := map[string]map[string]string{
@@ -129,24 +70,24 @@ func TestRotationSteps(t *testing.T) {
 			t.Run(name+" when "+before, func(t *testing.T) {
 				want, ok := table[name][before]
 				require.True(t, ok)
-				m := newRotatingMount(t, before)
-				m.sandbox.CreateClient("shop-3", "third-secret")
+				m := mounttest.NewRotating(t, before)
+				m.Sandbox.CreateClient("shop-3", "third-secret")
 				if want == "client_secret" {
 					// The current pair is the new one by now.
-					a.data = pairs("environment", "testing", "client_secret", newSecret)
+					a.data = mounttest.Pairs("environment", "testing", "client_secret", mounttest.NewSecret)
 					want = "A rotation is in progress"
 				}
-				was := m.rotation()
+				was := m.Rotation()
 				if states[want] {
-					m.do(a.operation, a.path, a.data)
-					assert.Equal(t, want, m.rotation()["state"])
+					m.Do(a.operation, a.path, a.data)
+					assert.Equal(t, want, m.Rotation()["state"])
 				} else {
-					status, text := m.refused(a.operation, a.path, a.data)
+					status, text := m.Refused(a.operation, a.path, a.data)
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, text, want)
-					assert.Equal(t, was, m.rotation(), "nothing changed")
+					assert.Equal(t, was, m.Rotation(), "nothing changed")
 				}
-				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+				assert.True(t, m.Sandbox.TokenAlive(m.ReadToken()))
 			})
 		}
 	}
@@ -154,41 +95,41 @@ func TestRotationSteps(t *testing.T) {
 
 func TestRotationWorkflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Idle)
-		old := m.readToken()
-		status := m.rotation()
+		m := mounttest.NewRotating(t, rotation.Idle)
+		old := m.ReadToken()
+		status := m.Rotation()
 		assert.Equal(t, "idle", status["state"])
 		assert.EqualValues(t, 90, status["days_left"])
 		assert.Equal(t, "No action needed until 2000-03-17.", status["next_step"], "two weeks before the credentials are due")
 
 		time.Sleep(time.Hour / 4)
-		status = m.stage().Data
+		status = m.Stage().Data
 		assert.Equal(t, "staged", status["state"])
-		assert.Equal(t, newClientID, status["staged_client_id"])
-		assert.Equal(t, testClientID, status["client_id"])
+		assert.Equal(t, mounttest.NewClientID, status["staged_client_id"])
+		assert.Equal(t, mounttest.ClientID, status["client_id"])
 		assert.Contains(t, status["next_step"], "vault write -f fuuffy/rotate-root/promote")
-		assert.Equal(t, old, m.readToken(), "staging disturbs nobody")
+		assert.Equal(t, old, m.ReadToken(), "staging disturbs nobody")
 
-		requests := m.requests()
-		status = m.promote().Data
-		promoted := m.readToken()
+		requests := m.Requests()
+		status = m.Promote().Data
+		promoted := m.ReadToken()
 		assert.NotEqual(t, old, promoted, "from the next read on")
-		assert.Equal(t, newClientID, m.servedClientID())
-		assert.Equal(t, requests+1, m.requests(), "the token of the test is the one served")
+		assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
+		assert.Equal(t, requests+1, m.Requests(), "the token of the test is the one served")
 		assert.Equal(t, "promoted", status["state"])
-		assert.Equal(t, testClientID, status["previous_client_id"])
+		assert.Equal(t, mounttest.ClientID, status["previous_client_id"])
 		assert.Equal(t, time.Now().Add(55*time.Minute).UTC().Format(time.RFC3339), status["revoke_old_after"])
 		assert.Contains(t, status["next_step"], "Wait until "+status["revoke_old_after"].(string))
 
-		code, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		code, text := m.Refused(logical.UpdateOperation, "rotate-root/complete", nil)
 		assert.Equal(t, http.StatusBadRequest, code)
 		assert.Contains(t, text, "Not completed: Fuuffy still accepts client shop-1. Apps may hold tokens of it until 2000-01-01T01:10:00Z. After that, revoke it in the Fuuffy dashboard, then: vault write -f fuuffy/rotate-root/complete\n")
 
 		time.Sleep(time.Hour)
-		assert.Contains(t, m.rotation()["next_step"], "Check that client shop-2 still works: vault write -f fuuffy/rotate-root/check\n")
-		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Now: revoke client shop-1 in the Fuuffy dashboard. Then: vault write -f fuuffy/rotate-root/complete\n")
-		m.sandbox.RevokeClient(testClientID)
-		status = m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data
+		assert.Contains(t, m.Rotation()["next_step"], "Check that client shop-2 still works: vault write -f fuuffy/rotate-root/check\n")
+		assert.Contains(t, m.Write("rotate-root/check").Data["next_step"], "Now: revoke client shop-1 in the Fuuffy dashboard. Then: vault write -f fuuffy/rotate-root/complete\n")
+		m.Sandbox.RevokeClient(mounttest.ClientID)
+		status = m.Do(logical.UpdateOperation, "rotate-root/complete", nil).Data
 		assert.Equal(t, "idle", status["state"])
 		assert.Nil(t, status["previous_client_id"])
 		assert.EqualValues(t, 90, status["days_left"])
@@ -199,72 +140,72 @@ func TestRotationWorkflow(t *testing.T) {
 			"2000-01-01T00:15:00Z promoted shop-2 (replaced shop-1)",
 			"2000-01-01T01:15:00Z completed shop-2 (revoked: shop-1)",
 		}, "\n"), status["history"])
-		m.restart()
-		assert.Equal(t, newClientID, m.servedClientID())
-		entry, err := m.storage.Storage.Get(t.Context(), configKey)
+		m.Restart()
+		assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
+		entry, err := m.Storage.Storage.Get(t.Context(), mounttest.ConfigKey)
 		require.NoError(t, err)
-		assert.NotContains(t, string(entry.Value), `"`+testSecret[:14], "the old secret is erased")
-		assert.Contains(t, string(entry.Value), `"`+newSecret, "which would be found like this")
+		assert.NotContains(t, string(entry.Value), `"`+mounttest.Secret[:14], "the old secret is erased")
+		assert.Contains(t, string(entry.Value), `"`+mounttest.NewSecret, "which would be found like this")
 	})
 }
 
 func TestStageRefusesWhatFuuffyRefuses(t *testing.T) {
-	m := newRotatingMount(t, rotation.Idle)
-	old := m.readToken()
+	m := mounttest.NewRotating(t, rotation.Idle)
+	old := m.ReadToken()
 	for _, compromised := range []bool{false, true} {
-		status, text := m.refused(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID, "client_secret", "wrong", "compromised", compromised))
+		status, text := m.Refused(logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", "wrong", "compromised", compromised))
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, text, "Nothing was changed: Fuuffy issued no token to client shop-2.")
 		assert.Contains(t, text, "invalid_client")
 		assert.Contains(t, text, "Usual causes: a mistyped", "the mount's own clients are well")
-		assert.Equal(t, "idle", m.rotation()["state"])
-		assert.Equal(t, old, m.readToken())
+		assert.Equal(t, "idle", m.Rotation()["state"])
+		assert.Equal(t, old, m.ReadToken())
 	}
 }
 
 func TestStageInput(t *testing.T) {
-	m := newRotatingMount(t, rotation.Idle)
+	m := mounttest.NewRotating(t, rotation.Idle)
 	for name, tt := range map[string]struct {
 		data map[string]any
 		text string
 	}{
 		"nothing":       {nil, "    vault write fuuffy/rotate-root client_id=<client_id> client_secret=-\n"},
-		"no secret":     {pairs("client_id", newClientID), "both needed"},
-		"no client":     {pairs("client_secret", newSecret), "both needed"},
-		"unknown field": {newPair("compromized", true), "unknown field compromized"},
-		"white space":   {pairs("client_id", "shop 2", "client_secret", newSecret), "client_id has white space"},
-		"map":           {pairs("client_id", newClientID, "client_secret", pairs("a", newSecret)), "client_secret must be a string"},
+		"no secret":     {mounttest.Pairs("client_id", mounttest.NewClientID), "both needed"},
+		"no client":     {mounttest.Pairs("client_secret", mounttest.NewSecret), "both needed"},
+		"unknown field": {mounttest.NewPair("compromized", true), "unknown field compromized"},
+		"white space":   {mounttest.Pairs("client_id", "shop 2", "client_secret", mounttest.NewSecret), "client_id has white space"},
+		"map":           {mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.Pairs("a", mounttest.NewSecret)), "client_secret must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			requests := m.requests()
-			status, text := m.refused(logical.UpdateOperation, "rotate-root", tt.data)
+			requests := m.Requests()
+			status, text := m.Refused(logical.UpdateOperation, "rotate-root", tt.data)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, text, tt.text)
-			assert.NotContains(t, text, newSecret)
-			assert.Equal(t, requests, m.requests())
+			assert.NotContains(t, text, mounttest.NewSecret)
+			assert.Equal(t, requests, m.Requests())
 		})
 	}
 	for _, path := range []string{"promote", "rollback", "complete"} {
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+path, pairs("forse", true))
+		_, text := m.Refused(logical.UpdateOperation, "rotate-root/"+path, mounttest.Pairs("forse", true))
 		assert.Contains(t, text, "unknown field forse")
 	}
-	resp := m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", newClientID+" ", "client_secret", newSecret+"\n"))
+	resp := m.Do(logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.NewClientID+" ", "client_secret", mounttest.NewSecret+"\n"))
 	require.Len(t, resp.Warnings, 1, "one newline at the end is nobody's mistake")
 	assert.Contains(t, resp.Warnings[0], "client_id")
 }
 
 func TestRotationBeforeConfig(t *testing.T) {
-	m := newMount(t)
+	m := mounttest.New(t)
 	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation} {
-		_, text := m.refused(operation, "rotate-root", newPair())
+		_, text := m.Refused(operation, "rotate-root", mounttest.NewPair())
 		assert.Contains(t, text, "no Fuuffy credentials yet")
 	}
 	for _, step := range []string{"promote", "rollback", "complete", "check", "revoked"} {
 		var data map[string]any
 		if step == "revoked" {
-			data = pairs("client_id", testClientID)
+			data = mounttest.Pairs("client_id", mounttest.ClientID)
 		}
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/"+step, data)
+		_, text := m.Refused(logical.UpdateOperation, "rotate-root/"+step, data)
 		assert.Contains(t, text, "no Fuuffy credentials yet", step)
 	}
 }
@@ -272,22 +213,22 @@ func TestRotationBeforeConfig(t *testing.T) {
 // Compromised: test, swap, drop the token and never use the old credentials again.
 func TestCompromised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Idle)
-		leaked := m.readToken()
-		resp := m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
+		m := mounttest.NewRotating(t, rotation.Idle)
+		leaked := m.ReadToken()
+		resp := m.Do(logical.UpdateOperation, "rotate-root", mounttest.NewPair("compromised", true))
 		assert.Equal(t, true, resp.Data["compromised"])
 		assert.Equal(t, resp.Data["promoted_at"], resp.Data["revoke_old_after"], "now")
 		assert.Contains(t, resp.Data["next_step"], "Now: revoke client shop-1")
-		assert.NotEqual(t, leaked, m.readToken())
+		assert.NotEqual(t, leaked, m.ReadToken())
 
-		m.sandbox.RevokeClient(newClientID)
-		m.do(logical.DeleteOperation, "token", nil)
-		m.refused(logical.ReadOperation, "token", nil)
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
+		m.Do(logical.DeleteOperation, "token", nil)
+		m.Refused(logical.ReadOperation, "token", nil)
+		_, text := m.Refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 		assert.Contains(t, text, "You can't roll back to client shop-1, because it is compromised.")
 
-		m.sandbox.CreateClient(newClientID, newSecret)
-		_, text = m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		_, text = m.Refused(logical.UpdateOperation, "rotate-root/complete", nil)
 		assert.Contains(t, text, "Fuuffy still accepts client shop-1", "completing proves that the leaked pair is revoked")
 	})
 }
@@ -295,16 +236,16 @@ func TestCompromised(t *testing.T) {
 // The news that the old credentials leaked can come in the middle of a rotation.
 func TestCompromisedWhilePromoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Promoted)
+		m := mounttest.NewRotating(t, rotation.Promoted)
 		time.Sleep(time.Minute)
-		m.sandbox.RevokeClient(newClientID)
-		m.do(logical.DeleteOperation, "token", nil)
-		require.Equal(t, testClientID, m.servedClientID(), "the fallback")
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
+		m.Do(logical.DeleteOperation, "token", nil)
+		require.Equal(t, mounttest.ClientID, m.ServedClientID(), "the fallback")
 
-		m.sandbox.CreateClient(newClientID, newSecret)
-		m.do(logical.UpdateOperation, "rotate-root", newPair("compromised", true))
-		assert.Equal(t, newClientID, m.servedClientID(), "the token of the old ones is dropped at once")
-		status := m.rotation()
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		m.Do(logical.UpdateOperation, "rotate-root", mounttest.NewPair("compromised", true))
+		assert.Equal(t, mounttest.NewClientID, m.ServedClientID(), "the token of the old ones is dropped at once")
+		status := m.Rotation()
 		assert.Equal(t, true, status["compromised"])
 		assert.Equal(t, "2000-01-01T00:01:00Z shop-1 (compromised)", status["unrevoked"])
 		assert.True(t, strings.HasSuffix(status["history"].(string), "2000-01-01T00:01:00Z staged shop-2 (shop-1 is compromised)"), "%v", status["history"])
@@ -314,31 +255,31 @@ func TestCompromisedWhilePromoted(t *testing.T) {
 // When both clients of a rotation are revoked, new credentials get the mount going again. The
 // way out records no leak, because there is none.
 func TestBothClientsRevoked(t *testing.T) {
-	for _, state := range []string{rotation.Promoted, stateCompromised} {
+	for _, state := range []string{rotation.Promoted, mounttest.StateCompromised} {
 		t.Run(state, func(t *testing.T) {
-			m := newRotatingMount(t, state)
-			m.sandbox.RevokeClient(testClientID)
-			m.sandbox.RevokeClient(newClientID)
-			m.do(logical.DeleteOperation, "token", nil)
-			m.refused(logical.ReadOperation, "token", nil)
-			next := m.rotation()["next_step"]
+			m := mounttest.NewRotating(t, state)
+			m.Sandbox.RevokeClient(mounttest.ClientID)
+			m.Sandbox.RevokeClient(mounttest.NewClientID)
+			m.Do(logical.DeleteOperation, "token", nil)
+			m.Refused(logical.ReadOperation, "token", nil)
+			next := m.Rotation()["next_step"]
 			assert.Contains(t, next, "create new credentials in the Fuuffy dashboard, then: vault write fuuffy/rotate-root client_id=<client_id> client_secret=-")
 			assert.NotContains(t, next, "compromised=true")
 
-			m.sandbox.CreateClient("shop-3", "third-secret")
-			staged := m.write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret")
+			m.Sandbox.CreateClient("shop-3", "third-secret")
+			staged := m.Write("rotate-root", "client_id", "shop-3", "client_secret", "third-secret")
 			assert.Contains(t, staged.Warnings, "Fuuffy no longer accepts client shop-1, so the engine completed its rotation first.")
 			assert.Equal(t, "staged", staged.Data["state"])
-			assert.Equal(t, newClientID, staged.Data["client_id"])
+			assert.Equal(t, mounttest.NewClientID, staged.Data["client_id"])
 			assert.Contains(t, staged.Data["history"], "completed shop-2 (revoked: shop-1)")
 			assert.Contains(t, staged.Data["next_step"], "Promote client shop-3, which is staged: vault write -f fuuffy/rotate-root/promote")
 
-			status := m.promote().Data
-			assert.Equal(t, "shop-3", m.servedClientID())
-			assert.Equal(t, newClientID, status["previous_client_id"])
+			status := m.Promote().Data
+			assert.Equal(t, "shop-3", m.ServedClientID())
+			assert.Equal(t, mounttest.NewClientID, status["previous_client_id"])
 			assert.Equal(t, false, status["compromised"])
-			assert.Equal(t, "idle", m.write("rotate-root/complete").Data["state"])
-			assert.NotContains(t, m.rotation(), "unrevoked", "both are proved to be revoked")
+			assert.Equal(t, "idle", m.Write("rotate-root/complete").Data["state"])
+			assert.NotContains(t, m.Rotation(), "unrevoked", "both are proved to be revoked")
 		})
 	}
 }
@@ -347,32 +288,32 @@ func TestBothClientsRevoked(t *testing.T) {
 // is the one that leaked. The engine gives the pair before it up, and lists it unless it is
 // proved to be revoked.
 func TestEmergencyWhilePromoted(t *testing.T) {
-	third := pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
+	third := mounttest.Pairs("client_id", "shop-3", "client_secret", "third-secret", "compromised", true)
 	for name, tt := range map[string]struct {
 		state     string
-		happen    func(*mount)
+		happen    func(*mounttest.Mount)
 		unrevoked []string
 	}{
-		"promoted":                    {rotation.Promoted, func(*mount) {}, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
-		"compromised":                 {stateCompromised, func(*mount) {}, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
-		"promoted, first revoked":     {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, []string{"shop-2 (compromised)"}},
-		"compromised, first revoked":  {stateCompromised, func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
-		"promoted, current rejected":  {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
-		"promoted, Fuuffy was down":   {rotation.Promoted, func(m *mount) { m.during(faultUnavailable) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
-		"compromised, current revoke": {stateCompromised, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+		"promoted":                    {rotation.Promoted, func(*mounttest.Mount) {}, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"compromised":                 {mounttest.StateCompromised, func(*mounttest.Mount) {}, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+		"promoted, first revoked":     {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID); m.Write("rotate-root/check") }, []string{"shop-2 (compromised)"}},
+		"compromised, first revoked":  {mounttest.StateCompromised, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID); m.Write("rotate-root/check") }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
+		"promoted, current rejected":  {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.NewClientID) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"promoted, Fuuffy was down":   {rotation.Promoted, func(m *mounttest.Mount) { during(m, mounttest.FaultUnavailable) }, []string{"shop-1 (replaced)", "shop-2 (compromised)"}},
+		"compromised, current revoke": {mounttest.StateCompromised, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.NewClientID) }, []string{"shop-1 (compromised)", "shop-2 (compromised)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, tt.state)
-				leaked := m.readToken()
-				m.sandbox.CreateClient("shop-3", "third-secret")
+				m := mounttest.NewRotating(t, tt.state)
+				leaked := m.ReadToken()
+				m.Sandbox.CreateClient("shop-3", "third-secret")
 				tt.happen(m)
-				status := m.do(logical.UpdateOperation, "rotate-root", third).Data
+				status := m.Do(logical.UpdateOperation, "rotate-root", third).Data
 				assert.Equal(t, "shop-3", status["client_id"])
-				assert.Equal(t, newClientID, status["previous_client_id"])
+				assert.Equal(t, mounttest.NewClientID, status["previous_client_id"])
 				assert.Equal(t, true, status["compromised"])
-				assert.NotEqual(t, leaked, m.readToken())
-				assert.Equal(t, "shop-3", m.servedClientID())
+				assert.NotEqual(t, leaked, m.ReadToken())
+				assert.Equal(t, "shop-3", m.ServedClientID())
 
 				var listed []string
 				for line := range strings.Lines(status["unrevoked"].(string)) {
@@ -381,12 +322,12 @@ func TestEmergencyWhilePromoted(t *testing.T) {
 				}
 				assert.ElementsMatch(t, tt.unrevoked, listed)
 
-				m.sandbox.RevokeClient(newClientID)
-				m.sandbox.RevokeClient(testClientID)
+				m.Sandbox.RevokeClient(mounttest.NewClientID)
+				m.Sandbox.RevokeClient(mounttest.ClientID)
 				time.Sleep(time.Minute)
-				assert.Equal(t, "idle", m.write("rotate-root/complete").Data["state"])
-				left, _ := m.rotation()["unrevoked"].(string)
-				assert.NotContains(t, left, newClientID, "it is proved to be revoked")
+				assert.Equal(t, "idle", m.Write("rotate-root/complete").Data["state"])
+				left, _ := m.Rotation()["unrevoked"].(string)
+				assert.NotContains(t, left, mounttest.NewClientID, "it is proved to be revoked")
 				for _, entry := range tt.unrevoked[:len(tt.unrevoked)-1] {
 					assert.Contains(t, left, entry, "only a proof or an operator takes it off")
 				}
@@ -398,44 +339,44 @@ func TestEmergencyWhilePromoted(t *testing.T) {
 // A config write replaces a pair without proof that it is revoked, so it is listed, unless it is.
 func TestReplacedByAConfigWrite(t *testing.T) {
 	for name, tt := range map[string]struct {
-		happen func(*mount)
+		happen func(*mounttest.Mount)
 		data   map[string]any
 		want   string
 	}{
-		"another client":          {func(*mount) {}, pairs("client_id", newClientID, "client_secret", newSecret), "shop-1 (replaced)"},
-		"untested":                {func(*mount) {}, pairs("client_id", newClientID, "client_secret", newSecret, "verify_connection", false), "shop-1 (replaced)"},
-		"another secret":          {func(m *mount) { m.sandbox.CreateClient(testClientID, newSecret) }, pairs("client_secret", newSecret), "shop-1 (replaced)"},
-		"the same elsewhere":      {func(*mount) {}, pairs("client_secret", testSecret, "environment", "testing"), ""},
-		"the same":                {func(*mount) {}, pairs("client_secret", testSecret), ""},
-		"a setting":               {func(*mount) {}, pairs("stale_if_error", true), ""},
-		"another, proved revoked": {func(m *mount) { m.sandbox.RevokeClient(testClientID); m.write("rotate-root/check") }, pairs("client_id", newClientID, "client_secret", newSecret), ""},
-		"another, rejected by 403": {func(m *mount) {
-			m.sandbox.SetFault(status(403, "<html>"))
-			m.write("rotate-root/check")
-			m.sandbox.ClearFault()
-		}, pairs("client_id", newClientID, "client_secret", newSecret), "shop-1 (replaced)"},
+		"another client":          {func(*mounttest.Mount) {}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
+		"untested":                {func(*mounttest.Mount) {}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret, "verify_connection", false), "shop-1 (replaced)"},
+		"another secret":          {func(m *mounttest.Mount) { m.Sandbox.CreateClient(mounttest.ClientID, mounttest.NewSecret) }, mounttest.Pairs("client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
+		"the same elsewhere":      {func(*mounttest.Mount) {}, mounttest.Pairs("client_secret", mounttest.Secret, "environment", "testing"), ""},
+		"the same":                {func(*mounttest.Mount) {}, mounttest.Pairs("client_secret", mounttest.Secret), ""},
+		"a setting":               {func(*mounttest.Mount) {}, mounttest.Pairs("stale_if_error", true), ""},
+		"another, proved revoked": {func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID); m.Write("rotate-root/check") }, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), ""},
+		"another, rejected by 403": {func(m *mounttest.Mount) {
+			m.Sandbox.SetFault(mounttest.Status(403, "<html>"))
+			m.Write("rotate-root/check")
+			m.Sandbox.ClearFault()
+		}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newRotatingMount(t, rotation.Idle)
+			m := mounttest.NewRotating(t, rotation.Idle)
 			tt.happen(m)
-			m.do(logical.UpdateOperation, "config", tt.data)
-			unrevoked, _ := m.rotation()["unrevoked"].(string)
+			m.Do(logical.UpdateOperation, "config", tt.data)
+			unrevoked, _ := m.Rotation()["unrevoked"].(string)
 			assert.Equal(t, tt.want != "", unrevoked != "")
 			assert.True(t, strings.HasSuffix(unrevoked, tt.want), unrevoked)
-			m.restart()
-			listed, _ := m.rotation()["unrevoked"].(string)
+			m.Restart()
+			listed, _ := m.Rotation()["unrevoked"].(string)
 			assert.Equal(t, unrevoked, listed, "it is stored")
 		})
 	}
 }
 
 // during has Fuuffy fail for a moment, in which a check runs.
-func (m *mount) during(fault fuuffytest.Fault) {
-	m.t.Helper()
-	m.sandbox.SetFault(fault)
-	m.write("rotate-root/check")
-	m.sandbox.ClearFault()
-	time.Sleep(checkInterval)
+func during(m *mounttest.Mount, fault fuuffytest.Fault) {
+	m.T.Helper()
+	m.Sandbox.SetFault(fault)
+	m.Write("rotate-root/check")
+	m.Sandbox.ClearFault()
+	time.Sleep(mounttest.CheckInterval)
 }
 
 // An emergency drops what was staged, unless that is what becomes current.
@@ -444,13 +385,13 @@ func TestEmergencyWhileStaged(t *testing.T) {
 		id, secret string
 		discards   bool
 	}{
-		"the staged client": {newClientID, newSecret, false},
+		"the staged client": {mounttest.NewClientID, mounttest.NewSecret, false},
 		"another client":    {"shop-3", "third-secret", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newRotatingMount(t, rotation.Staged)
-			m.sandbox.CreateClient("shop-3", "third-secret")
-			resp := m.write("rotate-root", "client_id", tt.id, "client_secret", tt.secret, "compromised", true)
+			m := mounttest.NewRotating(t, rotation.Staged)
+			m.Sandbox.CreateClient("shop-3", "third-secret")
+			resp := m.Write("rotate-root", "client_id", tt.id, "client_secret", tt.secret, "compromised", true)
 			assert.Equal(t, tt.id, resp.Data["client_id"])
 			assert.NotContains(t, resp.Data, "staged_client_id")
 			assert.Equal(t, tt.discards, slices.Contains(resp.Warnings, "The engine no longer keeps client shop-2. Unless it is revoked, it may still work: see unrevoked."), "%v", resp.Warnings)
@@ -462,10 +403,10 @@ func TestEmergencyWhileStaged(t *testing.T) {
 // The 90 days begin when credentials take effect, not when they are staged.
 func TestAgeBeginsWithPromotion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Staged)
+		m := mounttest.NewRotating(t, rotation.Staged)
 		time.Sleep(10 * 24 * time.Hour)
-		status := m.promote().Data
-		assert.Equal(t, timestamp(time.Now()), status["last_rotated"])
+		status := m.Promote().Data
+		assert.Equal(t, mounttest.Timestamp(time.Now()), status["last_rotated"])
 		assert.Equal(t, status["promoted_at"], status["last_rotated"])
 		assert.EqualValues(t, 90, status["days_left"])
 	})
@@ -474,23 +415,23 @@ func TestAgeBeginsWithPromotion(t *testing.T) {
 // An outage says nothing about the client that was tried during it.
 func TestPromoteDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Staged)
-		m.sandbox.SetFault(faultUnavailable)
-		m.refused(logical.UpdateOperation, "rotate-root/promote", nil)
-		m.sandbox.ClearFault()
-		assert.Contains(t, m.rotation()["next_step"], "Promote client shop-2")
+		m := mounttest.NewRotating(t, rotation.Staged)
+		m.Sandbox.SetFault(mounttest.FaultUnavailable)
+		m.Refused(logical.UpdateOperation, "rotate-root/promote", nil)
+		m.Sandbox.ClearFault()
+		assert.Contains(t, m.Rotation()["next_step"], "Promote client shop-2")
 	})
 }
 
 // What the engine knows of a client is what Fuuffy said last.
 func TestStagedClientWorksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Staged)
-		m.sandbox.RevokeClient(newClientID)
-		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Fuuffy rejects client shop-2, which is staged. Discard it: vault delete fuuffy/rotate-root")
-		m.sandbox.CreateClient(newClientID, newSecret)
-		time.Sleep(checkInterval)
-		assert.Contains(t, m.write("rotate-root/check").Data["next_step"], "Promote client shop-2")
+		m := mounttest.NewRotating(t, rotation.Staged)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
+		assert.Contains(t, m.Write("rotate-root/check").Data["next_step"], "Fuuffy rejects client shop-2, which is staged. Discard it: vault delete fuuffy/rotate-root")
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		time.Sleep(mounttest.CheckInterval)
+		assert.Contains(t, m.Write("rotate-root/check").Data["next_step"], "Promote client shop-2")
 	})
 }
 
@@ -499,37 +440,40 @@ func TestStagedClientWorksAgain(t *testing.T) {
 func TestFallback(t *testing.T) {
 	for name, tt := range map[string]struct {
 		state    string
-		break_   func(*mount)
+		break_   func(*mounttest.Mount)
 		want     string // the client whose token is served; none if empty
 		requests int
 	}{
-		"new ones revoked":        {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID) }, testClientID, 2},
-		"both revoked":            {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(newClientID); m.sandbox.RevokeClient(testClientID) }, "", 2},
-		"old ones revoked":        {rotation.Promoted, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, newClientID, 1},
-		"unavailable":             {rotation.Promoted, func(m *mount) { m.sandbox.SetFault(faultUnavailable) }, "", 3},
-		"redirect":                {rotation.Promoted, func(m *mount) { m.sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}) }, "", 1},
-		"compromised":             {"compromised", func(m *mount) { m.sandbox.RevokeClient(newClientID) }, "", 1},
-		"staged":                  {rotation.Staged, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
-		"old revoked, not staged": {rotation.Idle, func(m *mount) { m.sandbox.RevokeClient(testClientID) }, "", 1},
+		"new ones revoked": {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.NewClientID) }, mounttest.ClientID, 2},
+		"both revoked": {rotation.Promoted, func(m *mounttest.Mount) {
+			m.Sandbox.RevokeClient(mounttest.NewClientID)
+			m.Sandbox.RevokeClient(mounttest.ClientID)
+		}, "", 2},
+		"old ones revoked":        {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID) }, mounttest.NewClientID, 1},
+		"unavailable":             {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.SetFault(mounttest.FaultUnavailable) }, "", 3},
+		"redirect":                {rotation.Promoted, func(m *mounttest.Mount) { m.Sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}) }, "", 1},
+		"compromised":             {"compromised", func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.NewClientID) }, "", 1},
+		"staged":                  {rotation.Staged, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID) }, "", 1},
+		"old revoked, not staged": {rotation.Idle, func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID) }, "", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, tt.state)
+				m := mounttest.NewRotating(t, tt.state)
 				time.Sleep(time.Minute)
 				tt.break_(m)
-				m.do(logical.DeleteOperation, "token", nil)
-				before := m.requests()
+				m.Do(logical.DeleteOperation, "token", nil)
+				before := m.Requests()
 				if tt.want == "" {
-					_, text := m.refused(logical.ReadOperation, "token", nil)
+					_, text := m.Refused(logical.ReadOperation, "token", nil)
 					assert.Equal(t, tt.requests == 2, strings.Contains(text, "client shop-1 gets no token either"), text)
-					assert.Equal(t, before+tt.requests, m.requests())
-					assert.Equal(t, false, m.rotation()["fallback_active"])
+					assert.Equal(t, before+tt.requests, m.Requests())
+					assert.Equal(t, false, m.Rotation()["fallback_active"])
 					return
 				}
-				assert.True(t, m.sandbox.TokenAlive(m.readToken()))
-				assert.Equal(t, tt.want, m.servedClientID())
-				assert.Equal(t, before+tt.requests, m.requests())
-				assert.Equal(t, tt.want == testClientID, m.rotation()["fallback_active"])
+				assert.True(t, m.Sandbox.TokenAlive(m.ReadToken()))
+				assert.Equal(t, tt.want, m.ServedClientID())
+				assert.Equal(t, before+tt.requests, m.Requests())
+				assert.Equal(t, tt.want == mounttest.ClientID, m.Rotation()["fallback_active"])
 			})
 		})
 	}
@@ -537,53 +481,53 @@ func TestFallback(t *testing.T) {
 
 func TestFallbackIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Promoted)
-		m.sandbox.RevokeClient(newClientID)
+		m := mounttest.NewRotating(t, rotation.Promoted)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
 		time.Sleep(time.Minute)
-		m.do(logical.DeleteOperation, "token", nil)
-		token := m.readToken()
-		resp := m.do(logical.ReadOperation, "rotate-root", nil)
+		m.Do(logical.DeleteOperation, "token", nil)
+		token := m.ReadToken()
+		resp := m.Do(logical.ReadOperation, "rotate-root", nil)
 		require.Len(t, resp.Warnings, 1)
 		assert.Contains(t, resp.Warnings[0], "Fuuffy rejects client shop-2, and apps get tokens of client shop-1. Don't revoke client shop-1 now")
 		assert.EqualValues(t, 1, resp.Data["auth_failures"])
-		require.Len(t, m.read().Warnings, 1)
-		assert.Contains(t, m.read().Warnings[0], "this token belongs to the previous ones")
+		require.Len(t, m.Read().Warnings, 1)
+		assert.Contains(t, m.Read().Warnings[0], "this token belongs to the previous ones")
 		assert.Contains(t, resp.Data["next_step"], "vault write -f fuuffy/rotate-root/rollback")
 		synctest.Wait()
-		assert.Equal(t, 1, m.log.count("falling back to the old ones"))
+		assert.Equal(t, 1, m.Log.Count("falling back to the old ones"))
 
-		m.restart()
-		assert.Equal(t, token, m.readToken(), "a token of the fallback survives a restart")
-		requests := m.requests()
+		m.Restart()
+		assert.Equal(t, token, m.ReadToken(), "a token of the fallback survives a restart")
+		requests := m.Requests()
 		for range 40 {
 			time.Sleep(time.Minute)
-			m.read()
+			m.Read()
 			synctest.Wait()
 		}
-		assert.Equal(t, requests, m.requests(), "there is no better token, so nobody requests one before its window")
+		assert.Equal(t, requests, m.Requests(), "there is no better token, so nobody requests one before its window")
 
 		// Rolling back keeps it, since it belongs to the current credentials then.
-		m.do(logical.UpdateOperation, "rotate-root/rollback", nil)
-		assert.Equal(t, testClientID, m.servedClientID())
-		assert.Equal(t, false, m.rotation()["fallback_active"])
-		assert.Empty(t, m.read().Warnings)
+		m.Do(logical.UpdateOperation, "rotate-root/rollback", nil)
+		assert.Equal(t, mounttest.ClientID, m.ServedClientID())
+		assert.Equal(t, false, m.Rotation()["fallback_active"])
+		assert.Empty(t, m.Read().Warnings)
 	})
 }
 
 func TestRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Promoted)
-		m.sandbox.RevokeClient(testClientID)
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/rollback", nil)
+		m := mounttest.NewRotating(t, rotation.Promoted)
+		m.Sandbox.RevokeClient(mounttest.ClientID)
+		_, text := m.Refused(logical.UpdateOperation, "rotate-root/rollback", nil)
 		assert.Contains(t, text, "Can't roll back. Fuuffy rejected client shop-1: invalid_client", "what does not work does not become current")
-		assert.Equal(t, newClientID, m.servedClientID())
+		assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
 
-		m.sandbox.CreateClient(testClientID, testSecret)
-		abandoned := m.readToken()
-		status := m.do(logical.UpdateOperation, "rotate-root/rollback", nil).Data
-		assert.Equal(t, testClientID, status["client_id"])
-		assert.NotEqual(t, abandoned, m.readToken())
-		assert.Equal(t, testClientID, m.servedClientID())
+		m.Sandbox.CreateClient(mounttest.ClientID, mounttest.Secret)
+		abandoned := m.ReadToken()
+		status := m.Do(logical.UpdateOperation, "rotate-root/rollback", nil).Data
+		assert.Equal(t, mounttest.ClientID, status["client_id"])
+		assert.NotEqual(t, abandoned, m.ReadToken())
+		assert.Equal(t, mounttest.ClientID, m.ServedClientID())
 	})
 }
 
@@ -593,138 +537,138 @@ func TestCompleteThatCannotTell(t *testing.T) {
 		fault  fuuffytest.Fault
 		status int
 	}{
-		"unavailable":  {faultUnavailable, http.StatusBadGateway},
-		"rate limited": {faultRateLimited, http.StatusTooManyRequests},
-		"malformed":    {faultMalformed, http.StatusBadGateway},
+		"unavailable":  {mounttest.FaultUnavailable, http.StatusBadGateway},
+		"rate limited": {mounttest.FaultRateLimited, http.StatusTooManyRequests},
+		"malformed":    {mounttest.FaultMalformed, http.StatusBadGateway},
 		"not found":    {fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: http.StatusNotFound}, http.StatusBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, rotation.Promoted)
-				m.sandbox.RevokeClient(testClientID)
+				m := mounttest.NewRotating(t, rotation.Promoted)
+				m.Sandbox.RevokeClient(mounttest.ClientID)
 				// The first request proves that the new ones work; the fault hits the second.
-				m.transport = func(string) (http.RoundTripper, error) {
+				m.Transport = func(string) (http.RoundTripper, error) {
 					var requests atomic.Int32
-					return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+					return mounttest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 						if requests.Add(1) == 2 {
-							m.sandbox.SetFault(tt.fault)
+							m.Sandbox.SetFault(tt.fault)
 						}
-						return m.sandbox.RoundTripper().RoundTrip(r)
+						return m.Sandbox.RoundTripper().RoundTrip(r)
 					}), nil
 				}
-				status, text := m.refused(logical.UpdateOperation, "rotate-root/complete", nil)
+				status, text := m.Refused(logical.UpdateOperation, "rotate-root/complete", nil)
 				assert.Equal(t, tt.status, status)
 				assert.Contains(t, text, "Not completed: the engine couldn't verify that client shop-1 is revoked. Only a rejection from Fuuffy counts as proof.")
-				m.sandbox.ClearFault()
-				assert.Equal(t, "promoted", m.rotation()["state"])
+				m.Sandbox.ClearFault()
+				assert.Equal(t, "promoted", m.Rotation()["state"])
 			})
 		})
 	}
 }
 
 func TestCompleteNeedsWorkingCredentials(t *testing.T) {
-	m := newRotatingMount(t, rotation.Promoted)
-	m.sandbox.RevokeClient(testClientID)
-	m.sandbox.RevokeClient(newClientID)
+	m := mounttest.NewRotating(t, rotation.Promoted)
+	m.Sandbox.RevokeClient(mounttest.ClientID)
+	m.Sandbox.RevokeClient(mounttest.NewClientID)
 	for _, force := range []bool{false, true} {
-		_, text := m.refused(logical.UpdateOperation, "rotate-root/complete", pairs("force", force))
+		_, text := m.Refused(logical.UpdateOperation, "rotate-root/complete", mounttest.Pairs("force", force))
 		assert.Contains(t, text, "Nothing was changed: Fuuffy issued no token to client shop-2. Fuuffy rejected client shop-2: invalid_client")
 	}
 }
 
 // A client can get a new secret and keep its ID.
 func TestRotationOfTheSecretAlone(t *testing.T) {
-	m := newMount(t)
-	m.configure()
-	old := m.readToken()
-	m.sandbox.CreateClient(testClientID, newSecret) // Fuuffy no longer accepts the old secret.
-	m.do(logical.UpdateOperation, "rotate-root", pairs("client_id", testClientID, "client_secret", newSecret))
-	status := m.promote().Data
+	m := mounttest.New(t)
+	m.Configure()
+	old := m.ReadToken()
+	m.Sandbox.CreateClient(mounttest.ClientID, mounttest.NewSecret) // Fuuffy no longer accepts the old secret.
+	m.Do(logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.NewSecret))
+	status := m.Promote().Data
 	assert.Contains(t, status["next_step"], "because apps may hold tokens of the old secret of client shop-1. Don't revoke it before.")
-	assert.NotEqual(t, old, m.readToken())
-	assert.Equal(t, "idle", m.do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
-	assert.True(t, m.sandbox.TokenAlive(m.readToken()))
+	assert.NotEqual(t, old, m.ReadToken())
+	assert.Equal(t, "idle", m.Do(logical.UpdateOperation, "rotate-root/complete", nil).Data["state"])
+	assert.True(t, m.Sandbox.TokenAlive(m.ReadToken()))
 }
 
 // A step's line in the log says which mount, and which clients.
 func TestStepsAreLogged(t *testing.T) {
-	m := newRotatingMount(t, rotation.Staged)
-	m.promote()
-	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=stage state=staged client_id=shop-1 staged_client_id=shop-2"))
-	assert.Equal(t, 1, m.log.count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1)\""))
-	m.write("rotate-root/rollback")
-	m.write("rotate-root/revoked", "client_id", newClientID)
-	assert.Equal(t, 1, m.log.count("step=rollback state=idle client_id=shop-1 history=\"rolled back shop-1 (replaced shop-2)\""))
-	assert.Equal(t, 1, m.log.count("step=revoked state=idle client_id=shop-1 history=\"marked revoked shop-2 (in the Fuuffy dashboard)\""))
-	assert.Equal(t, 1, m.log.count("configuration written: mount=fuuffy/ client_id=shop-1"))
-	m.do(logical.DeleteOperation, "config", nil)
-	assert.Equal(t, 1, m.log.count("configuration deleted: mount=fuuffy/"))
+	m := mounttest.NewRotating(t, rotation.Staged)
+	m.Promote()
+	assert.Equal(t, 1, m.Log.Count("mount=fuuffy/ step=stage state=staged client_id=shop-1 staged_client_id=shop-2"))
+	assert.Equal(t, 1, m.Log.Count("mount=fuuffy/ step=promote state=promoted client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1)\""))
+	m.Write("rotate-root/rollback")
+	m.Write("rotate-root/revoked", "client_id", mounttest.NewClientID)
+	assert.Equal(t, 1, m.Log.Count("step=rollback state=idle client_id=shop-1 history=\"rolled back shop-1 (replaced shop-2)\""))
+	assert.Equal(t, 1, m.Log.Count("step=revoked state=idle client_id=shop-1 history=\"marked revoked shop-2 (in the Fuuffy dashboard)\""))
+	assert.Equal(t, 1, m.Log.Count("configuration written: mount=fuuffy/ client_id=shop-1"))
+	m.Do(logical.DeleteOperation, "config", nil)
+	assert.Equal(t, 1, m.Log.Count("configuration deleted: mount=fuuffy/"))
 }
 
 func TestEmergencyIsLogged(t *testing.T) {
-	m := newRotatingMount(t, stateCompromised)
-	assert.Equal(t, 1, m.log.count("client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1, which is compromised)\""))
-	m.sandbox.RevokeClient(testClientID)
-	m.write("rotate-root/complete")
-	assert.Equal(t, 1, m.log.count("step=complete state=idle client_id=shop-2 history=\"completed shop-2 (revoked: shop-1)\""))
+	m := mounttest.NewRotating(t, mounttest.StateCompromised)
+	assert.Equal(t, 1, m.Log.Count("client_id=shop-2 previous_client_id=shop-1 history=\"promoted shop-2 (replaced shop-1, which is compromised)\""))
+	m.Sandbox.RevokeClient(mounttest.ClientID)
+	m.Write("rotate-root/complete")
+	assert.Equal(t, 1, m.Log.Count("step=complete state=idle client_id=shop-2 history=\"completed shop-2 (revoked: shop-1)\""))
 }
 
 func TestForceIsWarnedOf(t *testing.T) {
-	m := newRotatingMount(t, rotation.Promoted)
-	resp := m.do(logical.UpdateOperation, "rotate-root/complete", pairs("force", true))
+	m := mounttest.NewRotating(t, rotation.Promoted)
+	resp := m.Do(logical.UpdateOperation, "rotate-root/complete", mounttest.Pairs("force", true))
 	require.Len(t, resp.Warnings, 3, "it is forced, early, and the client is listed")
 	assert.Contains(t, resp.Warnings[0], "The engine forgot client shop-1 without proof that it is revoked.")
 }
 
 func TestRotationReminders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMount(t)
-		m.configure()
-		assert.Empty(t, m.do(logical.ReadOperation, "config", nil).Warnings)
+		m := mounttest.New(t)
+		m.Configure()
+		assert.Empty(t, m.Do(logical.ReadOperation, "config", nil).Warnings)
 
 		time.Sleep(80 * 24 * time.Hour)
-		resp := m.do(logical.ReadOperation, "config", nil)
+		resp := m.Do(logical.ReadOperation, "config", nil)
 		require.Len(t, resp.Warnings, 1)
 		assert.Contains(t, resp.Warnings[0], "due for rotation on 2000-03-31")
-		status := m.rotation()
+		status := m.Rotation()
 		assert.EqualValues(t, 10, status["days_left"])
 		assert.Equal(t, false, status["overdue"])
 		assert.Contains(t, status["next_step"], "Rotate now")
 
 		time.Sleep(10*24*time.Hour + time.Hour)
-		status = m.rotation()
+		status = m.Rotation()
 		assert.EqualValues(t, 0, status["days_left"])
 		assert.Equal(t, true, status["overdue"])
 		for range 3 * 24 * 60 {
 			time.Sleep(time.Minute)
-			m.tick()
+			m.Tick()
 		}
-		assert.Equal(t, 3, m.log.count("overdue for rotation"), "once a day")
+		assert.Equal(t, 3, m.Log.Count("overdue for rotation"), "once a day")
 	})
 }
 
 func TestHistoryIsBounded(t *testing.T) {
-	m := newRotatingMount(t, rotation.Idle)
+	m := mounttest.NewRotating(t, rotation.Idle)
 	for range 8 {
-		m.stage()
-		m.do(logical.DeleteOperation, "rotate-root", nil)
+		m.Stage()
+		m.Do(logical.DeleteOperation, "rotate-root", nil)
 	}
-	history := strings.Split(m.rotation()["history"].(string), "\n")
+	history := strings.Split(m.Rotation()["history"].(string), "\n")
 	require.Len(t, history, 10)
 	assert.Contains(t, history[10-1], "discarded shop-2")
 }
 
 func TestRotationIsForwarded(t *testing.T) {
-	m := newRotatingMount(t, rotation.Promoted)
-	before := m.requests()
+	m := mounttest.NewRotating(t, rotation.Promoted)
+	before := m.Requests()
 	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
-		m.setReplicationState(state)
+		m.SetReplicationState(state)
 		for _, path := range []string{"rotate-root", "rotate-root/promote", "rotate-root/rollback", "rotate-root/complete"} {
-			_, err := m.handle(t.Context(), logical.UpdateOperation, path, nil)
+			_, err := m.Handle(t.Context(), logical.UpdateOperation, path, nil)
 			assert.True(t, err == logical.ErrReadOnly, "%s: want the bare error, got %v", path, err)
 		}
 	}
-	assert.Equal(t, before, m.requests())
+	assert.Equal(t, before, m.Requests())
 }
 
 // A node that learns of new credentials by Invalidate serves its token while it
@@ -733,23 +677,23 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 	for name, compromised := range map[string]bool{"routine": false, "compromised": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newRotatingMount(t, rotation.Idle)
-				old := m.readToken()
-				other := m.twin(0)
-				other.do(logical.UpdateOperation, "rotate-root", newPair("compromised", compromised))
+				m := mounttest.NewRotating(t, rotation.Idle)
+				old := m.ReadToken()
+				other := m.Twin(0)
+				other.Do(logical.UpdateOperation, "rotate-root", mounttest.NewPair("compromised", compromised))
 				if !compromised {
-					other.promote()
+					other.Promote()
 				}
-				m.b.InvalidateKey(t.Context(), configKey)
-				release := m.sandbox.Hold()
+				m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+				release := m.Sandbox.Hold()
 				if !compromised {
-					require.Equal(t, old, m.readToken(), "nobody waits")
+					require.Equal(t, old, m.ReadToken(), "nobody waits")
 				}
 				release()
-				m.read()
+				m.Read()
 				synctest.Wait()
-				assert.NotEqual(t, old, m.readToken())
-				assert.Equal(t, newClientID, m.servedClientID())
+				assert.NotEqual(t, old, m.ReadToken())
+				assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
 			})
 		})
 	}
@@ -759,15 +703,15 @@ func TestInvalidateAfterPromotion(t *testing.T) {
 // neither the current nor the previous one, and is not served again.
 func TestInvalidateAfterTwoRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Idle)
-		old := m.readToken()
-		other := m.twin(0)
-		other.rotateTo(rotation.Promoted)
-		other.write("rotate-root/complete", "force", true)
-		other.promoteSuccessor()
-		m.b.InvalidateKey(t.Context(), configKey)
-		assert.NotEqual(t, old, m.readToken())
-		assert.Equal(t, successorID, m.servedClientID())
+		m := mounttest.NewRotating(t, rotation.Idle)
+		old := m.ReadToken()
+		other := m.Twin(0)
+		other.RotateTo(rotation.Promoted)
+		other.Write("rotate-root/complete", "force", true)
+		other.PromoteSuccessor()
+		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+		assert.NotEqual(t, old, m.ReadToken())
+		assert.Equal(t, mounttest.SuccessorID, m.ServedClientID())
 	})
 }
 
@@ -775,9 +719,9 @@ func TestInvalidateAfterTwoRotations(t *testing.T) {
 // waits, and no token of erased credentials is served afterwards.
 func TestReadersDuringARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newRotatingMount(t, rotation.Idle)
-		old := m.readToken()
-		m.sandbox.SetFault(slowAnswer)
+		m := mounttest.NewRotating(t, rotation.Idle)
+		old := m.ReadToken()
+		m.Sandbox.SetFault(mounttest.SlowAnswer)
 		var completed atomic.Bool
 		var reads, waited atomic.Int64
 		done := make(chan struct{})
@@ -791,7 +735,7 @@ func TestReadersDuringARotation(t *testing.T) {
 					case <-time.After(50 * time.Millisecond):
 					}
 					asked, afterwards := time.Now(), completed.Load()
-					resp, err := m.handle(t.Context(), logical.ReadOperation, "token", nil)
+					resp, err := m.Handle(t.Context(), logical.ReadOperation, "token", nil)
 					if !assert.NoError(t, err) || !assert.False(t, resp.IsError()) {
 						return
 					}
@@ -805,11 +749,11 @@ func TestReadersDuringARotation(t *testing.T) {
 				}
 			})
 		}
-		m.stage()
-		m.promote()
+		m.Stage()
+		m.Promote()
 		time.Sleep(time.Second)
-		m.sandbox.RevokeClient(testClientID)
-		m.do(logical.UpdateOperation, "rotate-root/complete", nil)
+		m.Sandbox.RevokeClient(mounttest.ClientID)
+		m.Do(logical.UpdateOperation, "rotate-root/complete", nil)
 		completed.Store(true)
 		time.Sleep(time.Second)
 		close(done)
@@ -817,45 +761,5 @@ func TestReadersDuringARotation(t *testing.T) {
 		t.Logf("200 readers during stage, promote and complete: %d reads, %d waited", reads.Load(), waited.Load())
 		assert.Zero(t, waited.Load())
 		assert.Greater(t, reads.Load(), int64(10_000))
-	})
-}
-
-// A check that must wait for a slow save gives up with its caller.
-func TestCheckGivesUpWithItsCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.useFaultyStorage().set("put", tokenKey, slowly(4*time.Second))
-		go m.read()
-		time.Sleep(time.Second) // The new token is being saved.
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := m.handle(ctx, logical.UpdateOperation, "rotate-root/check", nil)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		time.Sleep(10 * time.Second)
-		assert.Equal(t, 2, m.requests(), "the reader's, and that of the check")
-	})
-}
-
-// The token that a check gets is served and stored if there is no better one, and else
-// neither.
-func TestTokenOfACheckSurvivesARestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newConfiguredMount(t)
-		m.do(logical.UpdateOperation, "rotate-root/check", nil)
-		token := m.readToken()
-		assert.Equal(t, 1, m.requests(), "the check's token is served")
-		m.restart()
-		assert.True(t, m.readToken() == token, "the check's token is stored")
-
-		time.Sleep(checkInterval)
-		m.do(logical.UpdateOperation, "rotate-root/check", nil)
-		m.restart()
-		assert.True(t, m.readToken() == token, "the token of a later check is not")
-		assert.Equal(t, 2, m.requests())
-
-		time.Sleep(51 * time.Minute)
-		m.sandbox.SetTokenLifetime(2 * time.Minute)
-		m.do(logical.UpdateOperation, "rotate-root/check", nil)
-		assert.True(t, m.readToken() == token, "nor one that expires earlier")
 	})
 }

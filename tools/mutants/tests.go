@@ -58,11 +58,11 @@ func (p position) before(o position) bool {
 // profile runs each test alone, to learn how long it takes and what it runs.
 func profile(dir string) ([]*test, error) {
 	fmt.Println("running each test alone, to learn what it reaches: a minute or two")
-	packages := []string{".", "internal/tokencache", "internal/upstream", "internal/rotation", "internal/advice"}
+	engine := []string{".", "internal/tokencache", "internal/upstream", "internal/rotation", "internal/advice"}
 	var tests []*test
-	for _, folder := range packages {
+	for _, folder := range append(engine, "scenarios") {
 		p := &program{folder, filepath.Join(dir, "cover-"+flat(folder))}
-		output, err := exec.Command("go", "test", "-c", "-vet=off", "-cover", "-coverpkg", "./"+strings.Join(packages, ",./"), "-o", p.file, "./"+folder).CombinedOutput()
+		output, err := exec.Command("go", "test", "-c", "-vet=off", "-cover", "-coverpkg", "./"+strings.Join(engine, ",./"), "-o", p.file, "./"+folder).CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("build the tests: %w\n%s", err, output)
 		}

@@ -96,3 +96,27 @@ func testSource(t *testing.T, folder string) string {
 	}))
 	return source.String()
 }
+
+var testFunction = regexp.MustCompile(`(?m)^func (Test|Fuzz)\w*\(`)
+
+// Each test file of the engine is named after the source that it tests. Files without tests have
+// helpers and benchmarks.
+func TestTestFilesAreNamedAfterTheirSources(t *testing.T) {
+	files, err := filepath.Glob("../*_test.go")
+	require.NoError(t, err)
+	inside, err := filepath.Glob("../internal/*/*_test.go")
+	require.NoError(t, err)
+	named := 0
+	for _, file := range append(files, inside...) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if testFunction.Match(text) {
+			named++
+			assert.FileExists(t, strings.TrimSuffix(file, "_test.go")+".go", "%s is named after no source", file)
+		}
+	}
+	assert.Greater(t, named, 40)
+	root, err := filepath.Glob("../*.go")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, len(root), 38, "Go files in the root")
+}

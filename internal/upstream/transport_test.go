@@ -3,6 +3,9 @@
 package upstream
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -12,7 +15,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,4 +162,166 @@ var oldTLS = &tls.Config{MinVersion: tls.VersionTLS11, MaxVersion: tls.VersionTL
 
 func certificatePEM(certificate *x509.Certificate) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}))
+}
+
+// captureLog returns what reaches the process's own log from now on. net/http writes there.
+func captureLog(t *testing.T) *lockedLog {
+	t.Helper()
+	captured := &lockedLog{}
+	before := log.Writer()
+	log.SetOutput(captured)
+	t.Cleanup(func() { log.SetOutput(before) })
+	return captured
+}
+
+type lockedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// conversation is how a host behaves after the handshake.
+type conversation struct {
+	// before is what it sends before the request, and after is what it sends for it.
+	before, after string
+	// h2 is set if it chooses HTTP/2, when it may.
+	h2 bool
+	// grants is set if the engine gets a token all the same.
+	grants bool
+}
+
+const httpHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+// rudeHosts speak at the wrong time, or say too much.
+var rudeHosts = map[string]conversation{
+	"polite":                     {after: httpHead + "Content-Length: 78\r\n\r\n" + goodGrant, grants: true},
+	"speaks first":               {before: "planted: " + testSecret + "\r\n", after: httpHead + "\r\n" + goodGrant},
+	"answers first":              {before: httpHead + "\r\n", after: goodGrant, grants: true},
+	"time-out first":             {before: "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n" + testSecret},
+	"more than it announced":     {after: httpHead + "Content-Length: 78\r\n\r\n" + goodGrant + testSecret, grants: true},
+	"two answers":                {after: httpHead + "Content-Length: 78\r\n\r\n" + goodGrant + httpHead + "\r\n" + testSecret, grants: true},
+	"keeps alive":                {after: httpHead + "Connection: keep-alive\r\nContent-Length: 78\r\n\r\n" + goodGrant + testSecret, grants: true},
+	"garbage":                    {after: testSecret + "\r\n\r\n"},
+	"bad headers":                {after: "HTTP/1.1 200 OK\r\n" + testSecret + "\r\n\r\n"},
+	"bad trailers":               {after: httpHead + "Trailer: X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + testSecret + "\r\n\r\n"},
+	"silence":                    {},
+	"HTTP/2, data before a head": {h2: true, before: h2Settings, after: "\x00\x00\x05\x00\x00\x00\x00\x00\x01hello"},
+	"HTTP/2, data unasked":       {h2: true, before: h2Settings, after: "\x00\x00\x05\x00\x00\x00\x00\x00\x09hello"},
+	"HTTP/2, no settings":        {h2: true, before: "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"},
+}
+
+// h2Settings is an empty SETTINGS frame (RFC 9113 §6.5).
+const h2Settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// serve has the conversation with one client. It reads all along, as a socket would.
+func (c conversation) serve(conn net.Conn) {
+	defer conn.Close()
+	asked := make(chan struct{})
+	go func() {
+		reader := bufio.NewReader(conn)
+		_, _ = http.ReadRequest(reader)
+		close(asked)
+		_, _ = io.Copy(io.Discard, reader)
+	}()
+	if _, err := io.WriteString(conn, c.before); err != nil {
+		return
+	}
+	<-asked
+	_, _ = io.WriteString(conn, c.after)
+}
+
+// Whatever a host says, and whenever it says it, nothing of it reaches the process's log. In
+// virtual time, the host always speaks before the request is sent.
+func TestNothingReachesTheProcessLog(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	for name, host := range rudeHosts {
+		t.Run(name, func(t *testing.T) {
+			captured := captureLog(t)
+			synctest.Test(t, func(t *testing.T) {
+				transport := dialing(t, certificatePEM(server.Certificate()), func() net.Conn {
+					client, remote := net.Pipe()
+					config := &tls.Config{Certificates: server.TLS.Certificates}
+					if host.h2 {
+						config.NextProtos = []string{"h2", "http/1.1"}
+					}
+					go host.serve(tls.Server(remote, config))
+					return client
+				})
+				// What waits for the host to have spoken is the request, between the
+				// connection and the first byte of it.
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { synctest.Wait() }})
+				granted, err := New(Config{BaseURL: "https://127.0.0.1", Timeout: time.Second, Transport: transport}).RequestToken(ctx, testClientID, testSecret)
+				if host.grants {
+					assert.NoError(t, err)
+					assert.Equal(t, "sk-1", granted.AccessToken)
+				} else {
+					assert.Error(t, err)
+					assert.NotContains(t, err.Error(), testSecret)
+				}
+			})
+			assert.Empty(t, captured.String())
+		})
+	}
+}
+
+// The same over sockets.
+func TestHostThatSpeaksFirst(t *testing.T) {
+	captured := captureLog(t)
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: server.TLS.Certificates})
+	require.NoError(t, err)
+	defer listener.Close()
+	hungUp := make(chan struct{}, 1)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "planted: "+testSecret+"\r\n")
+				_, _ = io.Copy(io.Discard, conn)
+				hungUp <- struct{}{}
+			}()
+		}
+	}()
+	transport, err := NewTransport(certificatePEM(server.Certificate()))
+	require.NoError(t, err)
+	// net/http that noticed the words would hang up before the request.
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		select {
+		case <-hungUp:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}})
+	c := New(Config{BaseURL: "https://" + listener.Addr().String(), Timeout: 10 * time.Second, Transport: transport})
+	_, failed := c.attempt(ctx, "grant_type=client_credentials", newRedactor(testSecret))
+	require.NotNil(t, failed)
+	assert.Equal(t, Unavailable, failed.Failure)
+	assert.Contains(t, failed.Message, "malformed HTTP")
+	assert.NotContains(t, failed.Message, testSecret)
+	assert.Empty(t, captured.String())
+}
+
+// dialing returns a transport whose connections come from dial.
+func dialing(t *testing.T, caCert string, dial func() net.Conn) http.RoundTripper {
+	t.Helper()
+	d, err := newDialer(caCert)
+	require.NoError(t, err)
+	d.dial = func(context.Context, string, string) (net.Conn, error) { return dial(), nil }
+	return d.transport()
 }

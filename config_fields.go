@@ -47,16 +47,16 @@ var settings = []setting{
 }
 
 // duration is a time span: whole seconds for users, a Duration in the code.
-func duration(name string, standard, least, most time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
-	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(least), shortDuration(most), shortDuration(standard))
+func duration(name string, def, min, max time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
+	bounds := fmt.Sprintf(" From %s to %s; by default %s.", shortDuration(min), shortDuration(max), shortDuration(def))
 	return setting{
 		name:    name,
-		written: &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: shortDuration(standard), Description: description + bounds},
+		written: &framework.FieldSchema{Type: framework.TypeDurationSecond, Default: shortDuration(def), Description: description + bounds},
 		shown:   &framework.FieldSchema{Type: framework.TypeInt64, Required: true, Description: description + " In seconds."},
 		set: func(c *storedConfig, value any) error {
 			d := time.Duration(value.(int)) * time.Second
-			if d < least || d > most {
-				return userError(fmt.Sprintf("%s must be between %s and %s", name, shortDuration(least), shortDuration(most)))
+			if d < min || d > max {
+				return userError(fmt.Sprintf("%s must be between %s and %s", name, shortDuration(min), shortDuration(max)))
 			}
 			*in(c) = d
 			return nil
@@ -66,16 +66,16 @@ func duration(name string, standard, least, most time.Duration, in func(*storedC
 }
 
 // optionalDuration is a time span that isn't set by default.
-func optionalDuration(name string, least, most time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
-	bounds := fmt.Sprintf("From %s to %s", shortDuration(least), shortDuration(most))
+func optionalDuration(name string, min, max time.Duration, in func(*storedConfig) *time.Duration, description string) setting {
+	bounds := fmt.Sprintf("From %s to %s", shortDuration(min), shortDuration(max))
 	return setting{
 		name:    name,
 		written: &framework.FieldSchema{Type: framework.TypeDurationSecond, Description: fmt.Sprintf("%s %s; by default there is no limit. 0 removes it.", description, bounds)},
 		shown:   &framework.FieldSchema{Type: framework.TypeInt64, Description: description + " In seconds. Left out if there is no limit."},
 		set: func(c *storedConfig, value any) error {
 			d := time.Duration(value.(int)) * time.Second
-			if d != 0 && (d < least || d > most) {
-				return userError(fmt.Sprintf("%s must be between %s and %s. To remove the limit, write 0.", name, shortDuration(least), shortDuration(most)))
+			if d != 0 && (d < min || d > max) {
+				return userError(fmt.Sprintf("%s must be between %s and %s. To remove the limit, write 0.", name, shortDuration(min), shortDuration(max)))
 			}
 			*in(c) = d
 			return nil
@@ -89,10 +89,10 @@ func optionalDuration(name string, least, most time.Duration, in func(*storedCon
 	}
 }
 
-func boolean(name string, standard bool, in func(*storedConfig) *bool, description string) setting {
+func boolean(name string, def bool, in func(*storedConfig) *bool, description string) setting {
 	return setting{
 		name:    name,
-		written: &framework.FieldSchema{Type: framework.TypeBool, Default: standard, Description: fmt.Sprintf("%s By default %t.", description, standard)},
+		written: &framework.FieldSchema{Type: framework.TypeBool, Default: def, Description: fmt.Sprintf("%s By default %t.", description, def)},
 		shown:   &framework.FieldSchema{Type: framework.TypeBool, Required: true, Description: description},
 		set: func(c *storedConfig, value any) error {
 			*in(c) = value.(bool)

@@ -39,7 +39,7 @@ func (b *backend) respond(ctx context.Context, req *logical.Request, err error) 
 	case isRefused:
 		return refuse(advice.Explain(refused, b.mountNow(ctx, req)))
 	case isTooLong:
-		return refuse(advice.Say(fmt.Sprintf("min_ttl is too long. Ask for at most %s, half of the life of this mount's tokens.", shortDuration(tooLong.Most.Truncate(time.Second)))))
+		return refuse(advice.Say(fmt.Sprintf("min_ttl is too long. Ask for at most %s, half of the life of this mount's tokens.", shortDuration(tooLong.Max.Truncate(time.Second)))))
 	case isRepeated:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, repeated.Error()+".")
 	case isUpstream:

@@ -120,13 +120,13 @@ func Emergency(pair Pair) Step {
 		case other.Same(&pair):
 			pair = *other
 		case other != nil:
-			t.giveUp(other, why, f)
+			t.addUnrevoked(other, why, f)
 			t.Notes = append(t.Notes, Note{Notice: GivenUp, Pair: other})
 		}
 		t.takeIn(&pair, f)
 		t.promote(f, ", which is compromised")
 		t.Next.Rotation.Compromised = true
-		t.giveUp(t.Next.Rotation.Previous, WhyCompromised, f)
+		t.addUnrevoked(t.Next.Rotation.Previous, WhyCompromised, f)
 		return t, nil
 	}
 }
@@ -137,7 +137,7 @@ func promotedBefore(p Pairs, f Facts) Transition {
 	t := Transition{Step: "stage", Next: p, MustWork: &p.Current, Leaked: true, Notes: []Note{{Notice: LeakedTokens}}}
 	t.Next.Rotation.Compromised = true
 	t.note(didStage, f, p.Current.ClientID, p.Rotation.Previous.ClientID+" is compromised")
-	t.giveUp(p.Rotation.Previous, WhyCompromised, f)
+	t.addUnrevoked(p.Rotation.Previous, WhyCompromised, f)
 	return t
 }
 
@@ -198,7 +198,7 @@ func Complete(force bool) Step {
 			}
 			t.Next.Rotation.end()
 			t.note(didComplete, f, p.Current.ClientID, "forced; not proved to be revoked: "+previous.ClientID)
-			t.giveUp(previous, why, f)
+			t.addUnrevoked(previous, why, f)
 			if !revoked {
 				t.Notes = append(t.Notes, Note{Notice: Forced, Pair: previous})
 			}
@@ -241,7 +241,7 @@ func Rollback(p Pairs, f Facts) (Transition, error) {
 	t.Next.Current = *r.Previous
 	t.MustWork = &t.Next.Current
 	t.Next.Rotation.end()
-	t.giveUp(&abandoned, whyRolledBack, f)
+	t.addUnrevoked(&abandoned, whyRolledBack, f)
 	t.note(didRollBack, f, t.Next.Current.ClientID, "replaced "+abandoned.ClientID)
 	return t, nil
 }
@@ -257,7 +257,7 @@ func Discard(p Pairs, f Facts) (Transition, error) {
 	staged := p.Rotation.Staged
 	t := Transition{Step: "discard", Next: p}
 	t.Next.Rotation.end()
-	t.giveUp(staged, whyDiscarded, f)
+	t.addUnrevoked(staged, whyDiscarded, f)
 	t.note(didDiscard, f, staged.ClientID, "")
 	return t, nil
 }
@@ -290,7 +290,7 @@ func Replace(pair Pair) Step {
 		t.Next.Rotation.removeUnrevoked(&pair)
 		record, detail := didSetUp, ""
 		if p.Current.ID != "" {
-			t.giveUp(&p.Current, whyReplaced, f)
+			t.addUnrevoked(&p.Current, whyReplaced, f)
 			record, detail = didReplace, "through config"
 		}
 		t.Next.Current = pair

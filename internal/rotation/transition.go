@@ -115,9 +115,9 @@ func (f Facts) revoked(pair *Pair) bool {
 	return standing.Revoked && !standing.Failed.Before(f.Now.Add(-freshProof))
 }
 
-// giveUp stops using a pair, and lists it unless it is proved to be revoked. A compromised pair
+// addUnrevoked stops using a pair, and lists it unless it is proved to be revoked. A compromised pair
 // is always listed: the list keeps it from coming back.
-func (t *Transition) giveUp(pair *Pair, why string, f Facts) {
+func (t *Transition) addUnrevoked(pair *Pair, why string, f Facts) {
 	if why != WhyCompromised && f.revoked(pair) {
 		t.Next.Rotation.removeUnrevoked(pair)
 		return

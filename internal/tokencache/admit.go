@@ -81,7 +81,7 @@ func (c *Cache) place(t Token, source Source) *Cached {
 	if verdict == DropToken {
 		return nil
 	}
-	placed := place(t, source.Policy(), c.options.RefreshInterval, c.options.Random())
+	placed := newCached(t, source.Policy(), c.options.RefreshInterval, c.options.Random())
 	placed.Superseded = verdict == ReplaceToken
 	placed.Description, placed.Warning = source.Describe(placed)
 	return placed

@@ -47,7 +47,7 @@ func (e *HeldOffError) Unwrap() error { return e.Cause }
 // after returns the hold-off that follows one more failure. random is in [0, 1).
 func (h holdOff) after(cause *upstream.Error, now Instant, random float64) holdOff {
 	failures := 1
-	if alike(h.kind, cause.Failure) {
+	if sameKind(h.kind, cause.Failure) {
 		failures = h.failures + 1
 	}
 	h = h.because(cause, now)
@@ -69,16 +69,16 @@ func (h holdOff) heard(cause *upstream.Error, now Instant, random float64) holdO
 
 // because changes the last outcome.
 func (h holdOff) because(cause *upstream.Error, now Instant) holdOff {
-	if h.cause == nil || !alike(h.cause.Failure, cause.Failure) {
+	if h.cause == nil || !sameKind(h.cause.Failure, cause.Failure) {
 		h.since = now.Wall
 	}
 	h.cause = cause
 	return h
 }
 
-// alike tells whether two failures belong to the same row. Otherwise an upstream that
+// sameKind tells whether two failures belong to the same row. Otherwise an upstream that
 // alternates between 503 and garbage would get a request every second.
-func alike(a, b upstream.Failure) bool {
+func sameKind(a, b upstream.Failure) bool {
 	return a == b || transient(a) && transient(b)
 }
 

@@ -42,8 +42,8 @@ func (d demand) and(other demand) demand {
 
 // MinTTLError says that no token lives as long as a reader wants.
 type MinTTLError struct {
-	// Most is the longest minTTL that the tokens of this mount allow.
-	Most time.Duration
+	// Max is the longest minTTL that the tokens of this mount allow.
+	Max time.Duration
 }
 
 func (e *MinTTLError) Error() string {
@@ -313,7 +313,7 @@ func (c *Cache) persistSoon() {
 func (c *Cache) serve(s *state, now Instant, minTTL time.Duration, failure error) Reading {
 	t := s.token
 	t.markUsed()
-	v := visit{random: c.options.Random(), delay: c.options.ReaderDelay, minTTL: minTTL, soon: t.Superseded || t.Suspect, failing: failure != nil}
+	v := ttlInput{random: c.options.Random(), delay: c.options.ReaderDelay, minTTL: minTTL, soon: t.Superseded || t.Suspect, failing: failure != nil}
 	return Reading{Token: t, TTL: t.ttl(now, v), Failure: failure}
 }
 

@@ -29,15 +29,15 @@ func TestBetterThan(t *testing.T) {
 		"the same, for longer": {"sk-1", 15*time.Minute + 1, true},
 	} {
 		issued := Token{Value: tt.value, IssuedAt: now.Wall, IssuedMono: now.Mono, ExpiresAt: now.Wall.Add(tt.life)}
-		assert.Equal(t, tt.want, place(issued, Policy{}, time.Minute, 0).betterThan(held, now), name)
+		assert.Equal(t, tt.want, newCached(issued, Policy{}, time.Minute, 0).betterThan(held, now), name)
 	}
 }
 
 // The cache asks again when it could help.
 func TestRepeatsFor(t *testing.T) {
 	held := placed(time.Hour, 0)
-	again := place(Token{Value: "sk-1"}, Policy{}, time.Minute, 0)
-	other := place(Token{Value: "sk-2"}, Policy{}, time.Minute, 0)
+	again := newCached(Token{Value: "sk-1"}, Policy{}, time.Minute, 0)
+	other := newCached(Token{Value: "sk-2"}, Policy{}, time.Minute, 0)
 	for name, tt := range map[string]struct {
 		issued     *Cached
 		asked, age time.Duration

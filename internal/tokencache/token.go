@@ -154,9 +154,9 @@ func fromStorage(t Token, p Policy, now Instant) (Token, bool) {
 	return t, !t.IssuedAt.After(now.Wall.Add(maxClockSkew))
 }
 
-// place puts a token under a policy. RefreshInUse runs every refreshInterval. random, in [0, 1),
+// newCached puts a token under a policy. RefreshInUse runs every refreshInterval. random, in [0, 1),
 // opens the window up to a tenth early, so that mounts don't refresh in step.
-func place(t Token, p Policy, refreshInterval time.Duration, random float64) *Cached {
+func newCached(t Token, p Policy, refreshInterval time.Duration, random float64) *Cached {
 	servedFor := p.ServedFor(t.Life())
 	window := min(p.Window, servedFor/4)
 	opens := servedFor - window
@@ -270,8 +270,8 @@ func (t *Cached) allows(minTTL time.Duration, now Instant) bool {
 	return minTTL <= t.maxMinTTL() && t.left(now) >= minTTL
 }
 
-// visit is what decides when a reader should come back.
-type visit struct {
+// ttlInput is what decides when a reader should come back.
+type ttlInput struct {
 	// random is in [0, 1).
 	random float64
 	// delay is what the reader adds to the ttl.
@@ -284,7 +284,7 @@ type visit struct {
 
 // ttl is when a reader should come back: after the cache replaced the token and before it
 // stops serving it, at random in between, so that a fleet doesn't return in one second.
-func (t *Cached) ttl(now Instant, v visit) time.Duration {
+func (t *Cached) ttl(now Instant, v ttlInput) time.Duration {
 	age := t.age(now)
 	latest := max(0, t.ServedFor-v.delay-age)
 	if age < t.windowOpens {

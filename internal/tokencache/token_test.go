@@ -14,7 +14,7 @@ const nearlyOne = 1 - 1e-9
 func placed(life time.Duration, random float64) *Cached {
 	issued := time.Unix(1_800_000_000, 0)
 	t := Token{Value: "sk-1", IssuedAt: issued, ExpiresAt: issued.Add(life)}
-	return place(t, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute}, time.Minute, random)
+	return newCached(t, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute}, time.Minute, random)
 }
 
 func (t *Cached) aged(age time.Duration) Instant {
@@ -57,7 +57,7 @@ func TestAgeIsTheOlderOfBothClocks(t *testing.T) {
 	for age, mono := range map[time.Duration]time.Duration{0: 0, 20 * time.Minute: 20 * time.Minute, -2 * time.Minute: 0} {
 		stored, ok := fromStorage(c.Token, Policy{Buffer: 5 * time.Minute}, Instant{Wall: c.IssuedAt.Add(age), Mono: up})
 		assert.True(t, ok)
-		c := place(stored, Policy{}, time.Minute, 0)
+		c := newCached(stored, Policy{}, time.Minute, 0)
 		back := c.IssuedAt.Add(-time.Hour)
 		assert.Equal(t, Fresh, c.state(Instant{Wall: back, Mono: up}), age)
 		assert.NotEqual(t, Expired, c.state(Instant{Wall: back, Mono: up + time.Hour - mono - 1}), age)
@@ -94,8 +94,8 @@ func TestTTL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := placed(tt.life, 0)
-			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), visit{delay: time.Second, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "least")
-			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), visit{delay: time.Second, random: nearlyOne, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "most")
+			assert.Equal(t, tt.least, c.ttl(c.aged(tt.age), ttlInput{delay: time.Second, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "least")
+			assert.Equal(t, tt.most, c.ttl(c.aged(tt.age), ttlInput{delay: time.Second, random: nearlyOne, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing}), "most")
 		})
 	}
 }
@@ -120,9 +120,9 @@ func TestMaxReadTTL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			routine := placed(tt.life, 0)
-			limited := place(routine.Token, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute, MaxReadTTL: tt.limit}, time.Minute, 0)
+			limited := newCached(routine.Token, Policy{Buffer: 5 * time.Minute, Window: 5 * time.Minute, MaxReadTTL: tt.limit}, time.Minute, 0)
 			ttl := func(c *Cached, random float64) time.Duration {
-				return c.ttl(c.aged(tt.age), visit{delay: time.Second, random: random, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing})
+				return c.ttl(c.aged(tt.age), ttlInput{delay: time.Second, random: random, minTTL: tt.minTTL, soon: tt.soon, failing: tt.failing})
 			}
 			assert.Equal(t, tt.least, ttl(limited, 0), "least")
 			assert.Equal(t, tt.most, ttl(limited, nearlyOne), "most")

@@ -120,3 +120,18 @@ func TestTestFilesAreNamedAfterTheirSources(t *testing.T) {
 	require.NoError(t, err)
 	assert.LessOrEqual(t, len(root), 38, "Go files in the root")
 }
+
+// The page about the scenarios has each of their files, by name or by its beginning.
+func TestScenariosAreExplained(t *testing.T) {
+	text, err := os.ReadFile("../scenarios/README.md")
+	require.NoError(t, err)
+	files, err := filepath.Glob("../scenarios/*_test.go")
+	require.NoError(t, err)
+	assert.Greater(t, len(files), 40)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), "_test.go")
+		group, _, _ := strings.Cut(name, "_")
+		assert.True(t, strings.Contains(string(text), "`"+name+"`") || strings.Contains(string(text), "`"+group+"_*`") ||
+			strings.Contains(string(text), "`"+name+"_test.go`"), "scenarios/README.md doesn't have %s", name)
+	}
+}

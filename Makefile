@@ -128,8 +128,8 @@ lint: ## Check all that can be checked without running the code
 	$(LINTER) actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 	@! grep -nE '^ *(- )?uses: ' .github/workflows/*.yml | grep -vE '@[0-9a-f]{40} # v[0-9]' || \
 		{ echo "Pin these actions to a commit, with the version in a comment."; exit 1; }
-	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scripts tools
-	@! grep -rnwE --include=*.go --include=*.md --include=*.tmpl --include=*.txt --include=*.yml --include=*.sh --include=*.hcl --exclude=*_test.go --exclude=CONTRIBUTING.md "$(UNPLAIN)" *.go *.md .github cmd docs e2e examples internal scripts tools || \
+	$(LINTER) misspell -error -i compromized *.go *.md .github cmd docs e2e examples internal scenarios scripts tools
+	@! grep -rnwE --include=*.go --include=*.md --include=*.tmpl --include=*.txt --include=*.yml --include=*.sh --include=*.hcl --exclude=*_test.go --exclude=CONTRIBUTING.md "$(UNPLAIN)" *.go *.md .github cmd docs e2e examples internal scenarios scripts tools || \
 		{ echo "Say it in plain words: CONTRIBUTING.md has them."; exit 1; }
 
 fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)

@@ -30,7 +30,7 @@ func (m *Mount) UntilAsked(limit time.Duration) time.Duration {
 		_, _ = m.Handle(m.T.Context(), logical.ReadOperation, "token", nil)
 		time.Sleep(time.Second)
 	}
-	require.Greater(m.T, m.Requests(), before, "nobody asked Fuuffy for %s", limit)
+	require.Greater(m.T, m.Requests(), before, "no request reached Fuuffy in %s", limit)
 	return time.Since(began)
 }
 

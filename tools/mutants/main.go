@@ -174,9 +174,9 @@ func readEquivalents(text string, mutants []*mutant) (map[string]bool, error) {
 }
 
 // tryAll runs the tests with each mutant, and returns those that no test noticed, and how many
-// could be built.
-func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors []*mutant, built int, err error) {
-	programs, mutants, err := build(dir, folders(tests), mutants, race)
+// compile.
+func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors []*mutant, tried int, err error) {
+	programs, together, rest, err := build(dir, folders(tests), mutants, race)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -189,20 +189,43 @@ func tryAll(dir string, tests []*test, mutants []*mutant, race bool) (survivors 
 	var group errgroup.Group
 	group.SetLimit(runtime.NumCPU())
 	var mu sync.Mutex
-	for i, m := range mutants {
+	try := func(m *mutant, programs map[string]*program, number string) {
+		by := m.noticedBy(programs, tests, number)
+		mu.Lock()
+		defer mu.Unlock()
+		tried++
+		if by == "" {
+			survivors = append(survivors, m)
+			by = "NO TEST"
+		}
+		fmt.Printf("noticed by %-19s %s\n", by, m)
+	}
+	for i, m := range together {
 		group.Go(func() error {
-			by := m.noticedBy(programs, tests, strconv.Itoa(i))
-			mu.Lock()
-			defer mu.Unlock()
-			if by == "" {
-				survivors = append(survivors, m)
-				by = "NO TEST"
-			}
-			fmt.Printf("noticed by %-19s %s\n", by, m)
+			try(m, programs, strconv.Itoa(i))
 			return nil
 		})
 	}
-	return survivors, len(mutants), group.Wait()
+	for _, m := range rest {
+		group.Go(func() error {
+			reaching := folders(m.reaching(tests))
+			if len(reaching) == 0 {
+				reaching = folders(tests)
+			}
+			alone, err := os.MkdirTemp(dir, "alone-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(alone)
+			programs, err := buildAlone(alone, reaching, m, race)
+			if programs != nil {
+				try(m, programs, "alone")
+			}
+			return err
+		})
+	}
+	err = group.Wait()
+	return survivors, tried, err
 }
 
 // folders are those of the packages that have tests.

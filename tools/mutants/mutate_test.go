@@ -131,36 +131,63 @@ func TestEquivalentsAreUpToDate(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// tryExample tries all mutants of a file.
+func tryExample(t *testing.T, code, tests string) (survivors []string, tried int, err error) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for file, text := range map[string]string{
+		"go.mod": "module example\n\ngo 1.24\n", "a.go": code, "a_test.go": "package example\n\nimport \"testing\"\n\n" + tests,
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	}
+	rest, err := mutate("a.go", []byte(code))
+	for err == nil && len(rest) > 0 {
+		var together, survived []*mutant
+		var compiled int
+		together, rest = disjoint(rest)
+		survived, compiled, err = tryAll(t.TempDir(), []*test{{folder: ".", name: "TestExample"}}, together, false)
+		for _, m := range survived {
+			survivors = append(survivors, m.name())
+		}
+		tried += compiled
+	}
+	return survivors, tried, err
+}
+
+// Each mutant is tried that compiles, whatever else is on its line, and whatever type a switch
+// would give it.
+func TestMutantsAreTriedIfTheyCompile(t *testing.T) {
+	survivors, tried, err := tryExample(t, `// An example.
+package example
+
+import "time"
+
+func f(d time.Duration, a, b string) (bool, string) { return d > 0, a + b }
+`, `func TestExample(t *testing.T) {
+	if late, _ := f(0, "a", "b"); late {
+		t.Error("wrong")
+	}
+}
+`)
+	require.NoError(t, err)
+	assert.Equal(t, 2, tried, "all but a - b")
+	assert.Equal(t, []string{"a.go f: 0 → 1"}, survivors)
+}
+
 // An expression of a mutant is evaluated even if another is active. If that breaks a test, the
 // test says nothing about any mutant.
 func TestMutantsThatBreakTheTests(t *testing.T) {
-	t.Chdir(t.TempDir())
-	const code = `// An example.
+	_, _, err := tryExample(t, `// An example.
 package example
 
 func product(a, b int) int { return a * b }
 
 func unused(a int) bool { return a < 1 }
-`
-	for file, text := range map[string]string{
-		"go.mod": "module example\n\ngo 1.24\n",
-		"a.go":   code,
-		"a_test.go": `package example
-
-import "testing"
-
-func TestProduct(t *testing.T) {
+`, `func TestExample(t *testing.T) {
 	if product(1, 0) != 0 {
 		t.Error("wrong")
 	}
 }
-`,
-	} {
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	}
-	mutants, err := mutate("a.go", []byte(code))
-	require.NoError(t, err)
-	together, _ := disjoint(mutants)
-	_, _, err = tryAll(t.TempDir(), []*test{{folder: ".", name: "TestProduct"}}, together, false)
+`)
 	assert.ErrorContains(t, err, "fail without a mutant")
 }

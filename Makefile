@@ -85,16 +85,17 @@ soak: build ## Run the tests that look for what only time brings: chaos for 100 
 	go test -count=1 -timeout 60m -run '^TestHistories$$' ./scenarios -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
-FOR  ?= 10m
-SEED ?= 0
-N    ?= 40
+FOR   ?= 10m
+SEED  ?= 0
+N     ?= 40
+SHARD ?= 1/1
 
 # It takes a minute or two more than FOR: the cluster starts, and in the end comes to rest.
 robustness: build ## Disturb a real cluster at random for FOR (10m), and judge what clients saw; SEED repeats a run
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 0 -run '^TestRobustness$$' ./robustness -for=$(FOR) -seed=$(SEED)
 
-mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list what no test notices; SEED repeats a run
-	go run ./tools/mutants -n $(N) -seed $(SEED)
+mutants: ## Change the engine in N (40; 0: all) places, one at a time, and list what no test notices; SEED repeats a run, SHARD=3/7 takes a share
+	go run ./tools/mutants -n $(N) -seed $(SEED) -shard $(SHARD)
 
 compat: build ## Run the end-to-end tests in VAULT_BIN, or in each of three Vaults, and print rows for README.md
 	@$(FIND_PROMETHEUS); scripts/compat.sh $(E2E)

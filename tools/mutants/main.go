@@ -39,19 +39,20 @@ var equivalents string
 func main() {
 	number := flag.Int("n", 40, "how many mutants to try (0: all)")
 	seed := flag.Uint64("seed", 0, "which ones (0: others each time)")
+	shard := flag.String("shard", "1/1", "which share of the mutants to choose from, such as 3/7")
 	only := flag.String("only", "", "try only mutants whose names contain this")
 	list := flag.Bool("list", false, "list the mutants and try none")
 	flag.Parse()
 	if *seed == 0 {
 		*seed = uint64(rand.Uint32())
 	}
-	if err := run(*number, *seed, *only, *list); err != nil {
+	if err := run(*number, *seed, *shard, *only, *list); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(number int, seed uint64, only string, list bool) error {
+func run(number int, seed uint64, shard, only string, list bool) error {
 	all, err := allMutants()
 	if err != nil {
 		return err
@@ -71,12 +72,16 @@ func run(number int, seed uint64, only string, list bool) error {
 		fmt.Println("There is no working C compiler, so there is no race detector, and what is locked stays as it is.")
 		all = slices.DeleteFunc(all, (*mutant).locks)
 	}
+	every := len(all)
+	if all, err = share(all, shard); err != nil {
+		return err
+	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if number == 0 {
 		number = len(all)
 	}
-	fmt.Printf("%d mutants, and %d that no test can notice; trying %d, -seed %d\n", len(all), len(known), min(number, len(all)), seed)
+	fmt.Printf("%d mutants, and %d that no test can notice; the share %s has %d; trying %d, -seed %d\n", every, len(known), shard, len(all), min(number, len(all)), seed)
 
 	dir, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
@@ -110,6 +115,19 @@ func run(number int, seed uint64, only string, list bool) error {
 		return errors.New("test what the others change, or say in tools/mutants/equivalents.txt why they change nothing")
 	}
 	return nil
+}
+
+// share returns every n-th mutant, beginning with the k-th, for a shard k/n. So all shares
+// together have each mutant once.
+func share(all []*mutant, shard string) (shared []*mutant, err error) {
+	var k, n int
+	if _, err := fmt.Sscanf(shard, "%d/%d", &k, &n); err != nil || k < 1 || k > n {
+		return nil, fmt.Errorf("-shard %s: write it like 3/7, from 1/7 to 7/7", shard)
+	}
+	for i := k - 1; i < len(all); i += n {
+		shared = append(shared, all[i])
+	}
+	return shared, nil
 }
 
 // disjoint picks mutants that can be built together, because they don't overlap.

@@ -131,6 +131,24 @@ func TestEquivalentsAreUpToDate(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// All shares together have each mutant once.
+func TestShare(t *testing.T) {
+	all, err := mutate("example.go", []byte(example))
+	require.NoError(t, err)
+	var together []*mutant
+	for _, shard := range []string{"1/7", "2/7", "3/7", "4/7", "5/7", "6/7", "7/7"} {
+		some, err := share(all, shard)
+		require.NoError(t, err)
+		assert.NotEmpty(t, some, shard)
+		together = append(together, some...)
+	}
+	assert.ElementsMatch(t, all, together)
+	for _, shard := range []string{"", "3", "0/7", "8/7", "x/7", "-1/7"} {
+		_, err := share(all, shard)
+		assert.ErrorContains(t, err, "write it like 3/7", shard)
+	}
+}
+
 // tryExample tries all mutants of a file.
 func tryExample(t *testing.T, code, tests string) (survivors []string, tried int, err error) {
 	t.Helper()

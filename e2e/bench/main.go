@@ -46,7 +46,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.constant, "constant", "", "the `program` of the constant plugin, in the folder of the engine's")
 	flag.IntVar(&b.rounds, "rounds", 5, "how many times each is measured")
 	flag.IntVar(&b.mounts, "mounts", 300, "how many mounts the measurement many has of each plugin")
-	flag.Float64Var(&b.least, "least", 0, "the least `ratio` of a warm token's reads a second to the floor's; with less, bench fails")
+	flag.Float64Var(&b.least, "least", 0, "the least `share` of the floor's reads a second that a warm token must have, in the median of all rounds")
 	flag.Parse()
 	var err error
 	if b.programs, err = stack.ProgramsToTest(); err != nil {

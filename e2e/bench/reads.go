@@ -4,8 +4,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/vault/api"
 
@@ -37,21 +37,35 @@ func measureReads(ctx context.Context, b *bench) error {
 		targets = append(targets, t)
 	}
 	fmt.Println("\nA warm read")
-	var slow []error
+	var shares []float64
 	for _, connections := range []int{1, 16, 64} {
 		if err := compare(ctx, targets, connections, b.rounds); err != nil {
 			return err
 		}
-		slow = append(slow, b.fastEnough(connections, token, floor))
+		shares = append(shares, token.shares(floor)...)
 	}
-	return errors.Join(slow...)
+	return b.fastEnough(shares)
 }
 
-// fastEnough compares the rates that were measured last with the least that -least allows.
-func (b *bench) fastEnough(connections int, t, floor *target) error {
-	ratio := t.median().perSecond / floor.median().perSecond
-	if ratio < b.least {
-		return fmt.Errorf("with %d connections, %s has %.3f of the floor's reads a second; it must have at least %.3f", connections, t.name, ratio, b.least)
+// shares are what the target has of the floor's reads a second, in each round. What disturbs a
+// round disturbs both.
+func (t *target) shares(floor *target) (shares []float64) {
+	for i := range t.samples {
+		shares = append(shares, t.samples[i].perSecond/floor.samples[i].perSecond)
+	}
+	return shares
+}
+
+// fastEnough compares the median share with the least that -least allows. On two cores with 20
+// to 40 busy processes, 255 shares were between 0.2 and 3.9. Of 75 of them, the median is below 0.88
+// once in a hundred times. On a quiet machine it is 1.0, and without our way around the
+// framework, 0.85.
+func (b *bench) fastEnough(shares []float64) error {
+	slices.Sort(shares)
+	median := shares[len(shares)/2]
+	fmt.Printf("\na warm token has %.3f of the floor's reads a second, the median of %d rounds\n", median, len(shares))
+	if median < b.least {
+		return fmt.Errorf("it must have at least %.3f", b.least)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ type bench struct {
 	rounds   int
 	// mounts is how many there are of each plugin where there are many.
 	mounts int
-	// least is the least ratio of a warm token's reads a second to the floor's.
+	// least is the least share of the floor's reads a second that a warm token must have.
 	least float64
 
 	stack     *stack.Stack

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MPL-2.0
 #
-# Usage: official.sh versions | vault [VERSION] | openbao VERSION
+# Usage: official.sh versions | vault [VERSION] | openbao [VERSION]
 #
-# "versions" prints the servers to test with as JSON: the newest patch of each Vault from 1.18 and each OpenBao from 2.4 on.
-# Otherwise it downloads an official server for Linux, by default the newest Vault, checks its checksum, and prints its path.
+# "versions" prints the servers to test with as JSON: the newest patch of each Vault from 1.18 and each OpenBao from 2.5 on.
+# Otherwise it downloads an official server for Linux, checks its checksum, and prints its path. A version may have no patch,
+# as 1.21: its newest then. Without a version, it is the newest of all. It needs no login.
 set -eu
 
 vault=https://releases.hashicorp.com/vault
@@ -25,8 +26,13 @@ vault_versions() {
 }
 
 openbao_versions() {
-	gh api --paginate repos/openbao/openbao/releases --jq '.[].tag_name | ltrimstr("v")' >releases
-	newest openbao '[2, 4]' <releases
+	git ls-remote --tags https://github.com/openbao/openbao >tags
+	sed -n 's,.*[[:space:]]refs/tags/v\([0-9.]*\)$,\1,p' tags | newest openbao '[2, 5]'
+}
+
+# choose prints the version in $1, or the newest one that begins with it, of those on stdin.
+choose() {
+	jq --raw-output --arg begin "$1" '[.[].version | select(. == $begin or $begin == "" or startswith($begin + "."))] | last // $begin'
 }
 
 folder=$(mktemp -d)
@@ -39,7 +45,7 @@ versions)
 	exit
 	;;
 vault)
-	version=${2:-$(vault_versions | jq --raw-output last.version)}
+	version=$(vault_versions | choose "${2:-}")
 	archive=vault_${version}_linux_amd64.zip
 	sums=vault_${version}_SHA256SUMS
 	download "$vault/$version/$archive" "$archive"
@@ -47,7 +53,7 @@ vault)
 	program=vault
 	;;
 openbao)
-	version=$2
+	version=$(openbao_versions | choose "${2:-}")
 	# The names are others since 2.6.
 	archive=openbao_${version}_linux_amd64.tar.gz
 	sums=checksums.txt

@@ -4,6 +4,7 @@ package fuuffy
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -26,4 +27,14 @@ func TestPairRecordsStayFew(t *testing.T) {
 			assert.Equal(t, time.Hour, r.of(id).tokenLife)
 		}
 	}
+}
+
+// Even one rejection isn't forgotten.
+func TestOtherPairsDisplaceNoRejection(t *testing.T) {
+	r := pairRecords{clock: tokencache.SystemClock}
+	r.countRejection("shop-1")
+	for i := range 2 * maxPairRecords {
+		r.noteLife(strconv.Itoa(i), time.Hour)
+	}
+	assert.Equal(t, 1, r.of("shop-1").rejections)
 }

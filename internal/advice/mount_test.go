@@ -56,6 +56,20 @@ func TestALeakedSecretIsNamedBesideAnotherOfItsClient(t *testing.T) {
 	}
 }
 
+// The leaked pair that the mount still holds is the last of the leaks, whenever it leaked.
+func TestTheHeldLeakIsTheLast(t *testing.T) {
+	m := mountOf(pairOf("shop-3", "secret1", 2*time.Hour), known{})
+	m.Rotation.Previous, m.Rotation.Compromised = pairOf("shop-1", "secret1", 0), true
+	m.Rotation.Unrevoked = []rotation.Unrevoked{
+		{ClientID: "shop-1", Why: rotation.WhyCompromised},
+		{ClientID: "shop-2", Why: rotation.WhyCompromised, Fingerprint: "leaked"},
+	}
+	m.Upgrade() // It finds out which entry is about the held pair.
+	leaks := m.leaks()
+	assert.Equal(t, []string{"shop-2", "shop-1"}, []string{leaks[0].ClientID, leaks[1].ClientID})
+	assert.True(t, m.leakOpen())
+}
+
 // The proof of a step meets a rejection of the current pair before any reader does.
 func TestHealthKnowsARejectionThatAStepMet(t *testing.T) {
 	current, previous := pairOf("shop-1", "secret1", 0), pairOf("shop-2", "secret1", 0)

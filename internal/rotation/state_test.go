@@ -86,6 +86,7 @@ func TestUpgradeOfAnOldEntry(t *testing.T) {
 		assert.Equal(t, "A", entry.PairID)
 		assert.Nil(t, p.Rotation.Entry(newPair("shop-1", "secret2")), "the entry is about one secret")
 		assert.Nil(t, p.Fallback())
+		assert.Equal(t, []int{1, 2}, []int{entry.Serial, p.Current.Serial}, "the previous pair is the older one")
 	})
 	t.Run("twice", func(t *testing.T) {
 		p := upgraded(t, before+`"unrevoked": [{"client_id": "shop-1", "why": "forced", "since": "2026-01-02T00:00:00Z"}, {"client_id": "shop-2", "why": "discarded", "since": "2026-01-02T00:00:00Z"}],
@@ -173,6 +174,10 @@ func TestSerialOutlivesADiscard(t *testing.T) {
 	p := taken(t, idle(), knows{}.facts(), Stage(first), Discard, Stage(second), Discard, Stage(first)).Next
 	assert.Less(t, p.Rotation.Staged.Serial, p.Rotation.Entry(&second).Serial)
 	assert.Greater(t, p.Rotation.Staged.Serial, p.Current.Serial)
+
+	original := *newPair("shop-1", "secret1")
+	p = taken(t, idle(), knows{}.facts(), Replace(second), Stage(original)).Next
+	assert.Less(t, p.Rotation.Staged.Serial, p.Current.Serial, "the very first one too")
 }
 
 // TestUnrevokedIsBounded adds pairs at random. The list drops the oldest that is not

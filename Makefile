@@ -149,7 +149,7 @@ bench: build ## Measure reads, memory and starts beside the least that Vault cha
 	@$(FIND_VAULT); cd e2e && ../bin/bench -constant ../bin/constant -least $(LEAST) -rounds $(ROUNDS)
 
 release: ## Make a release of the commit that is checked out, which must have a tag, in dist/
-	go run -C tools/release .
+	go run -C tools/release . build
 
 clean: ## Remove bin/ and dist/
 	rm -rf bin dist

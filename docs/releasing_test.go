@@ -11,11 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The workflow types these when a release is published. It replaces the version, and the image.
+// The release tool types these before a release is published. It sets the version, and the image.
 func TestDocumentedVerification(t *testing.T) {
 	for section, want := range map[string][]string{
-		"Verify a release": {"gh release download v0.1.0", "cosign verify-blob SHA256SUMS", "sha256sum --check", "gh attestation verify vault-"},
-		"Verify an image":  {"cosign verify ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0", "gh attestation verify oci://ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:0.1.0"},
+		"Verify a release": {"version=0.1.0", "gh release download v$version", "cosign verify-blob SHA256SUMS", "sha256sum --check", "gh attestation verify vault-"},
+		"Verify an image":  {"version=0.1.0", "image=ghcr.io/fuuffy/vault-plugin-secrets-fuuffy:$version", "cosign verify $image", "gh attestation verify oci://$image"},
 	} {
 		output, err := exec.CommandContext(t.Context(), "sh", "../scripts/commands.sh", "verify.md", section).Output()
 		require.NoError(t, err, section)
@@ -24,7 +24,7 @@ func TestDocumentedVerification(t *testing.T) {
 		for i, command := range commands {
 			assert.True(t, strings.HasPrefix(command, want[i]), command)
 			if strings.HasPrefix(command, "cosign ") {
-				assert.Contains(t, command, "/.github/workflows/release.yml@refs/tags/v0.1.0")
+				assert.Contains(t, command, "/.github/workflows/release.yml@refs/tags/v$version")
 			}
 		}
 	}

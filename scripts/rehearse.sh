@@ -14,4 +14,4 @@ cd "$1/checkout"
 git -c user.name=e2e -c user.email=e2e@example.com -c commit.gpgsign=false commit --quiet --message=Release
 git -c tag.gpgsign=false tag "$2"
 git reset --quiet --hard
-../make-release -platforms="$3" -out="$1/release"
+../make-release build -platforms="$3" -out="$1/release"

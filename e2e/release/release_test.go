@@ -36,14 +36,15 @@ func TestReleasedProgramsInVault(t *testing.T) {
 	fuuffy, err := s.StartSandbox(t.Context(), filepath.Join(sandboxDir, sandbox))
 	require.NoError(t, err)
 
-	here := strings.NewReplacer("0.1.0", strings.TrimPrefix(*version, "v"), "linux_amd64", runtime.GOOS+"_"+runtime.GOARCH)
+	number := strings.TrimPrefix(*version, "v")
+	here := strings.NewReplacer("version=0.1.0", "version="+number, "${version}", number, "linux_amd64", runtime.GOOS+"_"+runtime.GOARCH)
 	var typed []string
 	for _, section := range []string{"Verify a release", "Register it"} {
 		commands, err := exec.Command("sh", "../../scripts/commands.sh", "../../docs/verify.md", section).Output()
 		require.NoError(t, err)
 		for line := range strings.Lines(string(commands)) {
 			switch line = here.Replace(strings.TrimSpace(line)); {
-			case strings.HasPrefix(line, "gh "), strings.HasPrefix(line, "cosign "): // The release workflow types these.
+			case strings.HasPrefix(line, "gh "), strings.HasPrefix(line, "cosign "): // The release tool types these.
 			case strings.HasPrefix(line, "unzip "): // It is not on every machine.
 				require.Equal(t, "unzip -d "+name+" "+name+".zip", line)
 				unpack(t, plugin, pluginDir)
@@ -52,7 +53,7 @@ func TestReleasedProgramsInVault(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, typed, 4)
+	require.Len(t, typed, 5)
 	printed, err := v.Shell(t.Context(), dir, strings.Join(typed, "\n"), "")
 	require.NoError(t, err)
 	assert.Contains(t, printed, name+".zip: OK")

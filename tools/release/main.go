@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command release builds the files of a release. They are the same, byte for byte, wherever it
-// runs: see docs/releasing.md.
+// Command release builds the files of a release, the same ones wherever it runs, and takes them
+// to the public in steps: see docs/releasing.md.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -19,27 +20,70 @@ import (
 )
 
 const (
-	plugin = "vault-plugin-secrets-fuuffy"
-	module = "github.com/fuuffy/" + plugin
+	plugin  = "vault-plugin-secrets-fuuffy"
+	sandbox = "fuuffy-sandbox"
+	module  = "github.com/fuuffy/" + plugin
 )
 
 // programs are the programs that a release has for each platform.
-var programs = []string{plugin, "fuuffy-sandbox"}
+var programs = []string{plugin, sandbox}
 
 // vaultPlatforms are the platforms that Vault is released for.
 const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linux/arm64,windows/amd64"
 
+const usage = `usage: release build | stage | draft | verify | promote [flags]
+
+  build    builds the archives of the tag that is checked out
+  stage    pushes the images without a tag, and signs them and the checksums
+  draft    creates the release as a draft
+  verify   verifies what was staged, as users do, without a login
+  promote  tags the images and publishes the draft
+
+for the flags of a command: release COMMAND -h`
+
 func main() {
-	platforms := flag.String("platforms", vaultPlatforms, "what to build for, as in linux/amd64,windows/amd64")
-	out := flag.String("out", "dist", "the directory to create, in the checkout unless the path is absolute")
-	flag.Parse()
-	if err := run(strings.Split(*platforms, ","), *out); err != nil {
+	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		os.Exit(1)
 	}
 }
 
-func run(platforms []string, out string) error {
+func run(arguments []string) error {
+	if len(arguments) == 0 {
+		return errors.New(usage)
+	}
+	flags := flag.NewFlagSet(arguments[0], flag.ContinueOnError)
+	if arguments[0] == "build" {
+		platforms := flags.String("platforms", vaultPlatforms, "what to build for, as in linux/amd64,windows/amd64")
+		out := flags.String("out", "dist", "the `directory` to create, in the checkout unless the path is absolute")
+		if err := flags.Parse(arguments[1:]); err != nil {
+			return err
+		}
+		return buildAll(strings.Split(*platforms, ","), *out)
+	}
+	d := &delivery{command: output}
+	flags.StringVar(&d.version, "version", "", "the tag, as in v1.2.3")
+	flags.StringVar(&d.folder, "folder", "", "the `directory` that the steps share: see delivery.go")
+	flags.StringVar(&d.registry, "registry", "ghcr.io/fuuffy", "where the images go")
+	servers := flags.String("servers", "", "for verify: the Vault and OpenBao `programs` to register the plugin in, separated by commas")
+	step := map[string]func() error{
+		"stage": d.stage, "draft": d.draft, "promote": d.promote,
+		"verify": func() error { return d.verify(strings.Split(*servers, ",")) },
+	}[arguments[0]]
+	if step == nil {
+		return errors.New(usage)
+	}
+	if err := flags.Parse(arguments[1:]); err != nil {
+		return err
+	}
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	return step()
+}
+
+// buildAll builds the programs for the platforms.
+func buildAll(platforms []string, out string) error {
 	r, err := fromTag()
 	if err != nil {
 		return err
@@ -128,7 +172,7 @@ func output(command *exec.Cmd) (string, error) {
 	command.Stderr = &stderr
 	text, err := command.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(command.Args, " "), err, stderr.String())
+		return "", fmt.Errorf("%s: %w\n%s%s", strings.Join(command.Args, " "), err, text, stderr.String())
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
 }

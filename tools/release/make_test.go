@@ -57,7 +57,7 @@ func (r *release) clone(dir string) (*release, error) {
 
 // make runs the program, with more variables in its environment.
 func (r *release) make(environment ...string) error {
-	_, err := run(r.checkout, environment, r.program, "-platforms="+*platforms, "-out="+r.dir)
+	_, err := run(r.checkout, environment, r.program, "build", "-platforms="+*platforms, "-out="+r.dir)
 	return err
 }
 

@@ -201,6 +201,7 @@ func TestRetryAfter(t *testing.T) {
 		"infinite":              {"Inf", "", time.Hour},
 		"not a number":          {"NaN", "", 0},
 		"negative":              {"-5", "", 0},
+		"a part of a second":    {"0.5", "", time.Second},
 		"garbage":               {"soon", "", 0},
 		"absent":                {"", "", 0},
 		"reset":                 {"", unix(45 * time.Second), 45 * time.Second},

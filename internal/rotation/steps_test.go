@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +237,15 @@ func TestProofTakesAPairOffTheList(t *testing.T) {
 			old.Failed = noon.Add(-freshProof - time.Second)
 			assert.Contains(t, list(old), clientID, "someone may have accepted it again since")
 		})
+	}
+}
+
+// TestForceWarnsWithoutProof: what a check proved before, force needn't warn of.
+func TestForceWarnsWithoutProof(t *testing.T) {
+	for _, proved := range []bool{false, true} {
+		facts := knows{"shop-1/secret1": Standing{Rejected: true, Revoked: proved, Failed: noon}}.facts()
+		warned := slices.ContainsFunc(taken(t, idle(), facts, Stage(second), Promote, Complete(true)).Notes, func(n Note) bool { return n.Notice == Forced })
+		assert.Equal(t, !proved, warned)
 	}
 }
 

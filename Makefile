@@ -142,7 +142,7 @@ fuzz: ## Fuzz each target of the engine for FUZZTIME (60s)
 		done; \
 	done
 
-bench: build ## Measure reads, memory and starts beside the least that Vault charges: 15 minutes
+bench: build ## Measure reads, memory and starts beside the least that Vault charges: 10 minutes
 	go test -run '^$$' -bench WarmRead -benchmem -cpu 1,2 -count 3 .
 	go test -run '^$$' -bench Mount -benchtime 1000x .
 	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../bin/constant ./bench/constant && go build -o ../bin/bench ./bench

@@ -3,7 +3,10 @@
 package docs
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -28,4 +31,23 @@ func TestDocumentedVerification(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The pages call the release tool with one of its commands.
+func TestDocumentedReleaseTool(t *testing.T) {
+	source, err := os.ReadFile("../tools/release/main.go")
+	require.NoError(t, err)
+	usage := regexp.MustCompile(`usage: release ([a-z |]+) \[flags\]`).FindSubmatch(source)
+	require.NotNil(t, usage)
+	commands := strings.Split(string(usage[1]), " | ")
+	call, calls := regexp.MustCompile(`tools/release \. (\S+)`), 0
+	for name := range readDocuments(t) {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		for _, c := range call.FindAllStringSubmatch(string(text), -1) {
+			calls++
+			assert.Contains(t, commands, c[1], name)
+		}
+	}
+	assert.GreaterOrEqual(t, calls, 2)
 }

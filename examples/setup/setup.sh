@@ -125,7 +125,7 @@ configure() {
 }
 
 write_with_secret() {
-    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. FUUFFY_CLIENT_SECRET_FILE must name the file that has it, and is ${FUUFFY_CLIENT_SECRET_FILE:-not set}."
+    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Set FUUFFY_CLIENT_SECRET_FILE to a readable file that contains it. It is ${FUUFFY_CLIENT_SECRET_FILE:-not set}."
     vault write "$mount/config" "$@" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE" >/dev/null
 }
 

@@ -21,5 +21,5 @@ section "${version%%-*}" && exit
 case $version in
 *-*) section Unreleased && exit ;;
 esac
-echo "changes.sh: CHANGELOG.md says nothing of $version" >&2
+echo "changes.sh: CHANGELOG.md says nothing about $version. Add a section that begins with: ## [${version%%-*}]" >&2
 exit 1

@@ -36,6 +36,6 @@ func TestChanges(t *testing.T) {
 	for _, version := range []string{"v2.0.0", "v1.1", "v0.9.0", "v1x1.0"} {
 		printed, err := changes(version)
 		assert.Error(t, err, version)
-		assert.Contains(t, printed, "CHANGELOG.md says nothing of "+strings.TrimPrefix(version, "v"))
+		assert.Contains(t, printed, "CHANGELOG.md says nothing about "+strings.TrimPrefix(version, "v"))
 	}
 }

@@ -3,8 +3,8 @@
 #
 # Usage: compat.sh ARGUMENT...
 #
-# Runs `go test ARGUMENT...` in e2e, in the server that VAULT_BIN names. If it names none, in each
-# Vault that tools/vault-* pin. For each server it prints a row for the table in
+# Runs `go test ARGUMENT...` in e2e, with the server that VAULT_BIN names. If VAULT_BIN isn't set,
+# runs it with each Vault that tools/vault-* pin. For each server, prints a row for the table in
 # README.md, with the features that the server lacks. `make compat` calls it.
 set -eu
 cd "$(dirname "$0")/.."

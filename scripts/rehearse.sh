@@ -3,8 +3,8 @@
 #
 # Usage: rehearse.sh /FOLDER VERSION PLATFORMS
 #
-# Makes a release for tests in FOLDER/release, with the program FOLDER/make-release, in
-# FOLDER/checkout: a commit of this working tree with the tag VERSION.
+# Makes a release for tests in FOLDER/release. FOLDER/make-release, the release tool, makes it in
+# FOLDER/checkout: a commit of this working tree with the tag VERSION. Use a new FOLDER each time.
 set -eu
 cd "$(dirname "$0")/.."
 git init --quiet "$1/checkout"

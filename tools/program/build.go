@@ -43,7 +43,7 @@ func (p *program) build(ctx context.Context, into, logFile string) error {
 	return nil
 }
 
-// alternative says how to do without a download and a build.
+// alternative says how to avoid a download and a build.
 func (p *program) alternative() string {
 	if p.variable == "" {
 		return ""

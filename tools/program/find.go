@@ -30,7 +30,7 @@ func (p *program) find(ctx context.Context) (string, error) {
 // checkGiven returns the path of the program that the variable names.
 func (p *program) checkGiven(given string) (string, error) {
 	refused := func(format string, a ...any) (string, error) {
-		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to have %s found, downloaded, or built",
+		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to let this script find, download, or build %s",
 			p.variable, given, fmt.Sprintf(format, a...), p.name)
 	}
 	path, err := exec.LookPath(given)
@@ -60,7 +60,7 @@ func (p *program) inPath() string {
 	return path
 }
 
-// cached returns the program in the cache. If there is none that runs, it downloads it, or
+// cached returns the program in the cache. If none runs there, it downloads the program, or
 // else builds it.
 func (p *program) cached(ctx context.Context) (string, error) {
 	directory, err := p.directory()
@@ -90,18 +90,18 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	err = p.put(directory, func(into string) error { return p.download(ctx, site, into) })
 	if err != nil && ctx.Err() == nil {
 		p.say("the download failed: %v", err)
-		p.say("to download from another place, set PROGRAMS_URL: see CONTRIBUTING.md.%s", p.alternative())
+		p.say("to download from a mirror, set PROGRAMS_URL: see CONTRIBUTING.md.%s", p.alternative())
 		err = p.put(directory, func(into string) error { return p.build(ctx, into, filepath.Join(directory, "build.log")) })
 	}
 	if err != nil {
 		return "", err
 	}
-	p.say("%s %s is in %s, after %v", p.product, p.version, directory, time.Since(begun).Round(time.Second))
+	p.say("%s %s is now in %s; that took %v", p.product, p.version, directory, time.Since(begun).Round(time.Second))
 	return path, nil
 }
 
-// put calls get with a directory of its own, and then moves the programs that are there into
-// place. Each is one rename of a whole program, so that runs at the same time can't disturb
+// put calls get with a directory of its own, and then moves the programs from there into
+// place. Each move is one rename of a whole program, so that runs at the same time can't disturb
 // each other.
 func (p *program) put(directory string, get func(into string) error) error {
 	aside, err := os.MkdirTemp(directory, asidePattern)
@@ -141,7 +141,7 @@ func cannotWrite(err error) error {
 // asidePattern matches the directories in which programs are made.
 const asidePattern = "new-*"
 
-// removeLeftovers removes what killed runs left, unless it may belong to a run at this time.
+// removeLeftovers removes what killed runs left, unless a current run may need it.
 func removeLeftovers(directory string) {
 	left, _ := filepath.Glob(filepath.Join(directory, asidePattern))
 	for _, path := range left {
@@ -164,7 +164,7 @@ func versionOf(path, banner string) string {
 	return string(match[1])
 }
 
-// atLeast compares major and minor. No version is less than any.
+// atLeast compares major and minor. An empty version is older than any other.
 func atLeast(version, oldest string) bool {
 	var major, minor, oldestMajor, oldestMinor int
 	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
@@ -176,7 +176,7 @@ func (p *program) say(format string, a ...any) {
 	fmt.Fprintf(os.Stderr, "%s: %s\n", p.name, fmt.Sprintf(format, a...))
 }
 
-// signOfLife is how often a run that takes long says something.
+// signOfLife is how often a long run says that it is still working.
 var signOfLife = 20 * time.Second
 
 // keepSaying calls say each signOfLife, with the time since it began, until stop.

@@ -7,12 +7,11 @@
 //     also name OpenBao.
 //  2. the program in PATH, if it is new enough
 //  3. the program in the user's cache
-//  4. the official release, downloaded into the cache. $PROGRAMS_URL names another place that
-//     has it.
+//  4. the official release, downloaded into the cache. $PROGRAMS_URL names a mirror.
 //  5. the program built from source, into the cache
 //
 // The Go modules in tools/ pin the versions of the last three. vault-1.NN is always the Vault
-// that tools/vault-1.NN pins, whatever there is in PATH.
+// that tools/vault-1.NN pins, whatever PATH has.
 package main
 
 import (

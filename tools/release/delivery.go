@@ -48,7 +48,7 @@ const verifiedSums = "verified/SHA256SUMS"
 
 func (d *delivery) prepare() (err error) {
 	if semver.Canonical(d.version) != d.version || d.version == "" {
-		return fmt.Errorf("-version=%s is not a version that Vault takes, as v1.2.3 or v1.2.3-rc1", d.version)
+		return fmt.Errorf("-version=%s is not a version that Vault accepts, such as v1.2.3 or v1.2.3-rc1", d.version)
 	}
 	if d.folder, err = filepath.Abs(d.folder); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (d *delivery) sameBuilds() (string, error) {
 		return "", err
 	}
 	if len(builds) < 2 {
-		return "", fmt.Errorf("%s has %d builds: two machines must build the release", d.folder, len(builds))
+		return "", fmt.Errorf("%s has %d builds, in built-*: two machines must build the release", d.folder, len(builds))
 	}
 	first, err := sumsOf(builds[0])
 	if err != nil {
@@ -135,7 +135,7 @@ func (d *delivery) sameBuilds() (string, error) {
 			return "", fmt.Errorf("%s and %s differ in: %s", filepath.Base(builds[0]), filepath.Base(build), strings.Join(difference(first, other), ", "))
 		}
 	}
-	fmt.Printf("%d builds are equal\n", len(builds))
+	fmt.Printf("%d builds are identical\n", len(builds))
 	return builds[0], nil
 }
 

@@ -399,12 +399,12 @@ func TestDeliveryRefuses(t *testing.T) {
 		"a signature that doesn't verify":  {"verify", func(w *world) { w.write("bin/cosign-fails", "") }, `type the commands of "Verify a release"`},
 		"a provenance that doesn't verify": {"verify", func(w *world) { w.write("bin/gh-fails", "") }, `type the commands of "Verify a release"`},
 		"private packages": {"verify", func(w *world) { w.private = true },
-			"https://github.com/orgs/fuuffy/packages/container/vault-plugin-secrets-fuuffy/settings\nand under \"Danger Zone\", choose \"Change visibility\", then \"Public\""},
+			"https://github.com/orgs/fuuffy/packages/container/vault-plugin-secrets-fuuffy/settings\nUnder \"Danger Zone\", choose \"Change visibility\", then \"Public\""},
 		"a server that doesn't take the plugin": {"verify", func(w *world) {
 			w.delivery.register = func(string) error { return errors.New("checksums did not match") }
 		}, "register the plugin in"},
-		"what was not verified":                         {"promote", func(w *world) { require.NoError(w.t, os.Remove(w.delivery.path(verifiedSums))) }, "only what was verified becomes public"},
-		"a file that was changed after it was verified": {"promote", func(w *world) { w.write("staged/"+imageSums, "other") }, "these files are not those that were verified: " + imageSums},
+		"what was not verified":                         {"promote", func(w *world) { require.NoError(w.t, os.Remove(w.delivery.path(verifiedSums))) }, "run verify first, because only what it verified becomes public: "},
+		"a file that was changed after it was verified": {"promote", func(w *world) { w.write("staged/"+imageSums, "other") }, "these files changed since verify: " + imageSums},
 		"a draft that was changed": {"promote", func(w *world) {
 			require.NoError(w.t, os.WriteFile(filepath.Join(w.draft, "SHA256SUMS"), nil, 0o644))
 		}, "the draft differs in: SHA256SUMS"},
@@ -436,7 +436,7 @@ func TestPromoteRefusesAnotherImage(t *testing.T) {
 	taken, err := name.NewTag(w.delivery.repository(images[2]) + ":" + deliveredVersion)
 	require.NoError(t, err)
 	require.NoError(t, remote.WriteIndex(taken, empty.Index))
-	require.ErrorContains(t, w.delivery.promote(), "is another image already")
+	require.ErrorContains(t, w.delivery.promote(), "already belongs to another image")
 	assert.False(t, w.public)
 	assert.Equal(t, []string{"fuuffy-sandbox:" + deliveredVersion}, w.publicTags())
 }

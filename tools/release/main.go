@@ -33,10 +33,10 @@ const vaultPlatforms = "darwin/amd64,darwin/arm64,freebsd/amd64,linux/amd64,linu
 
 const usage = `usage: release build | stage | draft | verify | promote [flags]
 
-  build    builds the archives of the tag that is checked out
+  build    builds the archives of the tag that is checked out, into dist/
   stage    pushes the images without a tag, and signs them and the checksums
   draft    creates the release as a draft
-  verify   verifies what was staged, as users do, without a login
+  verify   verifies what was staged as users do, without a login
   promote  tags the images and publishes the draft
 
 for the flags of a command: release COMMAND -h`
@@ -54,7 +54,7 @@ func run(arguments []string) error {
 	}
 	flags := flag.NewFlagSet(arguments[0], flag.ContinueOnError)
 	if arguments[0] == "build" {
-		platforms := flags.String("platforms", vaultPlatforms, "what to build for, as in linux/amd64,windows/amd64")
+		platforms := flags.String("platforms", vaultPlatforms, "what to build for, such as linux/amd64,windows/amd64")
 		out := flags.String("out", "dist", "the `directory` to create, in the checkout unless the path is absolute")
 		if err := flags.Parse(arguments[1:]); err != nil {
 			return err
@@ -62,7 +62,7 @@ func run(arguments []string) error {
 		return buildAll(strings.Split(*platforms, ","), *out)
 	}
 	d := &delivery{command: output}
-	flags.StringVar(&d.version, "version", "", "the tag, as in v1.2.3")
+	flags.StringVar(&d.version, "version", "", "the tag, such as v1.2.3")
 	flags.StringVar(&d.folder, "folder", "", "the `directory` that the steps share: see delivery.go")
 	flags.StringVar(&d.registry, "registry", "ghcr.io/fuuffy", "where the images go")
 	servers := flags.String("servers", "", "for verify: the Vault and OpenBao `programs` to register the plugin in, separated by commas")
@@ -92,7 +92,7 @@ func buildAll(platforms []string, out string) error {
 		out = filepath.Join(r.root, out)
 	}
 	if err := os.Mkdir(out, 0o755); err != nil {
-		return fmt.Errorf("create the directory of the release: %w", err)
+		return fmt.Errorf("create the directory of the release: %w. If it exists, remove it, or name another with -out", err)
 	}
 	fmt.Printf("%s %s, of %s\n", plugin, r.version, r.time.Format(time.RFC3339))
 
@@ -141,14 +141,14 @@ func fromTag() (*release, error) {
 		return nil, err
 	}
 	if changes != "" {
-		return nil, fmt.Errorf("commit or remove these first, a release has what is in the commit:\n%s", changes)
+		return nil, fmt.Errorf("commit or remove these files first, because a release contains only what is in the commit:\n%s", changes)
 	}
 	version, err := git("describe", "--tags", "--exact-match", "--match", "v[0-9]*")
 	if err != nil {
-		return nil, fmt.Errorf("the commit that is checked out has no version: tag it, as in git tag v1.2.3: %w", err)
+		return nil, fmt.Errorf("the commit that is checked out has no version. Tag it, such as with git tag v1.2.3: %w", err)
 	}
 	if semver.Canonical(version) != version {
-		return nil, fmt.Errorf("the tag %s is not a version that Vault takes, as v1.2.3 or v1.2.3-rc1", version)
+		return nil, fmt.Errorf("the tag %s is not a version that Vault accepts, such as v1.2.3 or v1.2.3-rc1", version)
 	}
 	seconds, err := git("log", "-1", "--format=%ct")
 	if err != nil {

@@ -19,14 +19,14 @@ import (
 func (d *delivery) promote() error {
 	verified, err := readSums(d.path(verifiedSums))
 	if err != nil {
-		return fmt.Errorf("only what was verified becomes public: %w", err)
+		return fmt.Errorf("run verify first, because only what it verified becomes public: %w", err)
 	}
 	staged, err := sumsOf(d.path("staged"))
 	if err != nil {
 		return err
 	}
 	if !maps.Equal(verified, staged) {
-		return fmt.Errorf("these files are not those that were verified: %s", strings.Join(difference(verified, staged), ", "))
+		return fmt.Errorf("these files changed since verify: %s", strings.Join(difference(verified, staged), ", "))
 	}
 	switch draft, err := d.isDraft(); {
 	case err != nil:
@@ -87,7 +87,7 @@ func (d *delivery) missingTags() (all []missing, err error) {
 			case err != nil:
 				return nil, fmt.Errorf("look for %s: %w", tag, err)
 			case there.Digest != found.Digest:
-				return nil, fmt.Errorf("%s is another image already, %s", tag, there.Digest)
+				return nil, fmt.Errorf("%s already belongs to another image, %s", tag, there.Digest)
 			}
 		}
 	}
@@ -122,6 +122,6 @@ func untag(tags []name.Tag) error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("these tags of verified images are public, and could not be removed: %s. Run promote again: it makes only the others",
+	return fmt.Errorf("these tags of verified images are public, because the registry didn't remove them: %s. Run promote again: it creates only the missing tags",
 		strings.Join(left, ", "))
 }

@@ -102,7 +102,7 @@ func TestReleaseRefused(t *testing.T) {
 		_, err := run(r.checkout, nil, "git", append([]string{"tag"}, arguments...)...)
 		require.NoError(t, err)
 	}
-	assert.ErrorContains(t, r.make(), "the tag v1.2 is not a version that Vault takes")
+	assert.ErrorContains(t, r.make(), "the tag v1.2 is not a version that Vault accepts")
 	_, err = run(r.checkout, nil, "git", "tag", "--delete", "v1.2")
 	require.NoError(t, err)
 	assert.ErrorContains(t, r.make(), "the commit that is checked out has no version")

@@ -23,7 +23,7 @@ import (
 // it can do, everyone can.
 func (d *delivery) verify(servers []string) error {
 	if servers[0] == "" {
-		return errors.New("name servers to register the plugin in, with -servers")
+		return errors.New("name the programs of Vault or OpenBao to register the plugin in, with -servers")
 	}
 	staged := d.path("staged")
 	binarySums, err := builtSums(staged, signature, provenance, imageSums)
@@ -67,9 +67,9 @@ func (d *delivery) pull(i image, ref name.Digest, binarySums map[string]string) 
 	if refused, ok := errors.AsType[*transport.Error](err); ok {
 		switch refused.StatusCode {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-			return fmt.Errorf(`no one can pull it without a login. GitHub creates each package as private. If this is the first release, open
+			return fmt.Errorf(`no one can pull it without a login. GitHub creates each package as private. If this is the first release, open this page:
     https://github.com/orgs/fuuffy/packages/container/%s/settings
-and under "Danger Zone", choose "Change visibility", then "Public". Then run the failed job again.
+Under "Danger Zone", choose "Change visibility", then "Public". Then run the failed job again.
 %w`, i.program, err)
 		}
 	}

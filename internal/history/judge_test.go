@@ -151,6 +151,7 @@ func TestJudgeCluster(t *testing.T) {
 		"a compromised client comes back":   {judgeLinear, func(h *History) { h.lookedLast().Seen.Current = "C2" }},
 		"a token that nobody granted":       {judgeGranted, func(h *History) { h.Requests[0].Token = "T9" }},
 		"a token that is granted later":     {judgeGranted, func(h *History) { h.Requests[0].Begin = at(6) }},
+		"a reported token nobody granted":   {judgeGranted, func(h *History) { h.Requests[1].Token = "T9"; h.reads("T2", 24) }},
 		"a token of others":                 {judgeGranted, func(h *History) { h.Requests[1].Client = "C2" }},
 		"a token of a staged client":        {judgeGranted, func(h *History) { h.Calls[len(h.Calls)-1].Token = "T4" }},
 		"a compromised token":               {judgeGranted, func(h *History) { h.reads("T5", 48) }},
@@ -195,7 +196,7 @@ func testJudge(t *testing.T, good func() *History, violations map[string]planted
 		t.Run(name, func(t *testing.T) {
 			h := good()
 			p.plant(h)
-			h.prepare()
+			Judge(h) // Every rule copes with it.
 			broken := p.rule(h)
 			if assert.NotEmpty(t, broken) {
 				assert.NotEmpty(t, h.around(broken[0]), "the records around it")

@@ -21,7 +21,10 @@ func judgeReported(h *History) (broken []Violation) {
 			}
 			continue
 		}
-		if old, fresh := h.grant(r.Reported), h.grant(r.Token); old != nil && fresh != nil && fresh.Begin.before(old.Begin) {
+		switch old, fresh := h.grant(r.Reported), h.grant(r.Token); {
+		case old == nil || fresh == nil:
+			continue // judgeGranted is about that.
+		case fresh.Begin.before(old.Begin):
 			continue // Another node gave the reported one out before this node's memory had it.
 		}
 		if h.regranted(r.Reported, r.End) {

@@ -659,11 +659,11 @@ func TestAgeOfCredentialsOutlivesOtherChanges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := mounttest.NewConfigured(t)
-				created := m.ReadRotation()["last_rotated"]
+				created := m.Rotation()["last_rotated"]
 				time.Sleep(100 * 24 * time.Hour)
 				m.Do(logical.UpdateOperation, "config", change)
 				for range 2 {
-					rotation := m.ReadRotation()
+					rotation := m.Rotation()
 					assert.Equal(t, created, rotation["last_rotated"])
 					assert.EqualValues(t, -10, rotation["days_left"])
 					assert.Equal(t, true, rotation["overdue"])
@@ -677,17 +677,17 @@ func TestAgeOfCredentialsOutlivesOtherChanges(t *testing.T) {
 // Another pair, or another secret of the same client, does begin at zero.
 func TestAgeOfCredentialsBeginsWithThem(t *testing.T) {
 	for name, change := range map[string]map[string]any{
-		"another client": mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret),
-		"another secret": mounttest.Pairs("client_secret", mounttest.SuccessorSecret),
+		"another client": mounttest.NewPair(),
+		"another secret": mounttest.Pairs("client_secret", mounttest.NewSecret),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := mounttest.NewConfigured(t)
 				time.Sleep(100 * 24 * time.Hour)
-				m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
-				m.Sandbox.CreateClient(mounttest.ClientID, mounttest.SuccessorSecret)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+				m.Sandbox.CreateClient(mounttest.ClientID, mounttest.NewSecret)
 				m.Do(logical.UpdateOperation, "config", change)
-				rotation := m.ReadRotation()
+				rotation := m.Rotation()
 				assert.Equal(t, time.Now().UTC().Format(time.RFC3339), rotation["last_rotated"])
 				assert.EqualValues(t, 90, rotation["days_left"])
 			})
@@ -706,7 +706,7 @@ func TestTodayInTheEast(t *testing.T) {
 		assert.Zero(t, m.Requests())
 		time.Sleep(time.Second)
 		m.Do(logical.CreateOperation, "config", data)
-		assert.Equal(t, "2000-01-01T10:00:00Z", m.ReadRotation()["last_rotated"])
+		assert.Equal(t, "2000-01-01T10:00:00Z", m.Rotation()["last_rotated"])
 	})
 }
 
@@ -721,20 +721,20 @@ func TestAcceptedDateIsAcceptedAgain(t *testing.T) {
 				write := mounttest.Pairs("client_id", mounttest.ClientID, "client_secret", mounttest.Secret, "credentials_created", date)
 				m.Do(logical.CreateOperation, "config", write)
 				storage := m.UseFaultyStorage()
-				stored, created := storage.Stored(t, mounttest.ConfigKey), m.ReadRotation()["last_rotated"]
+				stored, created := storage.Stored(t, mounttest.ConfigKey), m.Rotation()["last_rotated"]
 				for _, later := range []time.Duration{0, time.Hour, 12 * time.Hour, 48 * time.Hour, 399 * 24 * time.Hour, 3000 * 24 * time.Hour} {
 					time.Sleep(later)
 					m.Do(logical.UpdateOperation, "config", write)
 					m.Do(logical.PatchOperation, "config", mounttest.Pairs("credentials_created", date))
 					m.Do(logical.UpdateOperation, "config", mounttest.Pairs("credentials_created", created))
 					assert.True(t, storage.Stored(t, mounttest.ConfigKey) == stored, "the write is a no-op %s later", later)
-					assert.Equal(t, created, m.ReadRotation()["last_rotated"])
+					assert.Equal(t, created, m.Rotation()["last_rotated"])
 					m.Restart()
 				}
 				assert.Equal(t, 1, m.Requests())
 				m.Write("config", "credentials_created", date, "stale_if_error", true)
 				assert.Equal(t, true, m.ReadConfig()["stale_if_error"])
-				assert.Equal(t, created, m.ReadRotation()["last_rotated"])
+				assert.Equal(t, created, m.Rotation()["last_rotated"])
 			})
 		})
 	}
@@ -748,17 +748,17 @@ func TestDateThatWasAheadIsForgotten(t *testing.T) {
 		m.Configure("credentials_created", "2000-01-02")
 		time.Sleep(48 * time.Hour)
 		m.Write("config", "credentials_created", "1999-12-24")
-		assert.Equal(t, "1999-12-24T00:00:00Z", m.ReadRotation()["last_rotated"])
+		assert.Equal(t, "1999-12-24T00:00:00Z", m.Rotation()["last_rotated"])
 		m.Write("config", "credentials_created", "2000-01-02")
-		assert.Equal(t, "2000-01-02T00:00:00Z", m.ReadRotation()["last_rotated"])
+		assert.Equal(t, "2000-01-02T00:00:00Z", m.Rotation()["last_rotated"])
 
 		m = mounttest.New(t)
-		m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 		m.Configure("credentials_created", "2000-01-04")
-		m.Write("config", "client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret)
+		m.Write("config", "client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret)
 		time.Sleep(72 * time.Hour)
 		m.Write("config", "credentials_created", "2000-01-04")
-		assert.Equal(t, "2000-01-04T00:00:00Z", m.ReadRotation()["last_rotated"])
+		assert.Equal(t, "2000-01-04T00:00:00Z", m.Rotation()["last_rotated"])
 		for _, old := range []string{"1998-01-04", "0001-01-01"} {
 			_, text := m.Refused(logical.UpdateOperation, "config", mounttest.Pairs("credentials_created", old))
 			assert.Contains(t, text, "within the last year")

@@ -343,18 +343,18 @@ func TestReplacedByAConfigWrite(t *testing.T) {
 		data   map[string]any
 		want   string
 	}{
-		"another client":          {func(*mounttest.Mount) {}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
-		"untested":                {func(*mounttest.Mount) {}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret, "verify_connection", false), "shop-1 (replaced)"},
+		"another client":          {func(*mounttest.Mount) {}, mounttest.NewPair(), "shop-1 (replaced)"},
+		"untested":                {func(*mounttest.Mount) {}, mounttest.NewPair("verify_connection", false), "shop-1 (replaced)"},
 		"another secret":          {func(m *mounttest.Mount) { m.Sandbox.CreateClient(mounttest.ClientID, mounttest.NewSecret) }, mounttest.Pairs("client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
 		"the same elsewhere":      {func(*mounttest.Mount) {}, mounttest.Pairs("client_secret", mounttest.Secret, "environment", "testing"), ""},
 		"the same":                {func(*mounttest.Mount) {}, mounttest.Pairs("client_secret", mounttest.Secret), ""},
 		"a setting":               {func(*mounttest.Mount) {}, mounttest.Pairs("stale_if_error", true), ""},
-		"another, proved revoked": {func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID); m.Write("rotate-root/check") }, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), ""},
+		"another, proved revoked": {func(m *mounttest.Mount) { m.Sandbox.RevokeClient(mounttest.ClientID); m.Write("rotate-root/check") }, mounttest.NewPair(), ""},
 		"another, rejected by 403": {func(m *mounttest.Mount) {
-			m.Sandbox.SetFault(mounttest.Status(403, "<html>"))
+			m.Sandbox.SetFault(mounttest.StatusFault(403, "<html>"))
 			m.Write("rotate-root/check")
 			m.Sandbox.ClearFault()
-		}, mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret), "shop-1 (replaced)"},
+		}, mounttest.NewPair(), "shop-1 (replaced)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := mounttest.NewRotating(t, rotation.Idle)
@@ -708,10 +708,12 @@ func TestInvalidateAfterTwoRotations(t *testing.T) {
 		other := m.Twin(0)
 		other.RotateTo(rotation.Promoted)
 		other.Write("rotate-root/complete", "force", true)
-		other.PromoteSuccessor()
+		other.Sandbox.CreateClient(mounttest.ThirdID, mounttest.ThirdSecret)
+		other.Write("rotate-root", "client_id", mounttest.ThirdID, "client_secret", mounttest.ThirdSecret)
+		other.Promote()
 		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
 		assert.NotEqual(t, old, m.ReadToken())
-		assert.Equal(t, mounttest.SuccessorID, m.ServedClientID())
+		assert.Equal(t, mounttest.ThirdID, m.ServedClientID())
 	})
 }
 

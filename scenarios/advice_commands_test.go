@@ -182,7 +182,7 @@ var everyRequest = []adviceRequest{
 	{logical.UpdateOperation, "rotate-root/promote", nil},
 	{logical.UpdateOperation, "rotate-root/complete", nil},
 	{logical.DeleteOperation, "rotate-root", nil},
-	{logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret)},
+	{logical.UpdateOperation, "rotate-root", mounttest.NewPair()},
 	{logical.UpdateOperation, "rotate-root/complete", mounttest.Pairs("force", true)},
 	{logical.UpdateOperation, "rotate-root/revoked", nil},
 	{logical.UpdateOperation, "rotate-root/complete", mounttest.Pairs("compromised_client_id", mounttest.ClientID)},

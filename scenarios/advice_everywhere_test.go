@@ -67,7 +67,7 @@ func followEachAdvice(t *testing.T, p predicament, seen *adviceTally) {
 	for name := range newTrouble(t, p).adviceRequests() {
 		w := newTrouble(t, p)
 		w.typed = w.adviceRequests()[name]
-		if w.typed.path == "config" && w.typed.operation == logical.ReadOperation && p.state == mounttest.StateNotConfigured {
+		if w.typed.path == "config" && w.typed.operation == logical.ReadOperation && p.state == stateNotConfigured {
 			continue // Nothing is there.
 		}
 		said, done := w.texts(w.typed)
@@ -96,7 +96,7 @@ func followEachAdvice(t *testing.T, p predicament, seen *adviceTally) {
 					continue
 				}
 				// Whether there is a token to read is up to Fuuffy.
-				noToken := a.Path == "token" && (p.currentDead || p.fuuffy != fuuffyUp || p.state == mounttest.StateNotConfigured)
+				noToken := a.Path == "token" && (p.currentDead || p.fuuffy != fuuffyUp || p.state == stateNotConfigured)
 				require.True(t, p.hides() || noToken, "%s\nadvises: %s\nwhich is refused: %s", name, text, answer)
 				if p.fuuffy == fuuffyUp {
 					assert.NotContains(t, answer[0], a.pasted, "%s\nadvises: %s", name, text)

@@ -34,6 +34,10 @@ type predicament struct {
 }
 
 const (
+	stateNotConfigured = "not configured"
+	stateDue           = "due"
+	stateUnrevoked     = "unrevoked"
+
 	fuuffyUp               = "up"
 	fuuffyElsewhere        = "elsewhere"
 	fuuffyLoginPage        = "a login page"
@@ -72,7 +76,7 @@ func (p predicament) hides() bool {
 // predicaments are all of them. While something else than Fuuffy answers, dead credentials and
 // a check make no difference to advice.
 func predicaments() (all []predicament) {
-	for _, state := range []string{mounttest.StateNotConfigured, rotation.Idle, mounttest.StateDue, mounttest.StateUnrevoked, rotation.Staged, rotation.Promoted, mounttest.StateCompromised} {
+	for _, state := range []string{stateNotConfigured, rotation.Idle, stateDue, stateUnrevoked, rotation.Staged, rotation.Promoted, mounttest.StateCompromised} {
 		for fuuffy := range fuuffyFaults {
 			answers := slices.Contains([]string{fuuffyUp, "down", "rate limited"}, fuuffy)
 			for _, knows := range []string{knowsNothing, "read", knowsByCheck, "buffer"} {
@@ -80,7 +84,7 @@ func predicaments() (all []predicament) {
 					p := predicament{state, dead[0], dead[1], fuuffy, knows}
 					hasOther := state == rotation.Staged || state == rotation.Promoted || state == mounttest.StateCompromised
 					switch {
-					case state == mounttest.StateNotConfigured && (dead[0] || knows != knowsNothing), dead[1] && !hasOther:
+					case state == stateNotConfigured && (dead[0] || knows != knowsNothing), dead[1] && !hasOther:
 					case (dead[0] || dead[1] || !answers) && knows == "buffer", (dead[0] || dead[1] || knows == knowsByCheck) && !answers:
 					default:
 						all = append(all, p)
@@ -119,26 +123,26 @@ func newTrouble(t *testing.T, p predicament) *trouble {
 		return mounttest.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
 			switch status, ok := pages[w.fuuffy]; {
 			case ok && r.URL.Host != rightHost:
-				return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {mounttest.HtmlType}}, Body: io.NopCloser(strings.NewReader("<html>")), Request: r}, nil
+				return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {mounttest.HTMLType}}, Body: io.NopCloser(strings.NewReader("<html>")), Request: r}, nil
 			case w.fuuffy == fuuffyUnknownAuthority && caCert == "":
 				return nil, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 			}
 			return w.Sandbox.RoundTripper().RoundTrip(r)
 		}), nil
 	}
-	if p.state != mounttest.StateNotConfigured {
+	if p.state != stateNotConfigured {
 		w.Configure()
 	}
 	switch p.state {
-	case mounttest.StateDue:
+	case stateDue:
 		w.Write("config", "credentials_created", w.Now().AddDate(0, 0, -80).Format(time.DateOnly))
-	case mounttest.StateUnrevoked:
+	case stateUnrevoked:
 		w.RotateTo(rotation.Promoted)
 		w.Write("rotate-root/rollback")
 	default:
 		w.RotateTo(p.state)
 	}
-	if p.state != mounttest.StateNotConfigured {
+	if p.state != stateNotConfigured {
 		w.Read()
 	}
 	current, other := mounttest.ClientID, mounttest.NewClientID

@@ -71,7 +71,6 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 						return slices.Clone(all)
 					}
 					m.Configure()
-					m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 					m.RotateTo(tt.state)
 					m.Read()
 					time.Sleep(time.Minute)

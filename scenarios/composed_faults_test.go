@@ -367,14 +367,14 @@ func TestFaultOfOneRequestOrClient(t *testing.T) {
 		t.Run("new client, "+f.String(), func(t *testing.T) {
 			t.Parallel()
 			m, s := newFaultMount(t)
-			m.Do(logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret))
+			m.Do(logical.UpdateOperation, "rotate-root", mounttest.NewPair())
 			m.Do(logical.UpdateOperation, "rotate-root/promote", nil)
 			m.Do(logical.DeleteOperation, "token", nil)
 			s.set(func(clientID string, _ int) (composedFault, string, bool) {
-				return f, faultBodies[f.body], clientID == mounttest.SuccessorID
+				return f, faultBodies[f.body], clientID == mounttest.NewClientID
 			})
 			m.Read()
-			assert.Equal(t, true, m.ReadRotation()["fallback_active"], "the old client is tried")
+			assert.Equal(t, true, m.Rotation()["fallback_active"], "the old client is tried")
 		})
 	}
 }

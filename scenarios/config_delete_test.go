@@ -72,14 +72,14 @@ func TestChangeOvertakenByDeleteAndCreate(t *testing.T) {
 		path string
 		data map[string]any
 	}{
-		"config write": {"config", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret)},
-		"stage":        {"rotate-root", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret)},
-		"compromised":  {"rotate-root", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret, "compromised", true)},
+		"config write": {"config", mounttest.NewPair()},
+		"stage":        {"rotate-root", mounttest.NewPair()},
+		"compromised":  {"rotate-root", mounttest.NewPair("compromised", true)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := mounttest.NewConfigured(t)
-				m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 				m.Sandbox.CreateClient("shop-recreated", "recreated-secret")
 				release := m.Sandbox.Hold()
 				type outcome struct {
@@ -107,7 +107,7 @@ func TestChangeOvertakenByDeleteAndCreate(t *testing.T) {
 					rotation := m.Do(logical.ReadOperation, "rotate-root", nil).Data
 					assert.Equal(t, "idle", rotation["state"])
 					token := m.ReadToken()
-					m.Sandbox.RevokeClient(mounttest.SuccessorID)
+					m.Sandbox.RevokeClient(mounttest.NewClientID)
 					assert.True(t, m.Sandbox.TokenAlive(token), "a token of the current credentials")
 					m.Restart()
 				}

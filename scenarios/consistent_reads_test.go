@@ -55,7 +55,7 @@ func TestChangeWaitsForAReadOfTheConfig(t *testing.T) {
 		storage.Set("get", mounttest.ConfigKey, nil)
 		storage.Set("put", mounttest.TokenKey, mounttest.Slowly(10*time.Second))
 		go m.Configure("client_id", "shop-2")
-		assert.Equal(t, <-seen, m.ReadRotation()["client_id"])
+		assert.Equal(t, <-seen, m.Rotation()["client_id"])
 		time.Sleep(time.Minute)
 	})
 }

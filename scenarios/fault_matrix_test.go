@@ -59,7 +59,7 @@ func gzipped(length int) string {
 }
 
 func retryAfterHeader(value string) fuuffytest.Fault {
-	f := mounttest.Status(http.StatusTooManyRequests, "")
+	f := mounttest.StatusFault(http.StatusTooManyRequests, "")
 	f.Header = map[string]string{"Retry-After": value, "X-RateLimit-Reset": ""}
 	return f
 }
@@ -87,17 +87,17 @@ var upstreamFaults = []upstreamFault{
 	{name: "TLS 1.1 only", class: upstream.Unavailable, transport: always(errors.New("remote error: tls: protocol version not supported"))},
 	{name: "redirect to another host", class: upstream.Rejected, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect}},
 	{name: "redirect to http", class: upstream.Rejected, fault: fuuffytest.Fault{Kind: fuuffytest.FaultRedirect, Header: map[string]string{"Location": "http://gateway.example.com/v1/auth/token"}}},
-	{name: "400 invalid request", class: upstream.Rejected, fault: mounttest.Status(400, `{"error": {"code": "invalid_request", "message": "The 'grant_type' field is required", "field": "grant_type"}}`)},
-	{name: "401 invalid_client", class: upstream.Rejected, fault: mounttest.Status(401, "")},
-	{name: "401 401021", class: upstream.Rejected, fault: mounttest.Status(401, `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id, client_secret, or session_key"}}`)},
-	{name: "403 unauthorized_client", class: upstream.Rejected, fault: mounttest.Status(403, `{"error": {"code": "unauthorized_client", "message": "The account lacks permission"}}`)},
-	{name: "404", class: upstream.Rejected, fault: mounttest.Status(404, "")},
-	{name: "409", class: upstream.Rejected, fault: mounttest.Status(409, "")},
-	{name: "422 validation", class: upstream.Rejected, fault: mounttest.Status(422, "")},
-	{name: "408", class: upstream.Unavailable, fault: mounttest.Status(408, "")},
-	{name: "500", class: upstream.Unavailable, fault: mounttest.Status(500, "")},
-	{name: "503 maintenance", class: upstream.Unavailable, fault: mounttest.Status(503, "")},
-	{name: "503, HTML", class: upstream.Unavailable, fault: mounttest.Status(503, "<html>Maintenance</html>")},
+	{name: "400 invalid request", class: upstream.Rejected, fault: mounttest.StatusFault(400, `{"error": {"code": "invalid_request", "message": "The 'grant_type' field is required", "field": "grant_type"}}`)},
+	{name: "401 invalid_client", class: upstream.Rejected, fault: mounttest.StatusFault(401, "")},
+	{name: "401 401021", class: upstream.Rejected, fault: mounttest.StatusFault(401, `{"error": {"code": "401021", "code_reason": "invalid_client_id_or_client_secret", "message": "Invalid client_id, client_secret, or session_key"}}`)},
+	{name: "403 unauthorized_client", class: upstream.Rejected, fault: mounttest.StatusFault(403, `{"error": {"code": "unauthorized_client", "message": "The account lacks permission"}}`)},
+	{name: "404", class: upstream.Rejected, fault: mounttest.StatusFault(404, "")},
+	{name: "409", class: upstream.Rejected, fault: mounttest.StatusFault(409, "")},
+	{name: "422 validation", class: upstream.Rejected, fault: mounttest.StatusFault(422, "")},
+	{name: "408", class: upstream.Unavailable, fault: mounttest.StatusFault(408, "")},
+	{name: "500", class: upstream.Unavailable, fault: mounttest.StatusFault(500, "")},
+	{name: "503 maintenance", class: upstream.Unavailable, fault: mounttest.StatusFault(503, "")},
+	{name: "503, HTML", class: upstream.Unavailable, fault: mounttest.StatusFault(503, "<html>Maintenance</html>")},
 	{name: "429, Retry-After 20 s", class: upstream.RateLimited, fault: retryAfterHeader("20")},
 	{name: "429, Retry-After a date", class: upstream.RateLimited, fault: retryAfterHeader("Sat, 01 Jan 2000 03:00:00 GMT")},
 	{name: "429, Retry-After absurd", class: upstream.RateLimited, fault: retryAfterHeader("99999999999999999999")},

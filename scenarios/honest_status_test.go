@@ -280,8 +280,8 @@ func TestLoginPageNamesTheAddress(t *testing.T) {
 	pages := map[string]mounttest.GatewayAnswer{
 		"a login page":               loginPage,
 		"a page without a type":      {Status: http.StatusOK, Body: loginPage.Body},
-		"JSON of somebody else":      {Status: http.StatusOK, ContentType: mounttest.JsonType, Body: `{"login": "https://sso.example.com"}`},
-		"a page with another status": {Status: http.StatusAccepted, ContentType: mounttest.HtmlType, Body: loginPage.Body},
+		"JSON of somebody else":      {Status: http.StatusOK, ContentType: mounttest.JSONType, Body: `{"login": "https://sso.example.com"}`},
+		"a page with another status": {Status: http.StatusAccepted, ContentType: mounttest.HTMLType, Body: loginPage.Body},
 	}
 	hears := func(t *testing.T, text string) {
 		t.Helper()

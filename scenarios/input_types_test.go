@@ -104,7 +104,7 @@ var allWritten = map[string]written{
 }
 
 func typesPair(more ...any) map[string]any {
-	data := mounttest.Pairs("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret)
+	data := mounttest.NewPair()
 	maps.Copy(data, mounttest.Pairs(more...))
 	return data
 }

@@ -34,19 +34,19 @@ func TestInvalidationOfWhatIsUnderWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := mounttest.NewConfigured(t)
-				m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 				other := m.Twin(0)
 				begin(m, m.UseFaultyStorage())
 				served := make(chan string, 1)
 				go func() { served <- m.ReadToken() }()
 				synctest.Wait()
 
-				other.Write("config", "client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret, "verify_connection", false)
+				other.Write("config", "client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret, "verify_connection", false)
 				m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
 				m.Sandbox.RevokeClient(mounttest.ClientID)
 				token := <-served
 				assert.True(t, m.Sandbox.TokenAlive(token))
-				assert.Equal(t, mounttest.SuccessorID, m.ServedClientID())
+				assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
 			})
 		})
 	}

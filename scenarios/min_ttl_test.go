@@ -276,10 +276,10 @@ func TestMinTTLOfATokenWithAFault(t *testing.T) {
 		}, 20 * time.Minute, "An app reported that Fuuffy rejected this token"},
 		"of the previous credentials": {func(m *mounttest.Mount) {
 			m.Read()
-			m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
-			m.Do(logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret))
+			m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+			m.Do(logical.UpdateOperation, "rotate-root", mounttest.NewPair())
 			m.Do(logical.UpdateOperation, "rotate-root/promote", nil)
-			m.Sandbox.RevokeClient(mounttest.SuccessorID)
+			m.Sandbox.RevokeClient(mounttest.NewClientID)
 			m.Do(logical.DeleteOperation, "token", nil)
 			m.Read()
 			time.Sleep(40 * time.Minute)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // panickySender panics at events until it is fixed.
@@ -144,8 +145,8 @@ func TestPanicWhileAFallbackIsAnnounced(t *testing.T) {
 		sender.mended.Store(true)
 		m.StartWith(func(conf *logical.BackendConfig) { conf.EventsSender = sender })
 		m.Configure()
-		m.PromoteSuccessor()
-		m.Sandbox.RevokeClient(mounttest.SuccessorID)
+		m.RotateTo(rotation.Promoted)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
 		m.LoseToken()
 		sender.mended.Store(false)
 		readDuringPanics(m)

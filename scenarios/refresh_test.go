@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // Vault's minute replaces a token in use that is due. One that no one reads anymore costs
@@ -70,7 +71,7 @@ func TestTokenOfRotatedCredentialsIsReplaced(t *testing.T) {
 		old := m.ReadToken()
 		m.Sandbox.SetTokenLifetime(30 * time.Minute)
 		other := m.Twin(0)
-		other.PromoteSuccessor()
+		other.RotateTo(rotation.Promoted)
 		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
 
 		resp := m.Read()

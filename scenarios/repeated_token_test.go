@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/upstream"
 )
 
@@ -80,7 +81,7 @@ func (s *repeater) RoundTrip(r *http.Request) (*http.Response, error) {
 	time.Sleep(s.delay)
 	return &http.Response{
 		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {mounttest.JsonType}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: r,
+		Header: http.Header{"Content-Type": {mounttest.JSONType}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: r,
 	}, nil
 }
 
@@ -231,11 +232,11 @@ func TestRotationDuringARepetition(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, server.count())
 		other := m.Twin(0)
-		other.PromoteSuccessor()
+		other.RotateTo(rotation.Promoted)
 		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
 		m.Read()
 		synctest.Wait()
-		assert.Equal(t, mounttest.SuccessorID, m.ServedClientID())
+		assert.Equal(t, mounttest.NewClientID, m.ServedClientID())
 	})
 }
 

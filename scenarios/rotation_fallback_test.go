@@ -52,29 +52,29 @@ func TestRevokeOldAfterCountsFallbackTokens(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := mounttest.NewConfigured(t)
 				m.Read()
-				m.PromoteSuccessor()
+				m.RotateTo(rotation.Promoted)
 				time.Sleep(54 * time.Minute)
-				m.Sandbox.RevokeClient(mounttest.SuccessorID)
+				m.Sandbox.RevokeClient(mounttest.NewClientID)
 				m.Do(logical.DeleteOperation, "token", nil)
 				fallback := m.Read()
-				rotation := m.ReadRotation()
+				rotation := m.Rotation()
 				require.Equal(t, true, rotation["fallback_active"])
 				assert.Nil(t, rotation["revoke_old_after"], "the old client is needed")
 				if tt.restart {
 					m.Restart()
-					rotation = m.ReadRotation()
+					rotation = m.Rotation()
 					assert.Equal(t, true, rotation["fallback_active"])
 					assert.Nil(t, rotation["revoke_old_after"], "the old client is needed after a restart too")
 				}
 
-				m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 				tt.mend(m)
 				synctest.Wait()
 				require.False(t, m.Read().Data["access_token"] == fallback.Data["access_token"], "there is a token of the new client")
 				if tt.restart {
 					m.Restart()
 				}
-				rotation = m.ReadRotation()
+				rotation = m.Rotation()
 				require.Equal(t, false, rotation["fallback_active"])
 				require.NotNil(t, rotation["revoke_old_after"])
 				after, err := time.Parse(time.RFC3339, rotation["revoke_old_after"].(string))
@@ -101,7 +101,7 @@ func TestPromoteAfterTheWallClockWasSetBack(t *testing.T) {
 				var skew time.Duration
 				m.SkewWallClock(func() time.Duration { return skew })
 				m.Read()
-				m.StageSuccessor()
+				m.RotateTo(rotation.Staged)
 				time.Sleep(500 * time.Millisecond)
 				skew = -back
 				resp := m.Do(logical.UpdateOperation, "rotate-root/promote", nil)
@@ -127,11 +127,11 @@ func TestFallbackThatIsRateLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, g := newMountBehindGateway(t)
 		m.Configure()
-		m.PromoteSuccessor()
+		m.RotateTo(rotation.Promoted)
 		time.Sleep(time.Minute)
-		m.Sandbox.RevokeClient(mounttest.SuccessorID)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
 		g.answer(mounttest.ClientID, mounttest.GatewayAnswer{
-			Status: http.StatusTooManyRequests, ContentType: mounttest.JsonType, RetryAfter: "3600",
+			Status: http.StatusTooManyRequests, ContentType: mounttest.JSONType, RetryAfter: "3600",
 			Body: `{"error": {"code": "rate_limit_exceeded", "message": "Too many requests"}}`,
 		})
 		m.Do(logical.DeleteOperation, "token", nil)
@@ -152,7 +152,7 @@ func TestFallbackThatIsRateLimited(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		g.pass(mounttest.ClientID)
 		assert.True(t, m.Sandbox.TokenAlive(m.ReadToken()), "after the hour the fallback is tried again")
-		assert.Equal(t, true, m.ReadRotation()["fallback_active"])
+		assert.Equal(t, true, m.Rotation()["fallback_active"])
 	})
 }
 
@@ -161,8 +161,8 @@ func TestFallbackThatIsUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, g := newMountBehindGateway(t)
 		m.Configure()
-		m.PromoteSuccessor()
-		m.Sandbox.RevokeClient(mounttest.SuccessorID)
+		m.RotateTo(rotation.Promoted)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
 		g.answer(mounttest.ClientID, mounttest.GatewayAnswer{Status: http.StatusServiceUnavailable, RetryAfter: "3600"})
 		m.Do(logical.DeleteOperation, "token", nil)
 		refusedToken(m)
@@ -177,14 +177,14 @@ func TestFallbackThatPausesIsNotGivenUp(t *testing.T) {
 	for name, answer := range map[string]mounttest.GatewayAnswer{
 		"rate limited": {Status: http.StatusTooManyRequests, RetryAfter: "60"},
 		"down":         {Status: http.StatusServiceUnavailable},
-		"garbage":      {Status: http.StatusOK, ContentType: mounttest.HtmlType, Body: "<html>"},
+		"garbage":      {Status: http.StatusOK, ContentType: mounttest.HTMLType, Body: "<html>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, g := newMountBehindGateway(t)
 				m.Configure()
-				m.PromoteSuccessor()
-				m.Sandbox.RevokeClient(mounttest.SuccessorID)
+				m.RotateTo(rotation.Promoted)
+				m.Sandbox.RevokeClient(mounttest.NewClientID)
 				g.answer(mounttest.ClientID, answer)
 				m.Do(logical.DeleteOperation, "token", nil)
 				_, text := refusedToken(m)
@@ -241,9 +241,9 @@ func TestFallbackIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := mounttest.NewConfigured(t)
 		m.Read()
-		m.PromoteSuccessor()
+		m.RotateTo(rotation.Promoted)
 		m.Read()
-		m.Sandbox.RevokeClient(mounttest.SuccessorID)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
 		time.Sleep(time.Minute)
 		m.Log.Reset()
 		m.Do(logical.UpdateOperation, "token", nil)
@@ -264,9 +264,9 @@ func TestFallbackThatIsRateLimitedWithoutADate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, g := newMountBehindGateway(t)
 		m.Configure()
-		m.PromoteSuccessor()
-		m.Sandbox.RevokeClient(mounttest.SuccessorID)
-		g.answer(mounttest.ClientID, mounttest.GatewayAnswer{Status: http.StatusTooManyRequests, ContentType: mounttest.JsonType, Body: `{}`})
+		m.RotateTo(rotation.Promoted)
+		m.Sandbox.RevokeClient(mounttest.NewClientID)
+		g.answer(mounttest.ClientID, mounttest.GatewayAnswer{Status: http.StatusTooManyRequests, ContentType: mounttest.JSONType, Body: `{}`})
 		m.Do(logical.DeleteOperation, "token", nil)
 		refusedToken(m)
 		requests := g.count()

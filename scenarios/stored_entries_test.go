@@ -45,7 +45,7 @@ func TestConfigOfANewerVersion(t *testing.T) {
 					{logical.ReadOperation, "token", nil},
 					{logical.UpdateOperation, "token", nil},
 					{logical.ReadOperation, "rotate-root", nil},
-					{logical.UpdateOperation, "rotate-root", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret)},
+					{logical.UpdateOperation, "rotate-root", mounttest.NewPair()},
 					{logical.UpdateOperation, "rotate-root/promote", nil},
 				} {
 					_, text := m.Refused(call.operation, call.path, call.data)

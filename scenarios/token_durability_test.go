@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // Whoever is given a token can rely on it being in storage by then, however the engine
@@ -58,7 +59,7 @@ func TestTokenIsStoredBeforeItIsServed(t *testing.T) {
 		"promote": {
 			func(m *mounttest.Mount) {
 				m.Read()
-				m.StageSuccessor()
+				m.RotateTo(rotation.Staged)
 			},
 			func(m *mounttest.Mount) *logical.Response {
 				m.Do(logical.UpdateOperation, "rotate-root/promote", nil)
@@ -68,10 +69,10 @@ func TestTokenIsStoredBeforeItIsServed(t *testing.T) {
 		"new credentials in config": {
 			func(m *mounttest.Mount) {
 				m.Read()
-				m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
 			},
 			func(m *mounttest.Mount) *logical.Response {
-				m.Do(logical.UpdateOperation, "config", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret))
+				m.Do(logical.UpdateOperation, "config", mounttest.NewPair())
 				return m.Read()
 			},
 		},
@@ -176,8 +177,8 @@ func TestFormerTokenThatCannotBeRemoved(t *testing.T) {
 		assert.Zero(t, m.Log.Count("could not remove a former entry from storage"), "there was none")
 		storage := m.UseFaultyStorage()
 		storage.Set("delete", "token", mounttest.Fails)
-		m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
-		m.Do(logical.UpdateOperation, "config", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret, "verify_connection", false))
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		m.Do(logical.UpdateOperation, "config", mounttest.NewPair("verify_connection", false))
 		assert.Equal(t, 1, m.Log.Count("could not remove a former entry from storage"))
 		storage.Set("delete", "token", nil)
 		m.Restart()
@@ -192,8 +193,8 @@ func TestProofReplacesTheFormerToken(t *testing.T) {
 		m := mounttest.NewConfigured(t)
 		former := m.ReadToken()
 		m.UseFaultyStorage().Set("delete", "token", mounttest.Fails)
-		m.Sandbox.CreateClient(mounttest.SuccessorID, mounttest.SuccessorSecret)
-		m.Do(logical.UpdateOperation, "config", mounttest.Pairs("client_id", mounttest.SuccessorID, "client_secret", mounttest.SuccessorSecret))
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		m.Do(logical.UpdateOperation, "config", mounttest.NewPair())
 		assert.Zero(t, m.Log.Count("could not remove"))
 		m.Restart()
 		assert.False(t, m.ReadToken() == former)

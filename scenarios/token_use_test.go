@@ -115,9 +115,9 @@ func TestUseIsStoredOnce(t *testing.T) {
 				storage := m.UseFaultyStorage()
 				forReader := get(m)
 				synctest.Wait()
-				assert.Equal(t, forReader, strings.Contains(storage.StoredToken(m), `"used":true`), "stored as used")
+				assert.Equal(t, forReader, strings.Contains(storage.Stored(t, mounttest.TokenKey), `"used":true`), "stored as used")
 				if !forReader {
-					assert.False(t, strings.Contains(storage.StoredToken(m), `"used"`), "left out")
+					assert.False(t, strings.Contains(storage.Stored(t, mounttest.TokenKey), `"used"`), "left out")
 				}
 				puts := 0
 				storage.Set("put", mounttest.TokenKey, func(apply func() error) error {
@@ -140,8 +140,8 @@ func TestUseIsStoredOnce(t *testing.T) {
 					want = 0
 				}
 				assert.Equal(t, want, puts, "writes of the token")
-				assert.True(t, strings.Contains(storage.StoredToken(m), `"used":true`))
-				assert.True(t, strings.Contains(storage.StoredToken(m), before), "it is still that token")
+				assert.True(t, strings.Contains(storage.Stored(t, mounttest.TokenKey), `"used":true`))
+				assert.True(t, strings.Contains(storage.Stored(t, mounttest.TokenKey), before), "it is still that token")
 				m.Restart()
 				m.Serves(before, 0, "after a restart")
 			})
@@ -225,7 +225,7 @@ func TestStoringTheUse(t *testing.T) {
 					assert.Equal(t, 1, tried(), "PeriodicFunc stores the use")
 					overtake(m)
 					time.Sleep(oneHang)
-					assert.False(t, strings.Contains(storage.StoredToken(m), token), "it comes back")
+					assert.False(t, strings.Contains(storage.Stored(t, mounttest.TokenKey), token), "it comes back")
 					m.Restart()
 					if name != "config delete" {
 						assert.False(t, m.ReadToken() == token)

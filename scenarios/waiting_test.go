@@ -17,6 +17,7 @@ import (
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
+	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
 )
 
 // While storage takes three seconds for the config, readers who can wait for 200 ms
@@ -178,8 +179,8 @@ func TestTokenRequestOutlivesAStuckVault(t *testing.T) {
 		"events, of a fallback": func(m *mounttest.Mount) {
 			m.Backend.Cleanup(context.Background())
 			m.StartWith(func(conf *logical.BackendConfig) { conf.EventsSender = stuckEvents{} })
-			m.PromoteSuccessor()
-			m.Sandbox.RevokeClient(mounttest.SuccessorID)
+			m.RotateTo(rotation.Promoted)
+			m.Sandbox.RevokeClient(mounttest.NewClientID)
 			m.Do(logical.DeleteOperation, "token", nil)
 		},
 	} {

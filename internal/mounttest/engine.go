@@ -15,8 +15,8 @@ import (
 // Update is set if a test writes the table that it prints into the file that has it.
 var Update = flag.Bool("update", false, "write the tables that tests print into their files")
 
-// Root is the top of the module.
-func Root(t testing.TB) string {
+// root is the top of the module.
+func root(t testing.TB) string {
 	t.Helper()
 	folder, err := os.Getwd()
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func (m *Mount) UntilAsked(limit time.Duration) time.Duration {
 	return time.Since(began)
 }
 
-// Status is Fuuffy's answer to each request.
-func Status(code int, body string) fuuffytest.Fault {
+// StatusFault is an answer of Fuuffy's to each request.
+func StatusFault(code int, body string) fuuffytest.Fault {
 	return fuuffytest.Fault{Kind: fuuffytest.FaultStatus, Status: code, Body: body}
 }

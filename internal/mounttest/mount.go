@@ -37,7 +37,6 @@ import (
 	fuuffy "github.com/fuuffy/vault-plugin-secrets-fuuffy"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/fuuffytest"
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/rotation"
-	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/tokencache"
 )
 
 func (m *Mount) Write(path string, keysAndValues ...any) *logical.Response {
@@ -53,7 +52,7 @@ func (m *Mount) LoseToken() {
 
 const (
 	ClientID = "shop-1"
-	// testSecret needs URL-encoding and is easy to search for in logs.
+	// Secret needs URL-encoding and is easy to search for in logs.
 	Secret = "planted+secret&=/%é"
 )
 
@@ -66,13 +65,13 @@ type Mount struct {
 	System  *systemView
 	Log     *Log
 	Events  *eventSink
-	// path is where the engine is mounted, fuuffy/ by default.
+	// Path is where the engine is mounted, fuuffy/ by default.
 	Path string
 	// What a test may replace, while a backend is running too.
 	Transport func(caCert string) (http.RoundTripper, error)
 	Random    func() float64
 	Clock     func() (wall time.Time, monotonic time.Duration)
-	// skew is how far the wall clock of a backend that starts is ahead. Nil leaves it alone.
+	// Skew is how far the wall clock of a backend that starts is ahead. Nil leaves it alone.
 	Skew func() time.Duration
 }
 
@@ -108,7 +107,7 @@ func (m *Mount) Start() {
 	require.NoError(m.T, m.Backend.Initialize(m.T.Context(), &logical.InitializationRequest{Storage: m.Storage}))
 }
 
-// StartWith is start with another configuration of Vault's, without Initialize.
+// StartWith is Start with another configuration of Vault's, without Initialize.
 func (m *Mount) StartWith(adjust func(*logical.BackendConfig)) {
 	m.T.Helper()
 	if m.Skew != nil {
@@ -324,17 +323,6 @@ func (m *Mount) StoredPairs() (stored rotation.Pairs) {
 	return stored
 }
 
-// StoredToken is the token in storage, zero if there is none.
-func (m *Mount) StoredToken() (stored tokencache.Token) {
-	m.T.Helper()
-	entry, err := m.Storage.Get(m.T.Context(), TokenKey)
-	require.NoError(m.T, err)
-	if entry != nil {
-		require.NoError(m.T, entry.DecodeJSON(&stored))
-	}
-	return stored
-}
-
 // Put writes an entry behind the engine's back.
 func (m *Mount) Put(key, value string) {
 	m.T.Helper()
@@ -411,7 +399,7 @@ func (l *Log) Reset() {
 
 func (l *Log) Count(text string) int { return strings.Count(l.String(), text) }
 
-// testStorage counts its operations and fails those that fail picks.
+// testStorage counts its operations, and fails those that a test picks.
 type testStorage struct {
 	logical.Storage
 
@@ -430,6 +418,7 @@ func (s *testStorage) before(operation, key string) error {
 	return s.fail(operation, key)
 }
 
+// Failing sets what picks the operations that fail, nil for none.
 func (s *testStorage) Failing(fail func(operation, key string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -473,7 +462,7 @@ func CertificatePEM(certificate *x509.Certificate) string {
 func FailAll(operation, key string) func(string, string) error {
 	return func(o, k string) error {
 		if o == operation && k == key {
-			return errors.New("storage is broken")
+			return ErrStorage
 		}
 		return nil
 	}

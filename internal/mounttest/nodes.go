@@ -148,18 +148,12 @@ func (m *Mount) Gets(most time.Duration, why string) *logical.Response {
 	return resp
 }
 
-// Serves reads a token, and tells whether it is this one.
-func (m *Mount) Serves(token string, most time.Duration, why string) bool {
+// Serves reads a token, which must be this one.
+func (m *Mount) Serves(token string, most time.Duration, why string) {
 	m.T.Helper()
-	resp := m.Gets(most, why)
-	if resp == nil {
-		return false
-	}
-	if resp.Data["access_token"] != token {
+	if resp := m.Gets(most, why); resp != nil && resp.Data["access_token"] != token {
 		m.T.Errorf("%s: a read yields another token", why)
-		return false
 	}
-	return true
 }
 
 // Pause waits in virtual time, or until the context ends.

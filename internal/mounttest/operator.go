@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// operator follows events as the Vault Secrets Operator does for a VaultDynamicSecret with
+// Operator follows events as the Vault Secrets Operator does for a VaultDynamicSecret with
 // syncConfig.instantUpdates. See getEventPath in vault/event_types.go, routeEvent in
 // vault/event_subscription.go, and buildVaultEventKey in
 // controllers/vaultdynamicsecret_controller.go of
@@ -30,7 +30,7 @@ type Operator struct {
 func NewOperator(t *testing.T) Operator {
 	t.Helper()
 	read := func(name string) string {
-		text, err := os.ReadFile(filepath.Join(Root(t), "examples", name))
+		text, err := os.ReadFile(filepath.Join(root(t), "examples", name))
 		require.NoError(t, err)
 		return string(text)
 	}

@@ -27,13 +27,12 @@ const (
 	ThirdSecret = "third-secret"
 )
 
-// NewPairsMount is newRotatingMount with something between Vault and Fuuffy, and a third client.
+// NewPairsMount is NewRotating with something between Vault and Fuuffy, and a third client.
 func NewPairsMount(t *testing.T, state string) (*Mount, Answers) {
 	t.Helper()
 	m, between := New(t), Answers{}
 	m.Between(between)
 	m.Configure()
-	m.Sandbox.CreateClient(NewClientID, NewSecret)
 	m.Sandbox.CreateClient(ThirdID, ThirdSecret)
 	m.RotateTo(state)
 	return m, between
@@ -50,25 +49,27 @@ func NewRotating(t *testing.T, state string) *Mount {
 	t.Helper()
 	m := New(t)
 	m.Configure()
-	m.Sandbox.CreateClient(NewClientID, NewSecret)
 	m.RotateTo(state)
 	return m
 }
 
-// RotateTo takes the steps from idle to a state, of which "compromised" is one.
+// RotateTo creates the new client at Fuuffy, and takes the steps from idle to a state, of which
+// StateCompromised is one.
 func (m *Mount) RotateTo(state string) {
 	m.T.Helper()
+	m.Sandbox.CreateClient(NewClientID, NewSecret)
 	switch state {
 	case rotation.Staged:
 		m.Stage()
 	case rotation.Promoted:
 		m.Stage()
 		m.Promote()
-	case "compromised":
+	case StateCompromised:
 		m.Do(logical.UpdateOperation, "rotate-root", NewPair("compromised", true))
 	}
 }
 
+// NewPair is what a write of the new client's credentials sends, and more.
 func NewPair(more ...any) map[string]any {
 	data := Pairs("client_id", NewClientID, "client_secret", NewSecret)
 	for field, value := range Pairs(more...) {
@@ -92,15 +93,11 @@ func (m *Mount) Rotation() map[string]any {
 	return m.Do(logical.ReadOperation, "rotate-root", nil).Data
 }
 
-// ServedClientID returns the client whose token is served, as the engine knows it.
+// ServedClientID returns the client that Fuuffy issued the served token to.
 func (m *Mount) ServedClientID() string {
 	m.T.Helper()
 	return m.Sandbox.ClientOf(m.ReadToken())
 }
 
-const (
-	StateNotConfigured = "not configured"
-	StateDue           = "due"
-	StateUnrevoked     = "unrevoked"
-	StateCompromised   = "compromised"
-)
+// StateCompromised is the state after an emergency, which the engine calls promoted.
+const StateCompromised = "compromised"

@@ -180,12 +180,7 @@ func (s *FaultyStorage) Delete(ctx context.Context, key string) error {
 // Stored returns an entry as it lies in storage right now; empty for none.
 func (s *FaultyStorage) Stored(t testing.TB, key string) string {
 	t.Helper()
-	entry, err := s.Storage.Get(context.Background(), key)
-	require.NoError(t, err)
-	if entry == nil {
-		return ""
-	}
-	return string(entry.Value)
+	return LocalEntry(t, s.Storage, key)
 }
 
 // Snapshot is what a crash at this moment would leave.
@@ -223,6 +218,3 @@ func (s *FaultyStorage) AssertGone(t *testing.T, m *Mount, token string) {
 	m.Restart()
 	assert.False(t, m.ReadToken() == token, "it is back after a restart")
 }
-
-// StoredToken is the token as it lies in storage, empty for none.
-func (s *FaultyStorage) StoredToken(m *Mount) string { return s.Stored(m.T, TokenKey) }

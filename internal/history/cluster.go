@@ -128,7 +128,9 @@ func (h *History) leaked(c *Call) (client string, changes []*Stored) {
 	if h.Inside != nil {
 		changes = h.takesOf(c, ConfigKey)
 		for _, s := range changes {
-			client = s.Config.Previous.Client
+			if s.Config != nil {
+				client = s.Config.Previous.Client
+			}
 		}
 		return client, changes
 	}

@@ -52,14 +52,14 @@ func TestJudgeInside(t *testing.T) {
 		"a step stores another step":                    {judgeEntries, func(h *History) { h.Stored[5].Config.Previous = Pair{} }},
 		"a setting brings back a config":                {judgeEntries, func(h *History) { h.Stored[5].Config = nil }},
 		"a flight writes the config":                    {judgeEntries, func(h *History) { h.Stored[8].Call = 0 }},
-		"last_rotated moves":                            {judgeEntries, func(h *History) { h.Stored[8].Config.Current.SetAt = time.Time{} }},
+		"last_rotated moves":                            {judgeEntries, func(h *History) { h.Calls[10].Client = "C2"; h.Stored[8].Config.Current.SetAt = time.Time{} }},
 		"an overtaken write is stored":                  {judgeEntries, func(h *History) { h.Stored[7].Applied = when(70) }},
 		"the rotation of the past is told":              {judgeLooks, func(h *History) { h.Calls[7].Span = during(102, 103) }},
 		"another last_rotated is told":                  {judgeLooks, func(h *History) { h.Calls[7].Seen.RotatedAt = "never" }},
 		"new credentials were not tried":                {judgeProofs, func(h *History) { h.Requests[3].Outcome = Rejected }},
 		"a flight is the proof":                         {judgeProofs, func(h *History) { h.Requests[3].Call = 0 }},
-		"complete without a rejection":                  {judgeProofs, func(h *History) { h.Calls[10].Op = OpComplete; h.Requests[3].Call = 11 }},
-		"stage without a rejection":                     {judgeProofs, func(h *History) { plantStage(h, "C3"); h.Requests[3].Client, h.Requests[3].Call = "C3", 11 }},
+		"complete without a rejection":                  {judgeProofs, func(h *History) { h.Calls[10].Op = OpComplete; h.granted("C2", 11) }},
+		"stage without a rejection":                     {judgeProofs, func(h *History) { plantStage(h, "C3"); h.granted("C3", 11) }},
 		"a pair vanishes":                               {judgeGivenUp, func(h *History) { h.Stored[8].Config.Current = Pair{ID: "3", Client: "C3"} }},
 		"a pair was rejected long ago":                  {judgeGivenUp, plantAcceptedAgain},
 		"a pair was rejected elsewhere": {judgeGivenUp, func(h *History) {
@@ -73,7 +73,7 @@ func TestJudgeInside(t *testing.T) {
 			h.Stored[8].Config.Unrevoked = []Unrevoked{{Client: "C1", Why: "forced"}}
 		}},
 		"another client is marked":           {judgeGivenUp, func(h *History) { plantMark(h); h.Calls[10].Client = "C2" }},
-		"a compromised pair is current":      {judgeGivenUp, func(h *History) { h.Stored[8].Config.Current = h.Stored[0].Config.Current }},
+		"a compromised pair is current":      {judgeGivenUp, plantCompromisedCurrent},
 		"a compromised pair is staged":       {judgeGivenUp, func(h *History) { plantStage(h, "C1") }},
 		"a compromised pair is the fallback": {judgeGivenUp, func(h *History) { h.Stored[8].Config.Compromised = false }},
 		"two flights at once":                {judgeFlights, func(h *History) { h.Requests[2].Beside = 1 }},
@@ -110,7 +110,7 @@ func TestJudgeInside(t *testing.T) {
 		"a quiet read fails":                        {judgeQuiet, func(h *History) { plantQuiet(h); h.Calls[12].Outcome = Failed }},
 		"a quiet read is dear":                      {judgeQuiet, func(h *History) { plantQuiet(h); h.refusedRequest("503", 0); h.Requests[1].Span = during(133, 134) }},
 		"a quiet read costs nothing after a delete": {judgeQuiet, func(h *History) { plantQuiet(h); h.Requests[5].Outcome = Lost }},
-		"a quiet report replaces nothing":           {judgeQuiet, func(h *History) { plantQuiet(h); h.Calls[15].Token = "T6" }},
+		"a quiet report replaces nothing":           {judgeQuiet, func(h *History) { plantQuiet(h); h.Calls[15].Token, h.Calls[16].Token = "T6", "T6" }},
 		"a quiet node forgets the token":            {judgeQuiet, func(h *History) { plantQuiet(h); h.Calls[16].Token = "T6" }},
 		"a quiet node has calls left out":           {judgeQuiet, func(h *History) { plantQuiet(h); h.Calls = h.Calls[:16] }},
 		"a compromised token on another node":       {judgeCompromised, plantCompromisedElsewhere},
@@ -222,12 +222,12 @@ func TestJudgeAllowsInside(t *testing.T) {
 			plantMark(h)
 			plantRejected(h, "C1", 95)
 			h.Calls[10].Op, h.Requests[4].Call = OpComplete, 11
-			h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: 11, Client: "C2", Outcome: Granted, Token: "T5", Expires: time.Hour})
+			h.granted("C2", 11)
 			h.Stored[8].Config.Position = Position{}
 		},
 		"a pair that is listed": func(h *History) {
 			h.Calls[10].Op, h.Calls[10].Client, h.Calls[10].Set, h.Calls[11].Seen = OpCompromised, "C3", 0, &Seen{Reminder: 1001, Current: "C3"}
-			h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: 11, Client: "C3", Outcome: Granted, Token: "T5", Expires: time.Hour})
+			h.granted("C3", 11)
 			e := h.Stored[8].Config
 			e.Reminder, e.Previous, e.Current = 1001*time.Second, e.Current, Pair{ID: "3", Client: "C3"}
 			e.Unrevoked = append([]Unrevoked{{Client: "C2", Why: compromised}}, e.Unrevoked...)

@@ -165,6 +165,17 @@ func plantDeadElsewhere(h *History) {
 	h.Calls[12].Node = secondNode
 }
 
+// granted has Fuuffy issue a token to a client, when a call asks for a proof.
+func (h *History) granted(client string, call int) {
+	h.Requests = append(h.Requests, &Request{Span: during(95, 96), Place: Place{firstNode, 1}, Call: call, Client: client, Outcome: Granted, Token: "T5", Expires: time.Hour})
+}
+
+// plantCompromisedCurrent makes the compromised pair current again. The one in its place is listed.
+func plantCompromisedCurrent(h *History) {
+	e := h.Stored[8].Config
+	e.Current, e.Unrevoked = h.Stored[0].Config.Current, append(e.Unrevoked, Unrevoked{Client: "C2", Why: "replaced"})
+}
+
 // plantStage makes the last write a stage of a client, which ends the rotation.
 func plantStage(h *History, client string) {
 	h.Calls[10].Op = OpStage

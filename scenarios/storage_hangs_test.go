@@ -212,6 +212,123 @@ func TestConfigIsLoadedOnceStorageWorksAgain(t *testing.T) {
 	}
 }
 
+// While readers wait a moment for a config that couldn't be loaded before, an operator changes it on
+// their node. They get what that means, not an error about their wait.
+func TestConfigChangesWhileReadersWaitForIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*mounttest.Mount)
+		client string // whose token they get, empty for none
+	}{
+		"deleted": {func(m *mounttest.Mount) { m.Do(logical.DeleteOperation, mounttest.ConfigKey, nil) }, ""},
+		"written": {func(m *mounttest.Mount) { m.Do(logical.UpdateOperation, mounttest.ConfigKey, mounttest.NewPair()) }, mounttest.NewClientID},
+		"written, and again elsewhere": {func(m *mounttest.Mount) {
+			m.Do(logical.UpdateOperation, mounttest.ConfigKey, mounttest.NewPair())
+			m.Backend.InvalidateKey(m.T.Context(), mounttest.ConfigKey)
+		}, mounttest.NewClientID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := mounttest.NewConfigured(t)
+				m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+				token := m.ReadToken()
+				storage := m.UseFaultyStorage()
+				m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+				storage.Hang("get", mounttest.ConfigKey, 1, false)
+				m.Serves(token, oneHang, "the first read")
+				time.Sleep(time.Minute)
+
+				stuck := storage.Hang("get", mounttest.ConfigKey, 1, false)
+				var readers sync.WaitGroup
+				for range 3 {
+					readers.Go(func() {
+						resp, took, err := m.Timed(logical.ReadOperation, mounttest.TokenKey, nil)
+						assert.LessOrEqual(t, took, oneLook)
+						if tt.client == "" {
+							_, text := mounttest.Refusal(t, resp, err)
+							assert.Contains(t, text, "This mount has no Fuuffy credentials yet")
+						} else if assert.NoError(t, err) && assert.False(t, resp.IsError(), "%v", resp.Error()) {
+							assert.Equal(t, tt.client, m.Sandbox.ClientOf(resp.Data["access_token"].(string)))
+						}
+					})
+				}
+				time.Sleep(100 * time.Millisecond)
+				tt.change(m)
+				readers.Wait()
+				assert.NotZero(t, stuck.Count())
+			})
+		})
+	}
+}
+
+// Storage failed slowly, and then another node changes the config again. Readers wait a moment for
+// that, as if the failure were over.
+func TestConfigChangesAgainAfterASlowFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := mounttest.NewConfigured(t)
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		token := m.ReadToken()
+		other := m.Node(0, m.Storage.Storage)
+		stuck := m.UseFaultyStorage().Hang("get", mounttest.ConfigKey, 1, false)
+		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+		m.Serves(token, oneHang, "the first read")
+		require.NotZero(t, stuck.Count())
+
+		other.Do(logical.UpdateOperation, mounttest.RotatePath, mounttest.NewPair("compromised", true))
+		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+		if resp := m.Gets(oneLook, "the first read after that"); resp != nil {
+			assert.Equal(t, mounttest.NewClientID, m.Sandbox.ClientOf(resp.Data["access_token"].(string)))
+		}
+	})
+}
+
+// A machine that was suspended during a load makes that look as if it took hours. Afterward, readers
+// are no less patient than after a load that hung.
+func TestSuspendedDuringALoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := mounttest.NewConfigured(t)
+		m.Sandbox.SetTokenLifetime(24 * time.Hour)
+		m.Sandbox.CreateClient(mounttest.NewClientID, mounttest.NewSecret)
+		token := m.ReadToken()
+		other := m.Node(0, m.Storage.Storage)
+		other.Configure("client_id", mounttest.NewClientID, "client_secret", mounttest.NewSecret)
+		var suspended atomic.Int64
+		clock := m.Clock
+		m.Clock = func() (wall time.Time, monotonic time.Duration) {
+			wall, monotonic = clock()
+			return wall.Add(time.Duration(suspended.Load())), monotonic + time.Duration(suspended.Load())
+		}
+		stuck := m.UseFaultyStorage().Hang("get", mounttest.ConfigKey, 1, false)
+		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+		time.AfterFunc(2*time.Second, func() { suspended.Store(int64(8 * time.Hour)) })
+		m.Serves(token, oneHang, "the first read")
+		require.NotZero(t, stuck.Count())
+
+		time.Sleep(time.Minute)
+		if resp := m.Gets(oneLook, "a minute later"); resp != nil {
+			assert.Equal(t, mounttest.NewClientID, m.Sandbox.ClientOf(resp.Data["access_token"].(string)))
+		}
+	})
+}
+
+// Another node changes the config again and again, while this one can't load it. Its readers wait
+// no longer for that.
+func TestConfigChangesDuringLoadsThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := mounttest.NewConfigured(t)
+		token := m.ReadToken()
+		stuck := m.UseFaultyStorage().Hang("get", mounttest.ConfigKey, mounttest.AllCalls, false)
+		var readers sync.WaitGroup
+		for i := range 10 {
+			m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+			readers.Go(func() { m.Serves(token, oneHang, fmt.Sprintf("a reader after change %d", i+1)) })
+			time.Sleep(4 * time.Second)
+		}
+		readers.Wait()
+		assert.NotZero(t, stuck.Count())
+		assert.Equal(t, 1, m.Log.Count("could not load the configuration"), m.Log)
+	})
+}
+
 // A token request is under way when the config becomes unreadable. Whoever waits gets a token.
 func TestInvalidationThatCannotBeFollowedDuringARequest(t *testing.T) {
 	for fault, spoil := range configFaults {

@@ -95,8 +95,8 @@ type state struct {
 	outdated bool
 	// unloadable is set if that can't be loaded. Until it can, this one goes on for readers.
 	unloadable bool
-	// impatientUntil, on the monotonic clock, is until when readers then don't wait for a load.
-	impatientUntil time.Duration
+	// impatience is how long readers then don't wait for a load, from failedAt on the monotonic clock.
+	impatience, failedAt time.Duration
 	// loading is the load in progress, nil if there is none.
 	loading *load
 	token   *Cached

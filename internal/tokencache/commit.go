@@ -166,7 +166,7 @@ func (c *Cache) InvalidateSource() { c.change((*state).outdate) }
 
 func (s *state) outdate() {
 	s.supersede()
-	s.outdated, s.unloadable = true, s.outdated && s.unloadable
+	s.outdated, s.unloadable, s.impatience = true, s.outdated && s.unloadable, 0
 }
 
 // InvalidateToken drops the cached token: storage has another, or none.

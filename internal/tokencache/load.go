@@ -58,7 +58,7 @@ func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, er
 	wait := ctx
 	if s := c.state.Load(); s.unloadable {
 		patience := loadPatience
-		if c.options.Clock().Mono < s.impatientUntil {
+		if c.options.Clock().Mono-s.failedAt < s.impatience {
 			patience = 0
 		}
 		var cancel context.CancelFunc
@@ -66,10 +66,16 @@ func (c *Cache) sourceForReaders(ctx context.Context, loader Loader) (Source, er
 		defer cancel()
 	}
 	source, err := c.Source(wait, loader)
-	if s := c.state.Load(); err != nil && ctx.Err() == nil && s.source != nil && s.uses(s.source) {
-		return s.source, nil
+	if err == nil || ctx.Err() != nil {
+		return source, err
 	}
-	return source, err
+	switch s := c.state.Load(); {
+	case s.source != nil && s.uses(s.source):
+		return s.source, nil
+	case wait.Err() != nil:
+		return c.sourceForReaders(ctx, loader) // The former one was deleted or replaced meanwhile.
+	}
+	return nil, err
 }
 
 // joinLoad returns the load in progress or starts one. It returns nil if none is needed.
@@ -103,16 +109,25 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 		err = ErrClosed // Clearer than a context error.
 	}
 	now := c.options.Clock().Mono
+	// If the clock says that it took longer, the machine was suspended.
+	took := min(now-began, storageTimeout)
+	gone := errors.Is(err, ErrNoSource)
 	c.mu.Lock()
 	before := c.state.Load()
-	if before.loading != l {
+	superseded := before.loading != l
+	// Even then a failure says that storage can't be read. Its readers have waited long enough.
+	unloadable := err != nil && !gone && before.source != nil && before.outdated
+	if superseded && !unloadable {
 		c.mu.Unlock()
 		l.err = errSuperseded
 		close(l.done)
 		return
 	}
-	gone := errors.Is(err, ErrNoSource)
 	c.changeLocked(func(s *state) {
+		if superseded {
+			s.unloadable = true
+			return
+		}
 		s.loading = nil
 		switch {
 		case err == nil:
@@ -122,7 +137,7 @@ func (c *Cache) runLoad(l *load, loader Loader) {
 			s.clear()
 		default:
 			// If the next one takes as long, readers know its end by then.
-			s.unloadable, s.impatientUntil = s.source != nil, now+(now-began)*5/4
+			s.unloadable, s.impatience, s.failedAt = unloadable, took*5/4, now
 		}
 	})
 	after := c.state.Load()

@@ -38,15 +38,16 @@ type backend struct {
 }
 
 // Dependencies are what an embedder may replace, such as a test. A nil field is what the plugin
-// uses.
+// uses. The engine calls them from many goroutines, and while it holds locks, so they must be quick.
 type Dependencies struct {
 	// Clock returns the wall clock, which someone may set, and a monotonic one, whose origin
-	// doesn't matter. The second never goes back, or the engine would serve expired tokens. It
-	// must be quick.
+	// doesn't matter. The second never goes back, or the engine would serve expired tokens. The
+	// engine's timeouts, pauses, and limit of requests a minute follow the process's clock.
 	Clock func() (wall time.Time, monotonic time.Duration)
 	// Random returns numbers in [0, 1). They spread refreshes, retries, and readers over time.
 	Random func() float64
-	// Transport makes the connections to Fuuffy. caCert is the PEM bundle to trust, empty for the
+	// Transport returns what makes the connections to Fuuffy. The engine calls it for each
+	// configuration that it loads or tries. caCert is the PEM bundle to trust, empty for the
 	// system's. A request must end with its context, and must not be sent again or to another host:
 	// it carries the client secret.
 	Transport func(caCert string) (http.RoundTripper, error)

@@ -212,7 +212,12 @@ func (c *client) proveRevoked(ctx context.Context, t transition) error {
 // write that failed may have taken effect afterwards.
 func (b *backend) stored(ctx context.Context, storage logical.Storage) (stored *storedConfig, err error) {
 	err = b.cache.Commit(ctx, func(ctx context.Context) (effect tokencache.Effect, err error) {
-		if stored, err = loadConfig(ctx, storage); err != nil {
+		source := b.cache.Snapshot().Source
+		stored, err = loadConfig(ctx, storage)
+		if err == nil && b.cache.Snapshot().Source != source {
+			stored, err = loadConfig(ctx, storage) // Memory may have a newer one by now.
+		}
+		if err != nil {
 			return effect, &tokencache.Refused{Err: err}
 		}
 		effect.Outdated = !b.inMemory(stored)

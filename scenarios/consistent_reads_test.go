@@ -3,12 +3,14 @@
 package scenarios
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
 )
@@ -57,5 +59,35 @@ func TestChangeWaitsForAReadOfTheConfig(t *testing.T) {
 		go m.Configure("client_id", "shop-2")
 		assert.Equal(t, <-seen, m.Rotation()["client_id"])
 		time.Sleep(time.Minute)
+	})
+}
+
+// Someone reads the config, and storage takes its time. Meanwhile another node changes the config, and
+// this one loads it. The slow read is no reason to load it once more: readers would wait for that.
+func TestSlowReadOfAConfigThatChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := mounttest.NewConfigured(t)
+		m.Read()
+		other := m.Node(0, m.Storage.Storage)
+		var slow atomic.Bool
+		slow.Store(true)
+		m.UseFaultyStorage().Set("get", mounttest.ConfigKey, func(apply func() error) error {
+			err := apply()
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(2 * time.Second)
+			}
+			return err
+		})
+		read := make(chan any, 1)
+		go func() { read <- m.ReadConfig()["rotation_reminder"] }()
+		synctest.Wait()
+		require.False(t, slow.Load())
+		other.Write(mounttest.ConfigKey, "rotation_reminder", 1001)
+		m.Backend.InvalidateKey(t.Context(), mounttest.ConfigKey)
+		m.Read()
+
+		assert.EqualValues(t, 1001, <-read)
+		_, warm := m.Warm(nil)
+		assert.True(t, warm)
 	})
 }

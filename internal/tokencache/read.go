@@ -154,15 +154,11 @@ func (c *Cache) read(ctx context.Context, source Source, want demand) (Reading, 
 	}
 	// While this reader waited, the token may have left its buffer, or become another.
 	now, s = c.options.Clock(), c.state.Load()
-	switch current := s.uses(source); {
-	case err == errImpatient && !current:
-		return Reading{}, errSuperseded
-	case err == errImpatient:
+	if err == errImpatient {
 		err = reason
-	case !current:
-		return Reading{}, err
 	}
-	if _, failed := errors.AsType[*upstream.Error](err); failed && s.serves(want, now) && s.token.Value != want.reported {
+	_, failed := errors.AsType[*upstream.Error](err)
+	if failed && (!s.uses(source) || s.serves(want, now) && s.token.Value != want.reported) {
 		return Reading{}, errSuperseded
 	}
 	if r, ok := c.standIn(s, want, err, now); ok {

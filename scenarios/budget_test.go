@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -83,6 +84,7 @@ func TestTokenRequestsPerMinute(t *testing.T) {
 							code, text := mounttest.Refusal(t, resp, err)
 							require.Equal(t, http.StatusTooManyRequests, code, "call %d: %s", i, text)
 							require.Regexp(t, mounttest.InstantPattern.String()+`|\b\d+ ?s`, text, "it says when")
+							require.Equal(t, name == "config", strings.HasPrefix(text, "Nothing was saved."), text)
 							m.Commands(text)
 						}
 						time.Sleep(pace)

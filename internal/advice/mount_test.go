@@ -3,6 +3,7 @@
 package advice
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,27 @@ func TestHealthKnowsARejectionThatAStepMet(t *testing.T) {
 	assert.Equal(t, Failing, m.Health())
 	m.Standing, m.Rotation.Compromised = known{current.ID: rejected}.of, true
 	assert.Equal(t, Failing, m.Health(), "the engine doesn't use a compromised client")
+}
+
+// Two rejections are the work of something in between, unless one of them is proof.
+func TestBothPairsAreRejected(t *testing.T) {
+	current, staged := pairOf("shop-1", "secret1", 0), pairOf("shop-2", "secret1", 0)
+	rejected, revoked := rotation.Standing{Rejected: true, Failed: midday}, rotation.Standing{Rejected: true, Revoked: true, Failed: midday}
+	for name, c := range map[string]struct {
+		current, staged rotation.Standing
+		proof           bool
+	}{
+		"neither revoked": {rejected, rejected, false},
+		"current revoked": {revoked, rejected, true},
+		"staged revoked":  {rejected, revoked, true},
+		"both revoked":    {revoked, revoked, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mountOf(current, known{current.ID: c.current, staged.ID: c.staged})
+			m.Rotation.Staged = staged
+			assert.Equal(t, c.proof, !strings.Contains(m.NextStep().Render(""), "A proxy or firewall may have responded"))
+		})
+	}
 }
 
 // Fuuffy may reject a revoked client in a way that is no proof. Then complete never succeeds.

@@ -171,6 +171,32 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// Each emergency says that the tokens that apps hold may have leaked, and no other step does.
+func TestLeakedTokens(t *testing.T) {
+	facts := knows{}.facts()
+	for name, c := range map[string]struct {
+		before []Step
+		step   Step
+		leaked bool
+	}{
+		"emergency":                     {nil, Emergency(second), true},
+		"emergency after the promotion": {[]Step{Stage(second), Promote}, Emergency(second), true},
+		"emergency while promoted":      {[]Step{Stage(second), Promote}, Emergency(third), true},
+		"stage":                         {nil, Stage(second), false},
+		"promote":                       {[]Step{Stage(second)}, Promote, false},
+		"complete, after an emergency":  {[]Step{Emergency(second)}, Complete(true), false},
+		"the same emergency, once more": {[]Step{Emergency(second)}, Emergency(second), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := idle()
+			if c.before != nil {
+				p = taken(t, p, facts, c.before...).Next
+			}
+			assert.Equal(t, c.leaked, taken(t, p, facts, c.step).Leaked)
+		})
+	}
+}
+
 // TestWhatMustBeProved names the proofs of each step that asks for one.
 func TestWhatMustBeProved(t *testing.T) {
 	facts := knows{}.facts()

@@ -6,6 +6,7 @@
 # Prints what CHANGELOG.md says about a version. For a candidate (v1.2.3-rc1), it prints the
 # section of v1.2.3, or else the unreleased one.
 set -eu
+unset CDPATH # With it, cd may print a path, or go elsewhere.
 cd "$(dirname "$0")/.."
 
 # section prints the lines below a heading, and fails if there are none.

@@ -17,7 +17,7 @@ import (
 // The script builds the program of tools/program and runs it where the caller is.
 func TestProgram(t *testing.T) {
 	t.Parallel()
-	checkout, caller := t.TempDir(), t.TempDir()
+	checkout, caller := filepath.Join(t.TempDir(), "a checkout"), t.TempDir()
 	for _, directory := range []string{"scripts", "tools"} {
 		require.NoError(t, os.CopyFS(filepath.Join(checkout, directory), os.DirFS(filepath.Join("..", directory))))
 	}
@@ -41,4 +41,44 @@ func TestProgram(t *testing.T) {
 			assert.Contains(t, messages.String(), "VAULT_BIN=./nowhere is not an executable file")
 		}
 	}
+
+	// With CDPATH, cd prints where it goes.
+	command := exec.CommandContext(t.Context(), "scripts/program.sh", "vault")
+	command.Dir = checkout
+	command.Env = append(os.Environ(), "CDPATH=.", "VAULT_BIN="+filepath.Join(caller, "vault"))
+	out, err := command.Output()
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(caller, "vault")+"\n", string(out))
+	made, err := os.ReadDir(filepath.Join(checkout, "bin"))
+	require.NoError(t, err)
+	assert.Len(t, made, 1, "only the program")
+}
+
+// Go renames what it linked in GOTMPDIR. Across file systems it copies instead, and a second run
+// could start half a program.
+func TestProgramIsReplacedInOneStep(t *testing.T) {
+	t.Parallel()
+	checkout, bin := t.TempDir(), t.TempDir()
+	require.NoError(t, os.CopyFS(filepath.Join(checkout, "scripts"), os.DirFS(".")))
+	run := func(path string) (string, error) {
+		command := exec.CommandContext(t.Context(), "/bin/sh", filepath.Join(checkout, "scripts", "program.sh"), "vault")
+		command.Env = []string{"PATH=" + path}
+		output, err := command.CombinedOutput()
+		return string(output), err
+	}
+	const fakeGo = "#!/bin/sh\n[ -d \"$GOTMPDIR\" ] && printf '#!/bin/sh\\necho %s\\n' \"$GOTMPDIR\" >\"$3/bin/program\" && chmod +x \"$3/bin/program\"\n"
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "go"), []byte(fakeGo), 0o700))
+	output, err := run(bin + ":" + os.Getenv("PATH"))
+	require.NoError(t, err, output)
+	assert.Equal(t, filepath.Join(checkout, "bin")+"\n", output)
+
+	tools := t.TempDir() // All that the script needs but Go.
+	for _, tool := range []string{"dirname", "mkdir"} {
+		found, err := exec.LookPath(tool)
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(found, filepath.Join(tools, tool)))
+	}
+	output, err = run(tools)
+	require.Error(t, err)
+	assert.Contains(t, output, "program.sh: there is no Go in PATH")
 }

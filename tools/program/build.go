@@ -32,7 +32,7 @@ func (p *program) build(ctx context.Context, into, logFile string) error {
 	stop := keepSaying(func(elapsed time.Duration) { p.say("still building, %v so far", elapsed) })
 	err = command.Run()
 	stop()
-	if err == nil && p.versionOf(built) == "" {
+	if err == nil && p.versionOf(ctx, built) == "" {
 		err = fmt.Errorf("%s doesn't run", p.name)
 	}
 	if err != nil {

@@ -29,6 +29,11 @@ const (
 	connectTimeout  = 4 * time.Second  // DNS, TCP, and TLS together.
 	silenceTimeout  = 10 * time.Second // Between two pieces of a response.
 	downloadTimeout = 10 * time.Minute // About as long as the build takes.
+
+	// Many times what the releases have. More would fill the memory or the disk.
+	largestSums    = 1 << 20
+	largestArchive = 2 << 30
+	largestProgram = 4 << 30
 )
 
 // site returns where the files of the release are.
@@ -50,7 +55,7 @@ func (p *program) site() (*url.URL, error) {
 func (p *program) download(ctx context.Context, site *url.URL, into string) error {
 	p.say("downloading %s %s from %s, once per user", p.product, p.version, site.Host)
 	var sums bytes.Buffer
-	if err := fetch(ctx, httpsOnly, site.JoinPath(p.release.sums), &sums); err != nil {
+	if err := fetch(ctx, httpsOnly, site.JoinPath(p.release.sums), &limited{to: &sums, left: largestSums}); err != nil {
 		return err
 	}
 	want, err := checksum(sums.String(), p.release.archive)
@@ -66,7 +71,7 @@ func (p *program) download(ctx context.Context, site *url.URL, into string) erro
 	var received counter
 	stop := keepSaying(func(time.Duration) { p.say("still downloading, %d MB so far", received.Load()/1e6) })
 	hash := sha256.New()
-	err = fetch(ctx, httpsOnly, site.JoinPath(p.release.archive), io.MultiWriter(archive, hash, &received))
+	err = fetch(ctx, httpsOnly, site.JoinPath(p.release.archive), &limited{to: io.MultiWriter(archive, hash, &received), left: largestArchive})
 	stop()
 	if err != nil {
 		return err
@@ -79,7 +84,7 @@ func (p *program) download(ctx context.Context, site *url.URL, into string) erro
 	if err := p.extract(archive, received.Load(), into); err != nil {
 		return fmt.Errorf("extract %s: %w", p.release.archive, err)
 	}
-	if p.versionOf(filepath.Join(into, p.name)) == "" {
+	if p.versionOf(ctx, filepath.Join(into, p.name)) == "" {
 		return fmt.Errorf("the %s in %s doesn't run here", p.name, p.release.archive)
 	}
 	return nil
@@ -95,6 +100,20 @@ func checksum(sums, file string) (string, error) {
 	return "", fmt.Errorf("has no checksum of %s", file)
 }
 
+// limited passes a number of bytes on, and fails if more are written.
+type limited struct {
+	to   io.Writer
+	left int64
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if int64(len(p)) > l.left {
+		return 0, errors.New("too large")
+	}
+	l.left -= int64(len(p))
+	return l.to.Write(p)
+}
+
 // counter counts the bytes that are written to it.
 type counter struct{ atomic.Int64 }
 
@@ -107,10 +126,15 @@ func (c *counter) Write(p []byte) (int, error) {
 // program does. It follows redirects, but not to HTTP.
 var httpsOnly = &http.Client{CheckRedirect: func(request *http.Request, via []*http.Request) error {
 	if request.URL.Scheme != "https" || len(via) >= 10 {
-		return fmt.Errorf("redirected to %s", request.URL.Redacted())
+		return fmt.Errorf("redirected to %s", shown(request.URL))
 	}
 	return nil
 }}
+
+// shown is a URL for messages. User, password, and query may be secrets.
+func shown(address *url.URL) string {
+	return (&url.URL{Scheme: address.Scheme, Host: address.Host, Path: address.Path}).String()
+}
 
 // fetch writes what a URL has. It gives up if it can't connect, and if nothing arrives.
 func fetch(ctx context.Context, client *http.Client, from *url.URL, to io.Writer) error {
@@ -150,7 +174,7 @@ func fetch(ctx context.Context, client *http.Client, from *url.URL, to io.Writer
 		err = cause
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", from.Redacted(), err)
+		return fmt.Errorf("%s: %w", shown(from), err)
 	}
 	return nil
 }
@@ -175,6 +199,9 @@ func (p *program) extract(archive *os.File, size int64, into string) error {
 			return err
 		}
 		for _, file := range files.File {
+			if !file.Mode().IsRegular() {
+				continue
+			}
 			content, err := file.Open()
 			if err == nil {
 				err = errors.Join(p.extractFile(file.Name, content, into), content.Close())
@@ -197,7 +224,7 @@ func (p *program) extract(archive *os.File, size int64, into string) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err == nil {
+		if err == nil && file.Typeflag == tar.TypeReg {
 			err = p.extractFile(file.Name, files, into)
 		}
 		if err != nil {
@@ -216,6 +243,6 @@ func (p *program) extractFile(name string, content io.Reader, into string) error
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, content)
+	_, err = io.Copy(&limited{to: file, left: largestProgram}, content)
 	return errors.Join(err, file.Close())
 }

@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,8 @@ type mirror struct {
 	cut      string            // the path of a file whose second half is missing
 	hang     string            // the path of a file that never comes
 	requests atomic.Int64
+	// credentials are those that came with requests, without repetitions.
+	credentials []string
 }
 
 // newMirror makes a machine trust and use a mirror.
@@ -78,6 +81,9 @@ func (s *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	content, found := s.files[r.URL.Path]
 	cut, hang := s.cut, s.hang
+	if user, _, given := r.BasicAuth(); given {
+		s.credentials = slices.Compact(append(s.credentials, user+" "+r.URL.RawQuery))
+	}
 	s.mu.Unlock()
 	switch {
 	case r.URL.Path == hang:
@@ -118,6 +124,18 @@ func tarred(t *testing.T, files map[string]string) []byte {
 		_, err := io.WriteString(w, content)
 		require.NoError(t, err)
 	}
+	require.NoError(t, w.Close())
+	require.NoError(t, compressed.Close())
+	return archive.Bytes()
+}
+
+// linked is an archive whose program is a link out of it.
+func linked(t *testing.T) []byte {
+	t.Helper()
+	var archive bytes.Buffer
+	compressed := gzip.NewWriter(&archive)
+	w := tar.NewWriter(compressed)
+	require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "p/prometheus", Linkname: "/bin/sh"}))
 	require.NoError(t, w.Close())
 	require.NoError(t, compressed.Close())
 	return archive.Bytes()
@@ -172,6 +190,8 @@ func TestFailedDownload(t *testing.T) {
 			s.add(vaultSums, vaultArchive, zipped(t, map[string]string{"vault": "for another machine"}))
 		},
 			"doesn't run here"},
+		"checksums without end": {"vault", func(s *mirror) { s.files[vaultSums] = bytes.Repeat([]byte("x"), 2<<20) }, "_SHA256SUMS: too large"},
+		"a link":                {"prometheus", func(s *mirror) { s.add(prometheusSums, prometheusArchive, linked(t)) }, "the prometheus in prometheus-3.5.0."},
 		"half an archive": {"prometheus", func(s *mirror) {
 			whole := s.files[prometheusArchive]
 			s.add(prometheusSums, prometheusArchive, whole[:len(whole)-20])
@@ -327,6 +347,22 @@ func TestBadMirror(t *testing.T) {
 		assert.NotContains(t, messages, "password")
 	}
 	_, messages := m.finds("vault", "PROGRAMS_URL=https://user:password@127.0.0.1:1")
-	assert.Contains(t, messages, "the download failed: https://user:xxxxx@127.0.0.1:1/")
+	assert.Contains(t, messages, "the download failed: https://127.0.0.1:1/vault/")
 	assert.NotContains(t, messages, "password")
+}
+
+// A token may stand in the place of the user, or in the query, which is sent with each request.
+func TestSecretsOfAMirror(t *testing.T) {
+	m := newMachine(t)
+	server := newMirror(m)
+	site := strings.Replace(server.URL, "https://", "https://secret-user@", 1) + "/mirror?signature=secret-query"
+	_, messages := m.finds("vault", "PROGRAMS_URL="+site)
+	assert.Zero(t, m.builds(), messages)
+	server.mu.Lock()
+	assert.Equal(t, []string{"secret-user signature=secret-query"}, server.credentials)
+	server.files = nil
+	server.mu.Unlock()
+	_, messages = m.finds("prometheus", "PROGRAMS_URL="+site)
+	assert.Contains(t, messages, "/mirror/prometheus/3.5.0/sha256sums.txt: 404 Not Found")
+	assert.NotContains(t, messages, "secret-")
 }

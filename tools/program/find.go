@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -18,9 +19,9 @@ import (
 func (p *program) find(ctx context.Context) (string, error) {
 	if p.variable != "" {
 		if given := os.Getenv(p.variable); given != "" {
-			return p.checkGiven(given)
+			return p.checkGiven(ctx, given)
 		}
-		if path := p.inPath(); path != "" {
+		if path := p.inPath(ctx); path != "" {
 			return filepath.Abs(path)
 		}
 	}
@@ -28,7 +29,7 @@ func (p *program) find(ctx context.Context) (string, error) {
 }
 
 // checkGiven returns the path of the program that the variable names.
-func (p *program) checkGiven(given string) (string, error) {
+func (p *program) checkGiven(ctx context.Context, given string) (string, error) {
 	refused := func(format string, a ...any) (string, error) {
 		return "", fmt.Errorf("%s=%s %s. Correct it, or unset it to let this script find, download, or build %s",
 			p.variable, given, fmt.Sprintf(format, a...), p.name)
@@ -37,8 +38,8 @@ func (p *program) checkGiven(given string) (string, error) {
 	if err != nil {
 		return refused("is not an executable file")
 	}
-	product, oldest, version := p.product, p.oldest, p.versionOf(path)
-	if bao := versionOf(path, "OpenBao v"); p.name == "vault" && bao != "" {
+	product, oldest, version := p.product, p.oldest, p.versionOf(ctx, path)
+	if bao := versionOf(ctx, path, "OpenBao v"); p.name == "vault" && bao != "" {
 		product, oldest, version = "OpenBao", "2.5", bao // The oldest that the tests ran in.
 	}
 	if !atLeast(version, oldest) {
@@ -48,12 +49,12 @@ func (p *program) checkGiven(given string) (string, error) {
 }
 
 // inPath returns the program in PATH if it is new enough.
-func (p *program) inPath() string {
+func (p *program) inPath(ctx context.Context) string {
 	path, err := exec.LookPath(p.name)
 	if err != nil {
 		return ""
 	}
-	if version := p.versionOf(path); !atLeast(version, p.oldest) {
+	if version := p.versionOf(ctx, path); !atLeast(version, p.oldest) {
 		p.say("%s is %s; %s or newer is needed", path, cmp.Or(version, "not "+p.product), p.oldest)
 		return ""
 	}
@@ -67,8 +68,9 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	removeLeftovers(directory)
 	path := filepath.Join(directory, p.name)
-	if p.versionOf(path) != "" {
+	if p.versionOf(ctx, path) != "" {
 		return path, nil
 	}
 	site, err := p.site()
@@ -78,7 +80,6 @@ func (p *program) cached(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return "", cannotWrite(err)
 	}
-	removeLeftovers(directory)
 
 	if p.variable != "" {
 		p.say("there is no %s %s or newer in PATH", p.name, p.oldest)
@@ -131,7 +132,8 @@ func (p *program) directory() (string, error) {
 		}
 		cache = filepath.Join(home, ".cache")
 	}
-	return filepath.Join(cache, "vault-plugin-secrets-fuuffy", p.release.name+"-"+p.version), nil
+	// Who gets the path may be in another directory.
+	return filepath.Abs(filepath.Join(cache, "vault-plugin-secrets-fuuffy", p.release.name+"-"+p.version))
 }
 
 func cannotWrite(err error) error {
@@ -151,13 +153,26 @@ func removeLeftovers(directory string) {
 	}
 }
 
+// versionTimeout is how long a program may take to print its version.
+var versionTimeout = 30 * time.Second
+
 // versionOf returns the version of a program, as in 1.21.2. It is empty if the file isn't
 // that program, or doesn't run.
-func (p *program) versionOf(path string) string { return versionOf(path, p.banner) }
+func (p *program) versionOf(ctx context.Context, path string) string {
+	return versionOf(ctx, path, p.banner)
+}
 
-func versionOf(path, banner string) string {
-	output, _ := exec.Command(path, "--version").CombinedOutput()
-	match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(banner) + `(\d+\.\d+[0-9.]*)`).FindSubmatch(output)
+// versionOf gives up on a program that hangs, or that prints without end.
+func versionOf(ctx context.Context, path, banner string) string {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	var output bytes.Buffer
+	command := exec.CommandContext(ctx, path, "--version")
+	command.Stdout = &limited{to: &output, left: 64 << 10}
+	command.Stderr = command.Stdout
+	command.WaitDelay = time.Second // For a child that keeps the output open.
+	_ = command.Run()
+	match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(banner) + `(\d+\.\d+[0-9.]*)`).FindSubmatch(output.Bytes())
 	if match == nil {
 		return ""
 	}

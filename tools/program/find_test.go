@@ -83,6 +83,42 @@ func TestGivenOpenBao(t *testing.T) {
 	assert.Contains(t, path, "/vault-1.21.2/", "in PATH, only a Vault is taken for one")
 }
 
+// A program that hangs, or prints without end, is as good as none.
+func TestProgramThatHangs(t *testing.T) {
+	for name, script := range map[string]string{
+		"hangs":  "#!/bin/sh\nsleep 600\n",
+		"prints": "#!/bin/sh\nwhile echo 'Vault v'; do :; done\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			m.write("vault", script)
+			path, messages := m.finds("vault", impatient+"=1")
+			assert.Contains(t, path, "/vault-1.21.2/")
+			assert.Contains(t, messages, "is not Vault; 1.18 or newer is needed")
+		})
+	}
+
+	t.Run("interrupted", func(t *testing.T) {
+		m := newMachine(t)
+		m.write("vault", "#!/bin/sh\ntouch \"$0-runs\"\nsleep 600\n")
+		r := m.start("vault")
+		require.Eventually(t, func() bool { return len(m.glob("vault-runs")) == 1 }, time.Minute, 50*time.Millisecond)
+		require.NoError(t, r.command.Process.Signal(syscall.SIGTERM))
+		status, _, messages := r.end()
+		assert.Equal(t, 130, status)
+		assert.Contains(t, messages, "interrupted")
+	})
+}
+
+// make enters another directory before it runs the program.
+func TestRelativeCache(t *testing.T) {
+	m := newMachine(t)
+	m.cache = filepath.Join(m.bin, "a cache")
+	path, messages := m.finds("vault", "XDG_CACHE_HOME=a cache")
+	assert.Equal(t, filepath.Join(m.cache, "vault-plugin-secrets-fuuffy", "vault-1.21.2", "vault"), path)
+	assert.FileExists(t, path, messages)
+}
+
 // Only the pinned Vault will do, whatever there is.
 func TestPinnedVault(t *testing.T) {
 	m := newMachine(t)
@@ -165,7 +201,6 @@ func TestKilled(t *testing.T) {
 
 	old := time.Now().AddDate(0, 0, -3)
 	require.NoError(t, os.Chtimes(left[0], old, old))
-	require.NoError(t, os.Remove(path))
 	m.finds("vault")
 	assert.ElementsMatch(t, []string{"build.log", "vault"}, m.left())
 }

@@ -21,11 +21,17 @@ import (
 // asProgram makes the test binary be the program.
 const asProgram = "TEST_AS_PROGRAM"
 
+// impatient makes it wait only a second for the version of a program.
+const impatient = "TEST_IMPATIENT"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) == "" {
 		os.Exit(m.Run())
 	}
 	signOfLife = 50 * time.Millisecond
+	if os.Getenv(impatient) != "" {
+		versionTimeout = time.Second
+	}
 	main()
 }
 
@@ -100,6 +106,10 @@ type run struct {
 // start starts the program in a process group of its own.
 func (m *machine) start(name string, variables ...string) *run {
 	m.t.Helper()
+	self, err := filepath.Abs(os.Args[0])
+	require.NoError(m.t, err)
+	tools, err := filepath.Abs("..")
+	require.NoError(m.t, err)
 	out, err := os.CreateTemp(m.t.TempDir(), "stdout")
 	require.NoError(m.t, err)
 	defer out.Close()
@@ -107,10 +117,11 @@ func (m *machine) start(name string, variables ...string) *run {
 	require.NoError(m.t, err)
 	defer messages.Close()
 
-	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), os.Args[0], "-tools", "..", name), stdout: out.Name(), stderr: messages.Name()}
+	r := &run{t: m.t, command: exec.CommandContext(m.t.Context(), self, "-tools", tools, name), stdout: out.Name(), stderr: messages.Name()}
 	r.command.Env = append([]string{asProgram + "=1", "PATH=" + m.bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + m.cache}, m.variables...)
 	r.command.Env = append(r.command.Env, variables...)
 	r.command.Stdout, r.command.Stderr = out, messages
+	r.command.Dir = m.bin
 	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(m.t, r.command.Start())
 	m.t.Cleanup(func() { _ = syscall.Kill(-r.command.Process.Pid, syscall.SIGKILL) })
@@ -133,6 +144,14 @@ func (m *machine) finds(name string, variables ...string) (path, messages string
 	status, out, messages := m.start(name, variables...).end()
 	require.Zero(m.t, status, messages)
 	return strings.TrimSuffix(out, "\n"), messages
+}
+
+// glob returns the files of the machine's directory that match a pattern.
+func (m *machine) glob(pattern string) []string {
+	m.t.Helper()
+	files, err := filepath.Glob(filepath.Join(m.bin, pattern))
+	require.NoError(m.t, err)
+	return files
 }
 
 func read(t *testing.T, file string) string {

@@ -32,12 +32,13 @@ help: ## List the targets
 GO_BUILD = go build -trimpath -ldflags "-s -w -X $(MODULE).version=$(VERSION)"
 
 # Vault's catalog has semantic versions that begin with a v. It refuses a plugin that reports its
-# version in another way, but only when someone registers it.
+# version in another way, but only when someone registers it. The name of a tag may have quotes,
+# so until it is checked, a shell gets it in its environment.
 SEMVER := ^v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$$
 
 build: ## Build the plugin and the sandbox into bin/
-	@printf '%s\n' '$(VERSION)' | grep -Eq '$(SEMVER)' || { \
-		echo 'VERSION="$(VERSION)" can'\''t be registered in Vault. Write it like VERSION=v1.2.3 or VERSION=v1.2.3-rc1.'; exit 1; }
+	@printf '%s\n' "$$PLUGIN_VERSION" | grep -Eq '$(SEMVER)' || { \
+		printf 'VERSION="%s" can'\''t be registered in Vault. Write it like VERSION=v1.2.3 or VERSION=v1.2.3-rc1.\n' "$$PLUGIN_VERSION"; exit 1; }
 	CGO_ENABLED=0 $(GO_BUILD) -o "$(PLUGIN)" ./cmd/vault-plugin-secrets-fuuffy
 	CGO_ENABLED=0 $(GO_BUILD) -o "$(SANDBOX)" ./cmd/fuuffy-sandbox
 
@@ -147,8 +148,8 @@ bench: build ## Measure reads, memory, and starts, and compare them with a plugi
 	cd e2e && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../bin/constant ./bench/constant && go build -o ../bin/bench ./bench
 	@$(FIND_VAULT); cd e2e && ../bin/bench -constant ../bin/constant -least $(LEAST) -rounds $(ROUNDS)
 
-release: ## Build a release of the tag that is checked out into dist/
-	go run -C tools/release . build
+release: ## Build a release of the tag that is checked out into dist/; VERSION chooses one of several tags
+	go run -C tools/release . build$(if $(filter file,$(origin VERSION)),, -version="$$PLUGIN_VERSION")
 
 clean: ## Remove bin/ and dist/
 	rm -rf bin dist

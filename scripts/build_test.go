@@ -32,11 +32,12 @@ func TestBuildVersion(t *testing.T) {
 		return read(t, calls), string(output), err
 	}
 
-	for _, version := range []string{"0.4.0", "vNext", "", "v", "v1", "v1.2", "v1.2.3.4", "v01.2.3", "v1.2.3-", "v1.2.3+", "v1.2.3-a..b", "v1.2.3 ", "V1.2.3", "v1.2.3-a_b", "v1.2.3$$(id)"} {
+	for _, version := range []string{"0.4.0", "vNext", "", "v", "v1", "v1.2", "v1.2.3.4", "v01.2.3", "v1.2.3-", "v1.2.3+", "v1.2.3-a..b", "v1.2.3 ", "V1.2.3", "v1.2.3-a_b", "v1.2.3$$(id)", "v1.2.3';touch$${IFS}made;'", "v1.2.3`touch made`"} {
 		built, messages, err := build("VERSION=" + version)
 		assert.Error(t, err, version)
 		assert.Empty(t, built, version)
 		assert.Contains(t, messages, `VERSION="`+strings.ReplaceAll(version, "$$", "$")+`" can't be registered in Vault`)
+		assert.NoFileExists(t, filepath.Join(dir, "made"))
 		assert.Contains(t, messages, "VERSION=v1.2.3")
 	}
 	for _, version := range []string{"v0.4.0", "v10.20.30", "v1.2.3-rc1", "v1.2.3-rc.1", "v0.1.0-dev", "v0.1.0-dev+meta", "v0.1.0+meta.1", "v0.1.0-3-gabcdef", "v0.1.0-rc1-3-gabcdef-dirty", "v0.1.0-dirty"} {

@@ -225,6 +225,13 @@ func TestSetupRegisters(t *testing.T) {
 	s.settings = good
 	s.brings(s.first, "registered fuuffy "+programs.PluginVersion, "enabled fuuffy/", "changes: 7")
 
+	t.Log("Only the name of the file was wrong.")
+	s.install(programs.Plugin, pluginName+"-renamed")
+	s.set("plugin_command="+pluginName, "plugin_command="+pluginName+"-renamed")
+	s.brings(s.again, "registered fuuffy "+programs.PluginVersion, "changes: 1")
+	s.brings(s.again, "changes: 0")
+	s.settings = good
+
 	t.Log("The same for an upgrade.")
 	s.install(newPlugin, pluginName+"-new")
 	s.registers(newPlugin, newVersion, pluginName+"-new")

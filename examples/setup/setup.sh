@@ -11,6 +11,9 @@
 # In a directory, each file NAME.env declares one mount. common.env, if it is there, has what
 # they share: the script reads it first, also if you name only one of the files.
 #
+# The files are shell code. Whoever may change one can run any command with your Vault token,
+# so review a change as you review a change of this script.
+#
 # VAULT_ADDR and VAULT_TOKEN are as for vault itself; installer.hcl is the policy that the
 # token needs. The script reads the client secret from the file FUUFFY_CLIENT_SECRET_FILE
 # (such as /dev/stdin) only if there are no credentials yet, or if the address changes. For a
@@ -25,7 +28,7 @@ problem=$(mktemp)
 trap 'rm -f "$problem"; end_rehearsal' EXIT
 trap 'exit 1' HUP INT TERM
 
-fail() { echo "setup.sh: $*" >&2; exit 1; }
+fail() { printf 'setup.sh: %s\n' "$*" >&2; exit 1; } # In some shells, echo interprets backslashes.
 
 usage() {
     echo "Usage: setup.sh FILE | DIRECTORY (copies of fuuffy.env that you edited)" >&2
@@ -34,16 +37,21 @@ usage() {
 
 # apply_directory applies each file, whatever becomes of the others.
 apply_directory() {
+    directory=$1
     set +f
     set -- "$1"/*.env
     set -f
     [ -e "$1" ] || usage
-    failed=
+    failed='' others=''
+    : >"$problem" # Each run adds its mount.
     for file; do
         name=$(basename "$file" .env)
         [ "$name" != common ] || continue
-        FUUFFY_CLIENT_SECRET_FILE=${FUUFFY_CLIENT_SECRET_FILE:+$FUUFFY_CLIENT_SECRET_FILE/$name} sh "$0" "$file" || failed="$failed $name"
+        others=yes
+        FUUFFY_CLIENT_SECRET_FILE=${FUUFFY_CLIENT_SECRET_FILE:+$FUUFFY_CLIENT_SECRET_FILE/$name} \
+            FUUFFY_MOUNTS=$problem sh "$0" "$file" || failed="$failed $name"
     done
+    [ -n "$others" ] || fail "There is no mount to set up: $directory has only common.env."
     [ -z "$failed" ] || fail "These failed:$failed"
 }
 
@@ -63,8 +71,9 @@ look() {
 
 register() {
     held=$(look read -field=sha256 "sys/plugins/catalog/secret/$plugin_name" version="$plugin_version")
-    [ "$held" != "$plugin_sha256" ] || return 0
-    if [ -n "$held" ]; then # With another checksum, Vault couldn't restart a mount that runs it.
+    command=$(look read -field=command "sys/plugins/catalog/secret/$plugin_name" version="$plugin_version")
+    [ "$held $command" != "$plugin_sha256 $plugin_command" ] || return 0
+    if [ "${held:-$plugin_sha256}" != "$plugin_sha256" ]; then # Vault couldn't restart a mount that runs it.
         mounts=$(vault secrets list -detailed)
         ! printf '%s\n' "$mounts" | grep -F " $plugin_name " | grep -qF " $plugin_version " ||
             fail "$plugin_name $plugin_version is registered with another checksum, and a mount runs it. Give the new build another version."
@@ -125,7 +134,7 @@ configure() {
 }
 
 write_with_secret() {
-    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] || fail "This needs the client secret of $client_id. Set FUUFFY_CLIENT_SECRET_FILE to a readable file that contains it. It is ${FUUFFY_CLIENT_SECRET_FILE:-not set}."
+    [ -r "${FUUFFY_CLIENT_SECRET_FILE:-}" ] && [ ! -d "$FUUFFY_CLIENT_SECRET_FILE" ] || fail "This needs the client secret of $client_id. Set FUUFFY_CLIENT_SECRET_FILE to a readable file that contains it. It is ${FUUFFY_CLIENT_SECRET_FILE:-not set}."
     vault write "$mount/config" "$@" client_secret=@"$FUUFFY_CLIENT_SECRET_FILE" >/dev/null
 }
 
@@ -140,18 +149,33 @@ write_policy() {
 }
 
 [ $# -eq 1 ] || usage
+case $1 in -*) set -- "./$1" ;; esac
 if [ -d "$1" ]; then
     apply_directory "$1"
     exit
 fi
 [ -r "$1" ] || usage
+# What the files don't set is missing, whatever the environment has.
+unset plugin_name plugin_version plugin_command plugin_sha256 client_id environment config ca_cert_file policies
 mount='' shared_policies=''
 folder=$(dirname "$1") # Without a slash, "." would search PATH.
-[ ! -r "$folder/common.env" ] || . "$folder/common.env"
-. "$folder/$(basename "$1")"
+for file in "$folder/common.env" "$folder/$(basename "$1")"; do
+    [ -r "$file" ] || continue
+    ! grep -q "$(printf '\r')" "$file" || fail "$file has Windows line ends. Remove them: tr -d '\r'"
+    . "$file"
+done
 case $mount in # In a policy, + and * stand for other paths, and a quote ends the path.
 "" | [/-]* | */ | *[!A-Za-z0-9._/-]*) fail "mount=$mount: use letters, digits, and . _ - /, without a / at either end." ;;
 esac
+case $config in # Vault would get the secret on a command line, and another client by mistake.
+*client_id=* | *client_secret=*) fail "config has client_id or client_secret. Set client_id outside of it, and FUUFFY_CLIENT_SECRET_FILE." ;;
+esac
+[ "$mount" != "$plugin_name-rehearsal" ] || fail "mount=$mount: the script uses this mount for rehearsals. Choose another."
+if [ -n "${FUUFFY_MOUNTS:-}" ]; then # Two files would undo each other's changes, or someone forgot to edit a copy.
+    name=$(printf %s "$mount" | tr / -) # As in the names of the policies.
+    ! grep -qxF "$name" "$FUUFFY_MOUNTS" || fail "mount=$mount: another file of this directory has this mount, or policies of the same names."
+    echo "$name" >>"$FUUFFY_MOUNTS"
+fi
 [ -z "$shared_policies" ] || [ "${mount%/*}" != "$mount" ] || fail "mount=$mount: shared_policies are for mounts such as shops/north, below one path."
 [ -n "$(printf %s "$plugin_sha256" | tr -d 0)" ] ||
     fail "Set plugin_sha256 to the checksum of your build: sha256sum bin/vault-plugin-secrets-fuuffy"

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +135,11 @@ func TestMerchantsWithScript(t *testing.T) {
 	assert.Contains(t, m.types(guide(t)["Add a shop"]...), "enabled shops/west/")
 	assert.Len(t, m.tokens(), len(shops))
 
+	t.Log("Rename one.")
+	token, requests := m.tokens()["east"], m.requests()
+	m.as(m.vault.Client.Token(), guide(t)["Rename a shop"]...)
+	m.renamed(token, requests)
+
 	t.Log("Upgrade one.")
 	m.install(newPlugin, pluginName+"-new")
 	declared.registers(newPlugin, newVersion, pluginName+"-new")
@@ -214,6 +220,32 @@ func TestMerchantsWithTerraform(t *testing.T) {
 			assert.False(t, strings.Contains(string(state), kept), "a secret or a token is in %s", filepath.Base(file))
 		}
 	}
+
+	t.Log("Rename one.")
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "merchants.md"))
+	require.NoError(t, err)
+	moved := regexp.MustCompile("(?s)```hcl\n(moved .*?)```").FindSubmatch(page)
+	require.NotNil(t, moved)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "moved.tf"), moved[1], 0o600))
+	token, requests := m.tokens()["east"], m.requests()
+	clients["orient"] = clients["east"]
+	delete(clients, "east")
+	declare()
+	m.as(m.vault.Client.Token(), m.apply)
+	m.renamed(token, requests)
+}
+
+// renamed asserts that the shop east is now orient, and that nothing else happened to it.
+func (m *merchants) renamed(token string, requests int) {
+	m.t.Helper()
+	assert.NotContains(m.t, m.mounts(), "shops/east/")
+	answer, err := m.vault.Client.Logical().ReadWithContext(m.t.Context(), "shops/orient/token")
+	require.NoError(m.t, err)
+	assert.Equal(m.t, token, answer.Data["access_token"])
+	assert.Equal(m.t, requests, m.requests(), "token requests")
+	policy, err := m.vault.Client.Sys().GetPolicyWithContext(m.t.Context(), "shops-orient-app")
+	require.NoError(m.t, err)
+	assert.Contains(m.t, policy, `"shops/orient/token"`)
 }
 
 // holds is what twenty shops that were just set up have in common, whichever way. same holds what

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/tryfunc"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/stretchr/testify/assert"
@@ -156,6 +157,29 @@ func refusesSecrets(t *testing.T, all []*hclsyntax.Block, name string) {
 		})
 		require.False(t, problems.HasErrors(), problems.Error())
 		assert.Equal(t, allowed, value, setting)
+	}
+}
+
+// A path with + or * would give policies for other mounts.
+func TestPathsAreChecked(t *testing.T) {
+	values := func(path string) map[string]cty.Value {
+		return map[string]cty.Value{
+			"mount": cty.StringVal(path), "path": cty.StringVal(path), "shops": cty.MapVal(map[string]cty.Value{path: cty.True}),
+		}
+	}
+	for variable, where := range map[string]string{"mount": folder, "path": folder + "/shops", "shops": folder + "/shops"} {
+		condition := find(t, find(t, blocks(t, where), "variable", variable).Body.Blocks, "validation", "").Body.Attributes["condition"].Expr
+		for path, allowed := range map[string]bool{
+			"north": true, "old-town.2_": true, "shops/north": variable != "shops",
+			"": false, "+": false, "sh*p": false, "/north": false, "north/": false, "-north": false, "a\" {}": false, "a b": false, "a\nb": false,
+		} {
+			value, problems := condition.Value(&hcl.EvalContext{
+				Variables: map[string]cty.Value{"var": cty.ObjectVal(values(path))},
+				Functions: map[string]function.Function{"can": tryfunc.CanFunc, "regex": stdlib.RegexFunc, "length": stdlib.LengthFunc, "keys": stdlib.KeysFunc},
+			})
+			require.False(t, problems.HasErrors(), problems.Error())
+			assert.Equal(t, cty.BoolVal(allowed), value, "%s = %q", variable, path)
+		}
 	}
 }
 

@@ -27,6 +27,12 @@ variable "mount" {
   description = "The path of the mount."
   type        = string
   default     = "fuuffy"
+
+  validation {
+    # In a policy, + and * stand for other paths.
+    condition     = can(regex("^[A-Za-z0-9._]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", var.mount))
+    error_message = "The path may have letters, digits, and . _ - /, without a / at either end."
+  }
 }
 
 variable "environment" {

@@ -15,11 +15,17 @@ terraform {
 }
 
 variable "shops" {
-  description = "The shops. The mount of north is shops/north. After a rotation, set the new client ID."
+  description = "The shops. The mount of north is shops/north. After a rotation, set the new client ID. Before you rename a shop, read docs/merchants.md: Terraform would delete its mount."
   type = map(object({
     client_id   = string
     environment = optional(string, "production")
   }))
+
+  validation {
+    # In a policy, + and * stand for other paths.
+    condition     = length([for shop in keys(var.shops) : shop if !can(regex("^[A-Za-z0-9._][A-Za-z0-9._-]*$", shop))]) == 0
+    error_message = "The name of a shop may have letters, digits, and . _ -."
+  }
 }
 
 variable "client_secrets" {
@@ -34,6 +40,11 @@ variable "path" {
   description = "The path above the mounts. Mount nothing else below it."
   type        = string
   default     = "shops"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._]([A-Za-z0-9._/-]*[A-Za-z0-9._-])?$", var.path))
+    error_message = "The path may have letters, digits, and . _ - /, without a / at either end."
+  }
 }
 
 variable "sha256" {
@@ -53,8 +64,8 @@ variable "settings" {
   default     = {}
 
   validation {
-    condition     = !contains(keys(var.settings), "client_secret")
-    error_message = "Set the variable client_secrets instead: Terraform stores settings in its state."
+    condition     = !contains(keys(var.settings), "client_secret") && !contains(keys(var.settings), "client_id")
+    error_message = "Set the variables client_secrets and shops instead: Terraform stores settings in its state, and they are for all shops."
   }
 }
 

@@ -5,6 +5,7 @@ package monitoring
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -23,6 +24,38 @@ import (
 type target struct {
 	Targets []string
 	Labels  map[string]string
+}
+
+// TestTargetsOfOtherNodes needs no Vault: a program prints what Vault would.
+func TestTargetsOfOtherNodes(t *testing.T) {
+	bin := t.TempDir()
+	const list = "#!/bin/sh\nprintf '%s\\n' 'Path  Type' '----  ----' 'null/ fuuffy' 'kv/ kv' 'shops,eu/north/ fuuffy'\n"
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "vault"), []byte(list), 0o700))
+	targets := func(variables []string, nodes ...string) ([]target, error) {
+		command := exec.CommandContext(t.Context(), "../../examples/monitoring/targets.sh", nodes...)
+		command.Env = append(os.Environ(), append(variables, "PATH="+bin+":"+os.Getenv("PATH"))...)
+		output, err := command.Output()
+		var written []target
+		if err == nil {
+			require.NoError(t, yaml.Unmarshal(output, &written), string(output))
+		} else {
+			assert.Empty(t, output)
+		}
+		return written, err
+	}
+	nodes := []string{"[2001:db8::1]:8200", "vault-1.example.com:8200"}
+	for namespace, prefix := range map[string]string{"": "", "team": "team/", "team/a/": "team/a/"} {
+		written, err := targets([]string{"VAULT_NAMESPACE=" + namespace}, nodes...)
+		require.NoError(t, err)
+		assert.Equal(t, []target{
+			{nodes, map[string]string{"mount": prefix + "null"}},
+			{nodes, map[string]string{"mount": prefix + "shops,eu/north"}},
+		}, written)
+	}
+	for _, node := range []string{"--help", "https://vault-1.example.com:8200", "a, b", ""} {
+		_, err := targets(nil, node)
+		assert.ErrorContains(t, err, "exit status 2", node)
+	}
 }
 
 // TestTargets has targets.sh write what prometheus.yml lists by hand, and then watches two more

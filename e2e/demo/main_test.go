@@ -135,6 +135,16 @@ func TestStay(t *testing.T) {
 	assertGone(t, &out)
 }
 
+// The cache with Vault may have a space in its path.
+func TestQuoted(t *testing.T) {
+	assert.Equal(t, "/home/me/.cache/vault-1.21.2", quoted("/home/me/.cache/vault-1.21.2"))
+	for _, path := range []string{"/home/me/a cache", "/it's/$HOME"} {
+		output, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quoted(path)).Output()
+		require.NoError(t, err)
+		assert.Equal(t, path, string(output))
+	}
+}
+
 // An interruption is no failure of the step that it meets.
 func TestInterruption(t *testing.T) {
 	t.Parallel()

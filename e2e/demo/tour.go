@@ -114,7 +114,15 @@ func (t *tour) environment() []string {
 // printExports shows what makes another shell the same as the demo's.
 func (t *tour) printExports(prompt string) {
 	t.printf("\n%[1]scd %[2]s\n%[1]sexport PATH=%[3]s:$PATH\n%[1]sexport VAULT_ADDR=%[4]s\n%[1]sexport VAULT_TOKEN=%[5]s\n",
-		prompt, t.stack.Dir, filepath.Dir(t.vaultd.Binary), t.vaultd.Address, t.vaultd.Client.Token())
+		prompt, quoted(t.stack.Dir), quoted(filepath.Dir(t.vaultd.Binary)), t.vaultd.Address, t.vaultd.Client.Token())
+}
+
+// quoted is a path as a shell takes it. Most need no quotes.
+func quoted(path string) string {
+	if regexp.MustCompile(`^[\w./:@%+,-]+$`).MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // read reads the token as an app does.

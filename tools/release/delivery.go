@@ -73,7 +73,8 @@ func (d *delivery) notes() (string, error) {
 }
 
 // stage checks what was built, pushes the images without a tag, and signs them and the
-// checksums. Anyone who knows an image's digest can pull it then, but nothing tells the digest.
+// checksums. Anyone can pull an image by its digest then, and who looks for it finds it: the
+// signature and its public log tell the digest. But no version leads to it.
 func (d *delivery) stage() error {
 	if _, err := d.notes(); err != nil {
 		return fmt.Errorf("write the release notes first: %w", err)

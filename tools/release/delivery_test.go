@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,6 +54,9 @@ type world struct {
 	public bool
 	// private makes the registry refuse who has no login.
 	private bool
+	// images is the registry, and signed has the images in it that were signed.
+	images http.Handler
+	signed map[string]bool
 
 	mu    sync.Mutex
 	calls []string
@@ -66,8 +70,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t}
-	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	w := &world{t: t, images: newRegistry(), signed: map[string]bool{}}
 	server := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, request *http.Request) {
 		if w.private {
 			http.Error(answer, `{"errors":[{"code":"DENIED"}]}`, http.StatusForbidden)
@@ -75,7 +78,7 @@ func newWorld(t *testing.T) *world {
 		}
 		kept := httptest.NewRecorder()
 		if _, err := w.call("registry "+request.Method, func() (string, error) {
-			images.ServeHTTP(kept, request)
+			w.images.ServeHTTP(kept, request)
 			return "", nil
 		}); err != nil {
 			http.Error(answer, err.Error(), http.StatusBadRequest)
@@ -105,6 +108,8 @@ func newWorld(t *testing.T) *world {
 	w.build()
 	return w
 }
+
+func newRegistry() http.Handler { return registry.New(registry.Logger(log.New(io.Discard, "", 0))) }
 
 // call is one thing that the delivery asks of the world.
 func (w *world) call(what string, do func() (string, error)) (string, error) {
@@ -184,8 +189,11 @@ func (w *world) gh(arguments []string) (string, error) {
 	return "", nil
 }
 
-// cosign only writes the file that the real one writes.
+// cosign only writes the file that the real one writes, and remembers which images it signed.
 func (w *world) cosign(directory string, arguments []string) error {
+	if arguments[0] == "sign" {
+		w.signed[arguments[len(arguments)-1]] = true
+	}
 	if bundle := slices.Index(arguments, "--bundle"); bundle > 0 {
 		return os.WriteFile(filepath.Join(directory, arguments[bundle+1]), []byte("{}\n"), 0o644)
 	}
@@ -292,7 +300,7 @@ func (w *world) steps() []step {
 		{"stage", w.delivery.stage},
 		{"attest", func() error {
 			_, err := w.call("attest", func() (string, error) { return "", nil })
-			w.write("staged/"+provenance, "{}\n")
+			w.attest("SHA256SUMS", "BINARY_SHA256SUMS", imageSums)
 			return err
 		}},
 		{"draft", w.delivery.draft},
@@ -301,22 +309,68 @@ func (w *world) steps() []step {
 	}
 }
 
+// attest writes what GitHub signs about the files and images in lists of checksums.
+func (w *world) attest(lists ...string) {
+	w.t.Helper()
+	var subjects []map[string]any
+	for _, list := range lists {
+		sums, err := readSums(w.delivery.path("staged/" + list))
+		require.NoError(w.t, err)
+		for _, name := range slices.Sorted(maps.Keys(sums)) {
+			subjects = append(subjects, map[string]any{"name": name, "digest": map[string]string{"sha256": sums[name]}})
+		}
+	}
+	statement, err := json.Marshal(map[string]any{"subject": subjects})
+	require.NoError(w.t, err)
+	bundle, err := json.Marshal(map[string]any{"dsseEnvelope": map[string]any{"payload": statement}})
+	require.NoError(w.t, err)
+	w.write("staged/"+provenance, string(bundle)+"\n")
+}
+
+// ask asks the registry without the network, which takes a hundredth of the time.
+func (w *world) ask(method, program, path string) (int, []byte) {
+	answer := httptest.NewRecorder()
+	w.images.ServeHTTP(answer, httptest.NewRequest(method, "/v2/fuuffy/"+program+"/"+path, nil))
+	return answer.Code, answer.Body.Bytes()
+}
+
 // publicTags returns the tags that everyone can pull.
 func (w *world) publicTags() (tags []string) {
 	w.t.Helper()
 	w.failing = 0
 	for _, image := range images {
 		for _, tag := range image.tags(deliveredVersion) {
-			ref, err := name.NewTag(w.delivery.repository(image) + ":" + tag)
-			require.NoError(w.t, err)
-			if _, err := remote.Head(ref); err == nil {
+			if status, _ := w.ask(http.MethodGet, image.program, "manifests/"+tag); status == http.StatusOK {
 				tags = append(tags, image.program+":"+tag)
 			} else {
-				require.True(w.t, notFound(err), err)
+				require.Equal(w.t, http.StatusNotFound, status)
 			}
 		}
 	}
 	return tags
+}
+
+// requireWhole requires that an image and all that it consists of are in the registry.
+func (w *world) requireWhole(program, digest string) {
+	w.t.Helper()
+	status, text := w.ask(http.MethodGet, program, "manifests/"+digest)
+	require.Equal(w.t, http.StatusOK, status, digest)
+	type described struct{ Digest string }
+	var manifest struct {
+		Config            described
+		Manifests, Layers []described
+	}
+	require.NoError(w.t, json.Unmarshal(text, &manifest))
+	require.NotEmpty(w.t, append(manifest.Manifests, manifest.Layers...))
+	for _, single := range manifest.Manifests {
+		w.requireWhole(program, single.Digest)
+	}
+	for _, blob := range append(manifest.Layers, manifest.Config) {
+		if blob.Digest != "" {
+			status, _ := w.ask(http.MethodGet, program, "blobs/"+blob.Digest)
+			require.Equal(w.t, http.StatusOK, status, blob.Digest)
+		}
+	}
 }
 
 func (w *world) requireNothingPublic() {
@@ -342,33 +396,124 @@ func TestDelivery(t *testing.T) {
 	assert.ErrorContains(t, w.delivery.draft(), "is public already")
 }
 
-// Each call that the delivery makes fails once, or is done and its answer lost. Then nothing is
-// public, and the same step can run again.
+// Each call that a step makes fails once, or is done and its answer lost. Then nothing is public,
+// and the same step can run again, to the same end as if nothing had failed.
 func TestFailedDelivery(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprintf("answer lost: %t", late), func(t *testing.T) {
 			t.Parallel()
 			failed := map[string]int{}
-			for k, all := 1, false; !all; k++ {
-				w := newWorld(t)
-				w.failing, w.late, w.quick = k, late, true
-				for _, s := range w.steps() {
-					if s.do() != nil {
+			w := newWorld(t)
+			w.late, w.quick = late, true
+			for _, s := range w.steps() {
+				before := w.keep()
+				require.NoError(t, s.do(), s.name)
+				want := w.now()
+				for k, all := 1, false; !all; k++ {
+					w.restore(before)
+					begun := len(w.calls)
+					w.failing = begun + k
+					err := s.do()
+					all = len(w.calls) < w.failing
+					if err != nil {
 						w.requireNothingPublic()
-						failed[s.name+": "+w.calls[k-1]]++
-						require.NoError(t, s.do(), "%s after %s failed", s.name, w.calls[k-1])
+						call := s.name + ": " + w.calls[begun+k-1]
+						failed[call]++
+						require.NoError(t, s.do(), "after %s failed", call)
 					}
+					w.failing = 0
+					require.Equal(t, want, w.now(), "%s, call %d", s.name, k)
 				}
-				require.True(t, w.public)
-				require.Len(t, w.publicTags(), 6)
-				all = len(w.calls) < k
 			}
+			require.True(t, w.public)
+			require.Len(t, w.publicTags(), 6)
 			for _, each := range slices.Sorted(maps.Keys(failed)) {
 				t.Logf("%3d× %s", failed[each], each)
 			}
 			assert.Equal(t, 6, failed["promote: registry PUT"], "one for each tag")
 		})
 	}
+}
+
+// kept is what a step begins with.
+type kept struct {
+	draft  string
+	folder string // with copies of the folders that the steps write
+	// written has the checksums of their files.
+	written map[string]map[string]string
+	signed  map[string]bool
+}
+
+var written = []string{"staged", "verified"}
+
+func (w *world) keep() kept {
+	w.t.Helper()
+	k := kept{draft: w.draft, folder: w.t.TempDir(), signed: maps.Clone(w.signed), written: map[string]map[string]string{}}
+	for _, folder := range written {
+		require.NoError(w.t, os.MkdirAll(w.delivery.path(folder), 0o755))
+		k.written[folder] = w.sums(folder)
+		require.NoError(w.t, os.CopyFS(filepath.Join(k.folder, folder), os.DirFS(w.delivery.path(folder))))
+	}
+	return k
+}
+
+func (w *world) sums(folder string) map[string]string {
+	w.t.Helper()
+	sums, err := sumsOf(w.delivery.path(folder))
+	require.NoError(w.t, err)
+	return sums
+}
+
+// restore makes the world as it was. Before the release is staged, the registry is empty, and later
+// it has all images, without tags.
+func (w *world) restore(k kept) {
+	w.t.Helper()
+	w.draft, w.public, w.signed = k.draft, false, maps.Clone(k.signed)
+	for _, folder := range written {
+		if want := k.written[folder]; maps.Equal(want, w.sums(folder)) {
+			continue // Most steps only read.
+		}
+		require.NoError(w.t, os.RemoveAll(w.delivery.path(folder)))
+		require.NoError(w.t, os.CopyFS(w.delivery.path(folder), os.DirFS(filepath.Join(k.folder, folder))))
+	}
+	if len(k.signed) == 0 {
+		w.images = newRegistry()
+	}
+	for _, image := range images {
+		for _, tag := range image.tags(deliveredVersion) {
+			w.ask(http.MethodDelete, image.program, "manifests/"+tag)
+		}
+	}
+}
+
+// state is what the steps have changed.
+type state struct {
+	Public         bool
+	Tags, Signed   []string
+	Written, Draft map[string]string
+}
+
+// now also requires that what was staged can be pulled, and is signed.
+func (w *world) now() state {
+	w.t.Helper()
+	s := state{Public: w.public, Tags: w.publicTags(), Signed: slices.Sorted(maps.Keys(w.signed)), Written: map[string]string{}}
+	for _, folder := range written {
+		for name, sum := range w.sums(folder) {
+			s.Written[folder+"/"+name] = sum
+		}
+	}
+	if w.draft != "" {
+		var err error
+		s.Draft, err = sumsOf(w.draft)
+		require.NoError(w.t, err)
+	}
+	staged, err := w.delivery.stagedImages()
+	require.NoError(w.t, err)
+	for _, image := range images {
+		w.requireWhole(image.program, staged[image.target].DigestStr())
+		require.True(w.t, w.signed[staged[image.target].String()], "%s is signed", image.target)
+	}
+	return s
 }
 
 func TestDeliveryRefuses(t *testing.T) {
@@ -388,8 +533,11 @@ func TestDeliveryRefuses(t *testing.T) {
 		"an image with another program": {"stage", func(w *world) {
 			w.buildImage(images[2], func(string) []byte { return []byte("other") })
 		}, "the image sandbox: its fuuffy-sandbox for linux/amd64 is not the one in the archive"},
-		"no provenance":  {"verify", func(w *world) { require.NoError(w.t, os.Remove(w.delivery.path("staged/"+provenance))) }, provenance + " is missing"},
-		"a changed file": {"verify", func(w *world) { w.write("staged/"+plugin+"_9.8.7-rc1_linux_arm64.zip", "other") }, "SHA256SUMS doesn't match these files: " + plugin + "_9.8.7-rc1_linux_arm64.zip"},
+		"no provenance": {"verify", func(w *world) { require.NoError(w.t, os.Remove(w.delivery.path("staged/"+provenance))) }, provenance + " is missing"},
+		"a provenance without the programs": {"verify", func(w *world) { w.attest("SHA256SUMS", imageSums) },
+			provenance + " doesn't name these: fuuffy-sandbox_9.8.7-rc1_linux_amd64/fuuffy-sandbox, "},
+		"a provenance that is none": {"verify", func(w *world) { w.write("staged/"+provenance, "{}\n") }, "read the statement in " + provenance},
+		"a changed file":            {"verify", func(w *world) { w.write("staged/"+plugin+"_9.8.7-rc1_linux_arm64.zip", "other") }, "SHA256SUMS doesn't match these files: " + plugin + "_9.8.7-rc1_linux_arm64.zip"},
 		"another image": {"verify", func(w *world) {
 			text, err := os.ReadFile(w.delivery.path("staged/" + imageSums))
 			require.NoError(w.t, err)

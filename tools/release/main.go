@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -55,11 +56,12 @@ func run(arguments []string) error {
 	flags := flag.NewFlagSet(arguments[0], flag.ContinueOnError)
 	if arguments[0] == "build" {
 		platforms := flags.String("platforms", vaultPlatforms, "what to build for, such as linux/amd64,windows/amd64")
+		version := flags.String("version", "", "the `tag`, if the commit has several")
 		out := flags.String("out", "dist", "the `directory` to create, in the checkout unless the path is absolute")
 		if err := flags.Parse(arguments[1:]); err != nil {
 			return err
 		}
-		return buildAll(strings.Split(*platforms, ","), *out)
+		return buildAll(*version, strings.Split(*platforms, ","), *out)
 	}
 	d := &delivery{command: output}
 	flags.StringVar(&d.version, "version", "", "the tag, such as v1.2.3")
@@ -83,8 +85,8 @@ func run(arguments []string) error {
 }
 
 // buildAll builds the programs for the platforms.
-func buildAll(platforms []string, out string) error {
-	r, err := fromTag()
+func buildAll(version string, platforms []string, out string) error {
+	r, err := fromTag(version)
 	if err != nil {
 		return err
 	}
@@ -129,9 +131,10 @@ type release struct {
 	time time.Time
 }
 
-// fromTag takes the version from the tag of the commit that is checked out. Others can only
-// rebuild what is in the commit, so it rejects a checkout with anything else.
-func fromTag() (*release, error) {
+// fromTag takes the version from the tag of the commit that is checked out. If the commit has
+// several, as a candidate that became the release, someone must choose. Others can only rebuild
+// what is in the commit, so it rejects a checkout with anything else.
+func fromTag(chosen string) (*release, error) {
 	root, err := git("rev-parse", "--show-toplevel")
 	if err != nil {
 		return nil, fmt.Errorf("a release is made in a git checkout: %w", err)
@@ -143,9 +146,20 @@ func fromTag() (*release, error) {
 	if changes != "" {
 		return nil, fmt.Errorf("commit or remove these files first, because a release contains only what is in the commit:\n%s", changes)
 	}
-	version, err := git("describe", "--tags", "--exact-match", "--match", "v[0-9]*")
+	tags, err := git("tag", "--points-at", "HEAD", "--list", "v[0-9]*")
 	if err != nil {
-		return nil, fmt.Errorf("the commit that is checked out has no version. Tag it, such as with git tag v1.2.3: %w", err)
+		return nil, err
+	}
+	versions := strings.Fields(tags)
+	if len(versions) == 0 {
+		return nil, errors.New("the commit that is checked out has no version. Tag it, such as with git tag v1.2.3")
+	}
+	version := cmp.Or(chosen, versions[0])
+	switch {
+	case !slices.Contains(versions, version):
+		return nil, fmt.Errorf("the commit that is checked out has no tag %s, but %s", version, strings.Join(versions, ", "))
+	case chosen == "" && len(versions) > 1:
+		return nil, fmt.Errorf("the commit that is checked out has several versions: %s. Choose one: make release VERSION=%s", strings.Join(versions, ", "), version)
 	}
 	if semver.Canonical(version) != version {
 		return nil, fmt.Errorf("the tag %s is not a version that Vault accepts, such as v1.2.3 or v1.2.3-rc1", version)

@@ -103,7 +103,17 @@ func TestReleaseRefused(t *testing.T) {
 		require.NoError(t, err)
 	}
 	assert.ErrorContains(t, r.make(), "the tag v1.2 is not a version that Vault accepts")
-	_, err = run(r.checkout, nil, "git", "tag", "--delete", "v1.2")
+	for _, arguments := range [][]string{{"--delete", "v1.2"}, {"v1.2.3-rc1"}, {"v1.2.3"}} {
+		_, err = run(r.checkout, nil, "git", append([]string{"tag"}, arguments...)...)
+		require.NoError(t, err)
+	}
+	assert.ErrorContains(t, r.make(), "has several versions: v1.2.3, v1.2.3-rc1. Choose one: make release VERSION=v1.2.3")
+	_, err = run(r.checkout, nil, r.program, "build", "-version=v1.2.4", "-out="+r.dir)
+	assert.ErrorContains(t, err, "has no tag v1.2.4, but v1.2.3, v1.2.3-rc1")
+	_, err = run(r.checkout, nil, r.program, "build", "-version=v1.2.3-rc1", "-platforms=no/where", "-out="+r.dir)
+	assert.ErrorContains(t, err, "vault-plugin-secrets-fuuffy for no/where: ", "it begins to build")
+	require.NoError(t, os.RemoveAll(r.dir))
+	_, err = run(r.checkout, nil, "git", "tag", "--delete", "v1.2.3", "v1.2.3-rc1")
 	require.NoError(t, err)
 	assert.ErrorContains(t, r.make(), "the commit that is checked out has no version")
 

@@ -4,14 +4,17 @@ package main
 
 import (
 	"archive/zip"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -28,6 +31,9 @@ func (d *delivery) verify(servers []string) error {
 	staged := d.path("staged")
 	binarySums, err := builtSums(staged, signature, provenance, imageSums)
 	if err != nil {
+		return err
+	}
+	if err := d.checkSubjects(binarySums); err != nil {
 		return err
 	}
 	pulled, err := d.stagedImages()
@@ -59,6 +65,51 @@ func (d *delivery) verify(servers []string) error {
 		return err
 	}
 	return writeSums(d.path(verifiedSums), sums)
+}
+
+// checkSubjects checks that the provenance is about everything in the release. The commands of the
+// guide verify it for one archive and for the images.
+func (d *delivery) checkSubjects(binarySums map[string]string) error {
+	file, err := os.Open(filepath.Join(d.path("staged"), provenance))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	attested := map[string]bool{}
+	for bundles := json.NewDecoder(file); bundles.More(); { // One per line.
+		var bundle struct {
+			DSSEEnvelope struct{ Payload []byte }
+		}
+		var statement struct {
+			Subject []struct{ Digest map[string]string }
+		}
+		if err := bundles.Decode(&bundle); err != nil {
+			return fmt.Errorf("read %s: %w", provenance, err)
+		}
+		if err := json.Unmarshal(bundle.DSSEEnvelope.Payload, &statement); err != nil {
+			return fmt.Errorf("read the statement in %s: %w", provenance, err)
+		}
+		for _, subject := range statement.Subject {
+			attested[subject.Digest["sha256"]] = true
+		}
+	}
+	var missing []string
+	for _, list := range []string{"SHA256SUMS", imageSums} {
+		sums, err := readSums(filepath.Join(d.path("staged"), list))
+		if err != nil {
+			return err
+		}
+		maps.Copy(sums, binarySums)
+		for _, name := range slices.Sorted(maps.Keys(sums)) {
+			if !attested[sums[name]] && !slices.Contains(missing, name) {
+				missing = append(missing, name)
+			}
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("%s doesn't name these: %s", provenance, strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // pull pulls an image as everyone can, and checks what is in it.

@@ -37,10 +37,11 @@ func TestWorkflow(t *testing.T) {
 	assert.Empty(t, workflow.Env)
 
 	write := map[string]map[string]string{
-		"stage":   {"contents": "write", "packages": "write", "id-token": "write", "attestations": "write"},
+		"stage":   {"contents": "read", "packages": "write", "id-token": "write", "attestations": "write"},
+		"draft":   {"contents": "write"},
 		"promote": {"contents": "write", "packages": "write"},
 	}
-	order := []string{"notes", "test", "build", "images", "stage", "verify", "promote"}
+	order := []string{"notes", "test", "build", "images", "stage", "draft", "verify", "promote"}
 	require.Len(t, workflow.Jobs, len(order))
 	var before any
 	for _, name := range order {

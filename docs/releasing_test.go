@@ -14,22 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The documents call the release tool with a command that it has.
-func TestDocumentedReleaseCommands(t *testing.T) {
-	pages, err := filepath.Glob("*.md")
-	require.NoError(t, err)
-	seen := 0
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		require.NoError(t, err)
-		for _, call := range regexp.MustCompile(`go run -C tools/release \. (\S+)`).FindAllStringSubmatch(string(text), -1) {
-			seen++
-			assert.Contains(t, []string{"build", "stage", "draft", "verify", "promote"}, call[1], page)
-		}
-	}
-	assert.GreaterOrEqual(t, seen, 2)
-}
-
 // The release tool types these before a release is published. It sets the version, and the image.
 func TestDocumentedVerification(t *testing.T) {
 	for section, want := range map[string][]string{

@@ -211,3 +211,29 @@ func TestStoredTokenThatIsWorse(t *testing.T) {
 		assert.Equal(t, "unsaved", c.Snapshot().Token.Value)
 	})
 }
+
+// A check fails while a request is in progress. Whoever reports the cached token waits for that
+// request, and isn't refused because of the check.
+func TestReportDuringARequestAndAHoldOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newInterruptedCache(t)
+		source := &fakeSource{request: grants("old")}
+		_, err := c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(51 * time.Minute)
+		source.request = func() (Token, error) {
+			time.Sleep(2 * time.Second)
+			return hourToken("new", 0), nil
+		}
+		_, err = c.Read(t.Context(), source.load, 0)
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.NoError(t, c.Commit(t.Context(), func(context.Context) (Effect, error) {
+			return Effect{Test: &Test{Source: source, Failure: &upstream.Error{Failure: upstream.RateLimited}}}, nil
+		}))
+		require.NotZero(t, c.Snapshot().HeldOffFor)
+		r, err := c.Replace(t.Context(), source.load, "old")
+		require.NoError(t, err)
+		assert.Equal(t, "new", r.Token.Value)
+	})
+}

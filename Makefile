@@ -84,7 +84,7 @@ test-e2e: build ## Run the end-to-end tests in a real Vault
 
 soak: build ## Run the long tests: chaos for 100 virtual hours, 50,000 simulated histories, the plugin killed for a minute
 	go test -count=1 -v -race -timeout 30m -run '^TestChaos$$' ./scenarios -chaos-hours 100
-	go test -count=1 -timeout 60m -run '^TestHistories$$' ./scenarios -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
+	go test -count=1 -timeout 60m -run '^TestHistories$$' ./scenarios/histories -history-first $$(($$(date +%s) / 86400 * 50000)) -history-seeds 50000
 	@$(FIND_VAULT); cd e2e && go test -count=1 -v -timeout 10m -run '^TestPluginKilled$$' ./cluster -killing=1m
 
 FOR   ?= 10m

@@ -19,41 +19,27 @@ import (
 	"github.com/fuuffy/vault-plugin-secrets-fuuffy/internal/mounttest"
 )
 
-// unobserved is for storage operations that no one records.
-type unobserved struct{}
-
-func (unobserved) effect(act func() error) error { return act() }
-
-func (unobserved) end(error) {}
-
 // A node that starts reads the stored token. If Vault tells it meanwhile that another
 // node deleted that token, it must not serve it.
 func TestRestoreOfADeletedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := mounttest.NewConfigured(t)
 		deleted := m.ReadToken()
-		whole, invalidated := m.Storage.Storage, make(chan struct{})
-		m.Storage.Storage = &slowStorage{
-			Storage: whole,
-			begin: func(context.Context, string, *logical.StorageEntry) storageObserver {
-				return unobserved{}
-			},
-			fate: func(_ context.Context, operation, key string) storageFate {
-				if operation != "get" || key != mounttest.TokenKey {
-					return storageFate{}
-				}
-				go func() {
-					defer close(invalidated)
-					time.Sleep(time.Second)
-					assert.NoError(t, whole.Delete(context.Background(), mounttest.TokenKey))
-					m.Backend.InvalidateKey(context.Background(), mounttest.TokenKey)
-				}()
-				return storageFate{after: 2 * time.Second}
-			},
-		}
+		storage, invalidated := m.UseFaultyStorage(), make(chan struct{})
+		storage.Set("get", mounttest.TokenKey, func(apply func() error) error {
+			storage.Set("get", mounttest.TokenKey, nil)
+			go func() {
+				defer close(invalidated)
+				time.Sleep(time.Second)
+				assert.NoError(t, m.Storage.Delete(context.Background(), mounttest.TokenKey))
+				m.Backend.InvalidateKey(context.Background(), mounttest.TokenKey)
+			}()
+			err := apply()
+			time.Sleep(2 * time.Second)
+			return err
+		})
 		m.Restart()
 		<-invalidated
-		m.Storage.Storage = whole
 		assert.False(t, deleted == m.ReadToken(), "the deleted token is served")
 	})
 }

@@ -60,7 +60,7 @@ func profile(dir string) ([]*test, error) {
 	fmt.Println("running each test alone, to learn what it reaches: a minute or two")
 	engine := []string{".", "internal/tokencache", "internal/upstream", "internal/rotation", "internal/advice"}
 	var tests []*test
-	for _, folder := range append(engine, "scenarios") {
+	for _, folder := range append(engine, "scenarios", "scenarios/histories") {
 		p := &program{folder, filepath.Join(dir, "cover-"+flat(folder))}
 		output, err := exec.Command("go", "test", "-c", "-vet=off", "-cover", "-coverpkg", "./"+strings.Join(engine, ",./"), "-o", p.file, "./"+folder).CombinedOutput()
 		if err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package scenarios
+package histories
 
 import (
 	"context"
@@ -174,7 +174,7 @@ func runHistory(t *testing.T, seed uint64) *history.History {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	judgeHistory(t, &w.h, filepath.Join("..", "bin", fmt.Sprintf("history-%d.json", seed)))
+	judgeHistory(t, &w.h, filepath.Join("..", "..", "bin", fmt.Sprintf("history-%d.json", seed)))
 	return &w.h
 }
 
@@ -188,7 +188,7 @@ func judgeHistory(t *testing.T, h *history.History, file string) {
 	if *historyCheck == "" {
 		written, err := h.Keep(file)
 		require.NoError(t, err)
-		t.Logf("kept in %s. To judge it again: go test -run TestHistories ./scenarios -check %s", strings.Join(written, " and "), file)
+		t.Logf("kept in %s. To judge it again: go test ./scenarios/histories -run TestHistories -check %s", strings.Join(written, " and "), file)
 	}
 }
 

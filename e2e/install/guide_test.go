@@ -57,7 +57,7 @@ func TestEveryCommandIsRun(t *testing.T) {
 		"Back up and restore",       // TestRestore
 		// TestMerchantsWithScript, TestMerchantsWithTerraform
 		"Before you begin: the installer's policy", "Set up with the script", "Set up with Terraform",
-		"Watch all shops", "Rotate one shop", "Add a shop", "Remove a shop", "Upgrade all shops",
+		"Watch all shops", "Rotate one shop", "Add a shop", "Rename a shop", "Remove a shop", "Upgrade all shops",
 		"Register the plugin", "Configure the engine", "Let apps log in", "Vault Secrets Operator", // TestKubernetes
 	})
 }

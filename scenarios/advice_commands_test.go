@@ -193,6 +193,7 @@ var everyRequest = []adviceRequest{
 // Defect 8: each command in each text can be pasted into a shell as it stands, on any mount: it
 // is one command of this mount, at the end of its line.
 func TestAdviceCanBePasted(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range adviceStates {
 		for _, path := range awkwardMounts {
 			t.Run(name+" at "+path, func(t *testing.T) {

@@ -42,6 +42,7 @@ type chaos struct {
 // token that Fuuffy would refuse, but for what was killed behind the engine's back,
 // and when the chaos ends all must work again.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	if *chaosSeed != 0 {
 		seed = *chaosSeed

@@ -28,6 +28,7 @@ const year = 365 * 24 * time.Hour
 // A token is as old as its request, although someone sets the wall clock back during that: it is
 // served no longer than it lives, whatever it was requested for.
 func TestWallClockIsSetBackDuringARequest(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		prepare, act func(*mounttest.Mount)
 	}{
@@ -106,6 +107,7 @@ func TestWallClockIsSetBackDuringARequest(t *testing.T) {
 // The clocks of two nodes differ by up to two minutes. A node that finds a token in storage serves
 // it no longer than it lives.
 func TestStoredTokenOfANodeWithAnotherClock(t *testing.T) {
+	t.Parallel()
 	for _, behind := range []time.Duration{0, 30 * time.Second, time.Minute, 90 * time.Second, 2 * time.Minute} {
 		for _, buffer := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute} {
 			for _, age := range []time.Duration{time.Second, 30 * time.Minute, 54 * time.Minute} {

@@ -209,6 +209,7 @@ func expected(class upstream.Failure, state string) string {
 // TestFaultMatrix meets each fault in each state of the token, and prints the
 // table that is kept in testdata.
 func TestFaultMatrix(t *testing.T) {
+	t.Parallel()
 	var table strings.Builder
 	table.WriteString("| fault | class | no token, or expired | in the buffer | in the buffer, `stale_if_error` | took | requests in the next minute |\n|---|---|---|---|---|---|---|\n")
 	for _, f := range upstreamFaults {

@@ -57,6 +57,7 @@ func (e *evilHost) log() string {
 // the secret, can't have it sent to a host of theirs: not by any combination of
 // fields, in any state of a rotation.
 func TestStoredSecretCannotBeMadeToLeave(t *testing.T) {
+	t.Parallel()
 	evil := newEvilHost(t)
 	certificate := mounttest.CertificatePEM(evil.Certificate())
 	temptations := []map[string]any{

@@ -186,6 +186,7 @@ func typesOutcome(t *testing.T, operation logical.Operation, path string, w writ
 // Each field of each path takes each type of JSON as the table says: as which value, as if it
 // was left out, or not at all. A field or a path that the table doesn't have fails the test.
 func TestEachTypeOfEachField(t *testing.T) {
+	t.Parallel()
 	var inCode []string
 	for _, path := range mounttest.New(t).Framework().Paths {
 		for _, operation := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation} {

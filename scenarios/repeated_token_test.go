@@ -101,6 +101,7 @@ func (s *repeater) count() int {
 // An authorization server repeats its token until that expires. Readers get it for as long as it
 // is valid, the next one as soon as there is one, and nothing looks like a failure.
 func TestRepeatedToken(t *testing.T) {
+	t.Parallel()
 	for _, life := range []time.Duration{20 * time.Second, time.Minute, 10 * time.Minute, time.Hour} {
 		for _, delay := range []time.Duration{0, 300 * time.Millisecond} {
 			t.Run(fmt.Sprint(life, ", in ", delay), func(t *testing.T) {

@@ -186,6 +186,7 @@ func (s crashStep) interrupted(m *mounttest.Mount, at int, how string) (operatio
 // turn, start a new backend on the same storage, and see that it works and that
 // the step, repeated, ends where it should.
 func TestRotationCrashMatrix(t *testing.T) {
+	t.Parallel()
 	points := 0
 	for _, s := range crashSteps {
 		m := mounttest.NewRotating(t, s.before)

@@ -59,6 +59,7 @@ func (w *spinWatch) reset() {
 
 // Whatever storage and Fuuffy do, a request asks them a bounded number of times, and never spins.
 func TestNoReaderSpins(t *testing.T) {
+	t.Parallel()
 	const seeds, steps = 150, 60
 	mostLooksMet, mostCalls, mostRequests := 0, 0, 0
 	for seed := range uint64(seeds) {

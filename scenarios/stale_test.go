@@ -140,6 +140,7 @@ func TestStaleTokenOnASecondary(t *testing.T) {
 // Fuuffy doesn't answer, which takes 32 seconds to find out, each time. In the buffer, only who
 // comes before anyone knows waits for that.
 func TestStaleTokenWhileFuuffyHangs(t *testing.T) {
+	t.Parallel()
 	for _, b := range []struct{ life, outage time.Duration }{
 		{time.Hour, 51 * time.Minute}, // The refresh fails in the window.
 		{time.Hour, 56 * time.Minute},

@@ -23,6 +23,7 @@ import (
 // Ten thousand readers of a failing mount cost one request for as long as the
 // hold-off lasts, which grows.
 func TestHoldOff(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		fault         fuuffytest.Fault
 		attempts      int
@@ -209,6 +210,7 @@ func TestLifeCountsFromBeforeTheRequest(t *testing.T) {
 // many readers follow ttl, Fuuffy is asked once for each token that is used up: the
 // bound counts tokens, not reads, of which there are many more.
 func TestShortLivedTokens(t *testing.T) {
+	t.Parallel()
 	for _, life := range []time.Duration{20 * time.Second, 30 * time.Second, 4 * time.Minute, 10 * time.Minute} {
 		t.Run(life.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -361,13 +363,14 @@ func TestConfigWriteDuringARequest(t *testing.T) {
 // that client's tokens. So a read between two changes must yield a token that lives: one of
 // the current credentials.
 func TestConfigWritesAmongReaders(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := mounttest.New(t)
 		m.Configure("verify_connection", false)
 		m.Sandbox.SetFault(fuuffytest.Fault{Kind: fuuffytest.FaultDelay, Delay: 2 * time.Millisecond})
 		// changes is odd while a change is under way.
 		var changes, judged, dead atomic.Int64
-		var idle atomic.Bool
+		var pause atomic.Pointer[chan struct{}]
 		ctx, stop := context.WithCancel(t.Context())
 		var readers sync.WaitGroup
 		for range 50 {
@@ -386,8 +389,8 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 						}
 					}
 					time.Sleep(time.Millisecond)
-					for idle.Load() && ctx.Err() == nil {
-						time.Sleep(100 * time.Millisecond)
+					if over := pause.Load(); over != nil {
+						<-*over
 					}
 				}
 			})
@@ -402,10 +405,12 @@ func TestConfigWritesAmongReaders(t *testing.T) {
 			changes.Add(1)
 			former = id
 			time.Sleep(10 * time.Millisecond)
-			idle.Store(true)
+			over := make(chan struct{})
+			pause.Store(&over)
 			time.Sleep(15 * time.Second) // The engine limits its requests.
-			idle.Store(false)
-			time.Sleep(200 * time.Millisecond)
+			pause.Store(nil)
+			close(over)
+			time.Sleep(10 * time.Millisecond)
 			require.Equal(t, id, m.ReadConfig()["client_id"])
 		}
 		stop()

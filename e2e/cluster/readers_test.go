@@ -49,8 +49,10 @@ type readers struct {
 	excused map[string]int
 	// faults are the other failures.
 	faults []error
-	// waiting are the readers that have not got a token since the last call of everyone.
+	// waiting are the readers that have not got a token since the last call of everyone, or not
+	// the wanted one.
 	waiting map[int]bool
+	wanted  string
 	// last is when a read was answered, and pause the longest time between two.
 	last  time.Time
 	pause time.Duration
@@ -142,7 +144,9 @@ func (r *readers) note(number int, token string, err error) {
 	switch {
 	case err == nil:
 		r.reads[token]++
-		delete(r.waiting, number)
+		if r.wanted == "" || token == r.wanted {
+			delete(r.waiting, number)
+		}
 		now := time.Now()
 		r.pause, r.last = max(r.pause, now.Sub(r.last)), now
 	case r.excuse.covers(err):
@@ -155,8 +159,15 @@ func (r *readers) note(number int, token string, err error) {
 // everyone waits until each reader has got a token from now on.
 func (r *readers) everyone() {
 	r.t.Helper()
+	r.everyoneGets("")
+}
+
+// everyoneGets waits until each reader has got this token, or any if it is empty. A standby that
+// serves reads hears of a change a moment after the active node made it.
+func (r *readers) everyoneGets(token string) {
+	r.t.Helper()
 	r.mu.Lock()
-	r.waiting = map[int]bool{}
+	r.wanted, r.waiting = token, map[int]bool{}
 	for i := range readerCount {
 		r.waiting[i] = true
 	}
